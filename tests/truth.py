@@ -39,33 +39,25 @@ def softplus(x):
 
 
 def wavelet(mother):
-    def features(x, grid, scale):
-        spacing = (grid[-1] - grid[0]) / (len(grid) - 1)
-        centre = (grid[1:] + grid[:-1]) / 2 + spacing * scale[0]
-        return mother((x[..., None] - centre) / (spacing * (0.5 + softplus(scale[1]))))
+    def features(u, count, scale):
+        centre = np.arange(count) + 0.5 + scale[0]
+        return mother((u[..., None] - centre) / (0.5 + softplus(scale[1])))
 
     return features
 
 
 def bumps(shape):
-    def features(x, grid, scale):
-        gaps = np.diff(grid)
-        spacing = np.concatenate([gaps[:1], (gaps[1:] + gaps[:-1]) / 2, gaps[-1:]])
-        spacing = np.maximum(spacing, 0.1 * gaps.mean())
-        return shape((x[..., None] - grid) / (spacing * (0.5 + softplus(scale))))
-
-    return features
+    return lambda u, count, scale: shape((u[..., None] - np.arange(count + 1)) / (0.5 + softplus(scale)))
 
 
-def fourier(x, grid, scale):
-    phase = 2 * np.pi * sigmoid(scale) * ((x - grid[0]) / (grid[-1] - grid[0]))[..., None]
-    phase = phase * np.arange(1, (len(grid) - 1) // 2 + 1)
+def fourier(u, count, scale):
+    phase = 2 * np.pi * sigmoid(scale) * (u / count)[..., None] * np.arange(1, count // 2 + 1)
     return np.concatenate([np.cos(phase), np.sin(phase)], axis=-1)
 
 
-def chebyshev(x, grid, scale):
-    y = 3 * (2 * x - grid[0] - grid[-1]) / (grid[-1] - grid[0])
-    return np.cos(np.arange(1, len(grid)) * np.arccos(np.tanh(y) / (1.05 + softplus(scale)))[..., None])
+def chebyshev(u, count, scale):
+    y = 3 * (2 * u / count - 1)
+    return np.cos(np.arange(1, count + 1) * np.arccos(np.tanh(y) / (1.05 + softplus(scale)))[..., None])
 
 
 FEATURES = {
@@ -82,22 +74,28 @@ FEATURES = {
 
 @dataclasses.dataclass
 class Density:
-    """One component: f = base + expansion, constant outside [a, b]; `pi0` is a frozen scipy distribution."""
+    """One component: f = base + expansion, constant outside the domain; `pi0` is a frozen scipy distribution.
+
+    Positions on the grid of `count` intervals are even in log z where `log_spaced`.
+    """
 
     basis: str
     degree: int
     coefficients: np.ndarray
-    grid: np.ndarray
+    domain: tuple[float, float]
+    count: int
     base_weight: float
     activation: str
     pi0: object
     bounded: bool
     scale: np.ndarray | None = None
+    log_spaced: bool = False
 
     def __post_init__(self):
-        self.low, self.high = self.grid[0], self.grid[-1]
+        self.low, self.high = self.domain
+        spaced = np.geomspace if self.log_spaced else np.linspace
         kinks = np.clip([-3.0, 0.0, 3.0], self.low, self.high)
-        points = np.unique(np.concatenate([self.grid, kinks]))
+        points = np.unique(np.concatenate([spaced(*self.domain, self.count + 1), kinks]))
         cuts = points[:-1, None] + np.diff(points)[:, None] * np.arange(40) / 40
         self.cells = np.append(cuts.ravel(), self.high)
         self.bulk = np.concatenate([[0], np.cumsum(self._integral(self.cells[:-1], self.cells[1:]))])
@@ -107,13 +105,13 @@ class Density:
 
     def energy(self, z):
         z = np.clip(np.asarray(z, float), self.low, self.high)
+        x, low, high = np.log([z, self.low + 0 * z, self.high + 0 * z]) if self.log_spaced else (z, *self.domain)
+        u = (x - low) / (high - low) * self.count
         if self.basis == "b_spline":
-            k, g = self.degree, self.grid
-            before = g[0] - np.arange(k, 0, -1) * (g[1] - g[0])
-            after = g[-1] + np.arange(1, k + 1) * (g[-1] - g[-2])
-            expansion = BSpline(np.concatenate([before, g, after]), self.coefficients, k)(z)
+            knots = np.arange(-self.degree, self.count + self.degree + 1)
+            expansion = BSpline(knots, self.coefficients, self.degree)(np.clip(u, 0, self.count))
         else:
-            expansion = FEATURES[self.basis](z, self.grid, self.scale) @ self.coefficients
+            expansion = FEATURES[self.basis](u, self.count, self.scale) @ self.coefficients
         return expansion + self.base_weight * ACTIVATIONS[self.activation](z)
 
     def log_pi0(self, z):
@@ -158,31 +156,33 @@ class Density:
         return value / self.mass
 
 
-def densities(params, basis, degree, activation, base):
-    """[Q][P] `Density` of a prior's parameters."""
+def densities(params, bank, basis, degree, activation, base):
+    """[Q][P] `Density` of a prior's parameters; of its `bank` only domain and number of intervals are read."""
     p = {name: np.asarray(value, np.float64) for name, value in params["bank"].items()}
     r = {name: np.asarray(value, np.float64) for name, value in params["base"].items()}
     outer, inner = p["basis_weight"].shape
 
     def one(q, i):
-        at = (q, min(i, p["grid"].shape[1] - 1))
-        grid = p["grid"][at]
+        of_argument = p.get("scale", r.get("mean", np.zeros((1, inner))))
+        at = (q, min(i, of_argument.shape[1] - 1))
         frozen = {
             "gaussian": lambda: stats.norm(),
             "learnable_gaussian": lambda: stats.norm(r["mean"][at], 0.01 + softplus(r["raw_deviation"][at])),
             "lognormal": lambda: stats.lognorm(1.0),
-            "uniform": lambda: stats.uniform(grid[0], grid[-1] - grid[0]),
+            "uniform": lambda: stats.uniform(bank.domain[0], bank.domain[1] - bank.domain[0]),
         }[base]()
         return Density(
             basis=basis,
             degree=degree,
             coefficients=p["basis_weight"][q, i] * p["coefficients"][q, i],
-            grid=grid,
+            domain=bank.domain,
+            count=bank.num_intervals,
             base_weight=p["base_weight"][q, i] if "base_weight" in p else 0.0,
             activation=activation,
             pi0=frozen,
             bounded=base == "uniform",
             scale=p["scale"][at] if "scale" in p else None,
+            log_spaced=base == "lognormal",
         )
 
     return [[one(q, i) for i in range(inner)] for q in range(outer)]

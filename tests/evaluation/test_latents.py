@@ -100,7 +100,6 @@ def test_a_path_is_straight_in_probability(rng):
     """On an exactly normal prior, against scipy in float64."""
     model, params = model_of("mixture")
     params["prior"] = params["prior"] | {"bank": jax.tree.map(jnp.zeros_like, params["prior"]["bank"])}
-    params["prior"]["bank"]["grid"] = model.prior.init(jax.random.key(0))["bank"]["grid"]
     a, b = rng.normal(size=(2, 3))
     found = latents_between(model, params, jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32), 5)
     t = np.linspace(0, 1, 5)[:, None]

@@ -52,7 +52,7 @@ def test_draws_come_with_the_component_that_made_them(rng):
     count = 20_000
     z, component = prior.sample_with_component(jax.random.key(1), params, (count,))
     assert z.shape == component.shape == (count, 2)
-    truth = densities(params, "b_spline", 3, "silu", "gaussian")
+    truth = densities(params, prior.bank, "b_spline", 3, "silu", "gaussian")
     for q, p in np.ndindex(2, 3):
         chosen = np.asarray(component[:, q]) == p
         assert_within(chosen.mean(), alpha[q, p], np.sqrt(alpha[q, p] / count), 5)

@@ -52,9 +52,9 @@ def setting(request):
     return prior, params, prior.tabulate(params)
 
 
-def components(params):
+def components(prior, params):
     """The densities of each cluster's own coordinates in float64, [C][Q]."""
-    (rows,) = exact_densities({"bank": params["bank"], "base": {}}, "rbf", 3, "none", "gaussian")
+    (rows,) = exact_densities({"bank": params["bank"], "base": {}}, prior.bank, "rbf", 3, "none", "gaussian")
     return [rows[c * Q : (c + 1) * Q] for c in range(C)]
 
 
@@ -63,7 +63,7 @@ def log_joint(prior, params, z):
     w, origin = matrices(prior, params)
     log_pi = special.log_softmax(np.asarray(params["logits"], np.float64))
     parts = []
-    for c, row in enumerate(components(params)):
+    for c, row in enumerate(components(prior, params)):
         y = (z - origin[c]) @ w[c].T
         log_density = sum(np.log(row[q].pdf(y[:, q])) for q in range(Q))
         parts.append(log_pi[c] + np.log(abs(np.linalg.det(w[c]))) + log_density)
@@ -133,7 +133,7 @@ def test_draws_have_the_joint_law(setting, points):
     assert_within(np.bincount(cluster, minlength=C) / num, pi, error, 4)
     np.testing.assert_array_equal(draws, prior.sample(jax.random.key(2), table, (num,), points))
     w, origin = matrices(prior, params)
-    for c, row in enumerate(components(params)):
+    for c, row in enumerate(components(prior, params)):
         y = (np.asarray(draws)[cluster == c] - origin[c]) @ w[c].T
         u = np.stack([row[q].cdf(y[:, q]) for q in range(Q)], axis=1)
         counts = np.histogramdd(u, bins=4, range=[(0, 1)] * Q)[0]
@@ -147,7 +147,7 @@ def test_marginals_are_univariate_mixtures(rng):
     w, origin = matrices(prior, params)
     z = np.float32(rng.normal(0, 2, (400, Q)))
     y = [(np.float64(z) - origin[c]) * np.diag(w[c]) for c in range(C)]
-    rows = components(params)
+    rows = components(prior, params)
     cdf, density = (
         sum(
             pi[c] * np.stack([getattr(rows[c][q], what)(y[c][:, q]) * scale[c, q] for q in range(Q)], axis=1)
@@ -170,7 +170,7 @@ def test_draws_of_one_cluster(setting):
     prior, params, table = setting
     which, (w, origin) = np.tile([2, 0], 4000), matrices(prior, params)
     draws = np.asarray(prior.sample_of_cluster(jax.random.key(3), table, which, (8000,)))
-    rows, u = components(params), jnp.asarray([[0.1, 0.7], [0.5, 0.5]])
+    rows, u = components(prior, params), jnp.asarray([[0.1, 0.7], [0.5, 0.5]])
     middle = np.asarray(prior.quantile_of_cluster(table, u, np.array([2, 0])))
     for i, c in enumerate((2, 0)):
         y = (draws[which == c] - origin[c]) @ w[c].T

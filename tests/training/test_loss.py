@@ -29,20 +29,6 @@ def small_model(key, likelihood="gaussian", kind="mixture", num_latents=1, num_e
     return model, params
 
 
-def trainable(params):
-    """All parameters but the grid as one vector, and how to go back."""
-    prior = params["prior"]
-    bank = {name: value for name, value in prior["bank"].items() if name != "grid"}
-    vector, unravel = ravel_pytree(params | {"prior": prior | {"bank": bank}})
-
-    def rebuild(v):
-        new = unravel(v)
-        bank = new["prior"]["bank"] | {"grid": prior["bank"]["grid"]}
-        return new | {"prior": new["prior"] | {"bank": bank}}
-
-    return vector, rebuild
-
-
 @pytest.mark.sweep
 @pytest.mark.parametrize(
     ("likelihood", "options"),
@@ -57,7 +43,7 @@ def test_gradient_is_that_of_the_exact_log_likelihood(x64, likelihood, options):
     """One latent: log p(x) = log int p(z) p(x|z) dz by a fine rule over z, differentiated as it stands."""
     model, params = small_model(jax.random.key(0), likelihood, **options)
     x = jnp.asarray([[0.3, 0.9], [0.1, 0.2], [1.0, 0.0]])
-    vector, rebuild = trainable(params)
+    vector, rebuild = ravel_pytree(params)
     end = 3.0 if options.get("base_density") == "uniform" else 9.0
     nodes, weights = np.polynomial.legendre.leggauss(40)
     cells = np.linspace(-end, end, 181)

@@ -51,11 +51,10 @@ def test_groups_schedules_and_clipping(rng, clip_norm):
     slow = Group(learning_rate=1e-3, warmup_steps=10, schedule="constant")
     fast = Group(learning_rate=4e-3, warmup_steps=5, final_fraction=0.1)
     optimizer = Optimizer(prior=slow, decoder=fast, clip_norm=clip_norm).build(NUM_STEPS)
-    params = {"prior": {"coefficients": ZERO, "grid": ZERO}, "decoder": {"w": ZERO}, "likelihood": {"log_sigma": ZERO}}
-    gradients = rng.normal(size=(STEPS, 4)).astype(np.float32)
+    params = {"prior": {"coefficients": ZERO}, "decoder": {"w": ZERO}, "likelihood": {"log_sigma": ZERO}}
+    gradients = rng.normal(size=(STEPS, 3)).astype(np.float32)
     trees = [
-        {"prior": {"coefficients": c, "grid": g}, "decoder": {"w": w}, "likelihood": {"log_sigma": s}}
-        for c, g, w, s in gradients
+        {"prior": {"coefficients": c}, "decoder": {"w": w}, "likelihood": {"log_sigma": s}} for c, w, s in gradients
     ]
     params = updated(optimizer, params, trees)[-1]
     norm = np.linalg.norm(gradients, axis=1, keepdims=True)
@@ -66,9 +65,8 @@ def test_groups_schedules_and_clipping(rng, clip_norm):
     cosine = 4e-3 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * progress)))
     decoder_rate = np.where(step < 5, 4e-3 * step / 5, cosine)
     np.testing.assert_allclose(params["prior"]["coefficients"], adam(clipped[:, 0], prior_rate), rtol=1e-4)
-    np.testing.assert_allclose(params["decoder"]["w"], adam(clipped[:, 2], decoder_rate), rtol=1e-4)
-    np.testing.assert_allclose(params["likelihood"]["log_sigma"], adam(clipped[:, 3], decoder_rate), rtol=1e-4)
-    assert params["prior"]["grid"] == 0
+    np.testing.assert_allclose(params["decoder"]["w"], adam(clipped[:, 1], decoder_rate), rtol=1e-4)
+    np.testing.assert_allclose(params["likelihood"]["log_sigma"], adam(clipped[:, 2], decoder_rate), rtol=1e-4)
 
 
 def test_a_cosine_has_to_fit_into_the_run(refuses):
@@ -76,24 +74,20 @@ def test_a_cosine_has_to_fit_into_the_run(refuses):
         Optimizer(prior=constant(0.1)).build(50)
 
 
-def test_only_grids_of_function_banks_are_frozen_and_groups_with_a_rate_of_zero():
-    """A user's network may call its parameters so, too. The prior of a variational autoencoder stays at its start."""
-    bank = {"grid": jnp.ones(3), "coefficients": jnp.ones((2, 2))}
-    params = {"prior": {"bank": bank}, "decoder": {"bank_0": bank, "grid": jnp.ones((4, 4))}}
-    for rate, expected in ((0.1, set()), (0.0, {"prior/bank/coefficients"})):
-        optimizer = Optimizer(prior=constant(rate), decoder=constant(0.1)).build(NUM_STEPS)
-        after = updated(optimizer, params, [jax.tree.map(jnp.ones_like, params)])[-1]
-        still = {name for name, leaf in leaves_by_name(after).items() if bool(jnp.all(leaf == 1))}
-        assert still == {"decoder/bank_0/grid", "prior/bank/grid"} | expected
+def test_a_group_with_a_rate_of_zero_stays():
+    """As the prior of a variational autoencoder does."""
+    params = {"prior": {"w": jnp.ones(3)}, "decoder": {"w": jnp.ones(3)}}
+    optimizer = Optimizer(prior=constant(0.0), decoder=constant(0.1)).build(NUM_STEPS)
+    after = updated(optimizer, params, [jax.tree.map(jnp.ones_like, params)])[-1]
+    assert {name for name, leaf in leaves_by_name(after).items() if bool(jnp.all(leaf == 1))} == {"prior/w"}
 
 
 def test_decay_shrinks_matrices_of_networks_and_nothing_else():
     """Without gradients Adam does not move, so each update multiplies them by 1 - rate x decay."""
     rate, decay, matrix = 1e-2, 0.3, jnp.ones((2, 3))
-    of_layer = {"grid": matrix, "coefficients": jnp.ones(3)}  # besides the widths of functions and their common factor
     start = {
         "prior": {"coefficients": matrix},
-        "decoder": {"kernel": matrix, "bias": jnp.ones(3), "bank_0": of_layer, "scale": matrix, "basis_weight": matrix},
+        "decoder": {"kernel": matrix, "bias": jnp.ones(3), "scale": matrix, "basis_weight": matrix},
         "encoder": {"kernel": jnp.ones((2, 2, 1, 3))},
         "likelihood": {"log_sigma": jnp.ones(())},
     }

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kaem_jax.kan.activations import ACTIVATIONS, KINKS
@@ -18,12 +20,12 @@ Params = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class FunctionBank:
-    """Q x P univariate functions, each evaluated on its own coordinate, or summed over Q as a KAN layer.
+    """Q x P univariate functions on one grid, each of its own argument, or summed over Q as a KAN layer.
 
     Static and hashable; the arrays are in the dictionary that `init` returns:
       coefficients [Q, P, G], basis_weight [Q, P], base_weight [Q, P] (absent without a base activation),
-      scale [Q, P', ...] (absent where the family has none), grid [Q, P', N + 1] (breakpoints; never differentiated).
-    P' is 1 where the functions of a row share their grid and P otherwise.
+      scale [Q, P', ...] (absent where the family has none).
+    P' is 1 where the functions of a row share their argument and P otherwise.
 
     Attributes:
       outer: Q.
@@ -32,7 +34,8 @@ class FunctionBank:
       base_activation: a key of `ACTIVATIONS`.
       num_intervals: N, the number of grid intervals.
       domain: (a, b), the ends of the grid.
-      shared_grid: whether the P functions of a row share one grid.
+      log_spaced: whether breakpoints are even in log x, not in x.
+      shared: whether the P functions of a row have one argument.
       coefficient_scale: standard deviation of the initial coefficients, N(0, scale^2).
       base_scale: standard deviation of the initial base weights.
     """
@@ -43,7 +46,8 @@ class FunctionBank:
     base_activation: str = "silu"
     num_intervals: int = 20
     domain: tuple[float, float] = (-3.0, 3.0)
-    shared_grid: bool = False
+    log_spaced: bool = False
+    shared: bool = False
     coefficient_scale: float = 0.1
     base_scale: float = 0.1
 
@@ -56,91 +60,60 @@ class FunctionBank:
         check_choice("base_activation", self.base_activation, ACTIVATIONS)
 
     @property
-    def grid_shape(self) -> tuple[int, int]:
-        """(Q, P'): the leading axes of the grid."""
-        return (self.outer, 1 if self.shared_grid else self.inner)
+    def argument_shape(self) -> tuple[int, int]:
+        """(Q, P'): of the arguments of `evaluate`."""
+        return (self.outer, 1 if self.shared else self.inner)
 
     @property
-    def kinks(self) -> tuple[float, ...]:
-        """Points, other than breakpoints, where the functions are not smooth."""
-        return KINKS.get(self.base_activation, ())
+    def breakpoints(self) -> np.ndarray:
+        """The N + 1 ends of the grid's intervals."""
+        return self.cut(1)
 
-    def init(self, key: Array, grid: Array | None = None) -> Params:
-        """Draws initial parameters: small random coefficients on `grid` [N + 1], by default evenly spaced."""
+    def cut(self, parts: int) -> np.ndarray:
+        """The domain cut into N `parts` pieces that are even on the grid, [N parts + 1]."""
+        spaced = np.geomspace if self.log_spaced else np.linspace
+        return spaced(*self.domain, self.num_intervals * parts + 1)
+
+    def init(self, key: Array) -> Params:
+        """Draws initial parameters: small random coefficients."""
         key_coefficients, key_base = jax.random.split(key)
         shape = (self.outer, self.inner)
         num_functions = self.basis.num_functions(self.num_intervals)
         coefficients = self.coefficient_scale * jax.random.normal(key_coefficients, (*shape, num_functions))
-        if grid is None:
-            grid = jnp.linspace(*self.domain, self.num_intervals + 1, dtype=coefficients.dtype)
-        params = {
-            "coefficients": coefficients,
-            "basis_weight": jnp.ones_like(coefficients, shape=shape),
-            "grid": jnp.broadcast_to(grid, (*self.grid_shape, self.num_intervals + 1)),
-        }
+        params = {"coefficients": coefficients, "basis_weight": jnp.ones_like(coefficients, shape=shape)}
         if self.base_activation != "none":
             params["base_weight"] = self.base_scale * jax.random.normal(key_base, shape)
-        if (scale := self.basis.init_scale(params["grid"])) is not None:
+        if (scale := self.basis.init_scale(self.argument_shape, self.num_intervals)) is not None:
             params["scale"] = scale
         return params
 
     def evaluate(self, params: Params, x: Array) -> Array:
-        """Each function on its own coordinate.
-
-        Args:
-          params: as `init` returns.
-          x: [..., Q, P'], one coordinate for each grid: a shared grid has one coordinate a row.
-
-        Returns:
-          [..., Q, P], f_{q,p}(x_{q,p}).
-        """
-        coefficients = self._coefficients(params)
-        if self.shared_grid:
-            # One coordinate serves the whole row: a matrix product over G for each q.
+        """Each function at its own argument: [..., Q, P'] to f_{q,p}(x_{q,p}), [..., Q, P]."""
+        if self.shared:
+            # One matrix product over G for each q.
             values = self._basis_values(params, x)[..., 0, :]
-            value = jnp.einsum("...qg,qpg->...qp", values, coefficients, precision="highest")
+            value = jnp.einsum("...qg,qpg->...qp", values, self._coefficients(params), precision="highest")
         else:
-            value = self.basis.combine(x, self.frozen_grid(params), params.get("scale"), coefficients)
-        if self._act is not None:
-            value = value + params["base_weight"] * self._act(x)
-        return value
+            u, scale = self._position(x), params.get("scale")
+            value = self.basis.combine(u, self.num_intervals, scale, self._coefficients(params))
+        return value if self._act is None else value + params["base_weight"] * self._act(x)
 
-    def evaluate_apart(self, params: Params, x: Array) -> Array:
-        """Each function at a point of its own though they share a grid, [..., Q, P] to [..., Q, P].
-
-        Needs a bank without a base activation.
-        """
-        grid, scale = self.frozen_grid(params), params.get("scale")
-        grid = jnp.broadcast_to(grid, (self.outer, self.inner, grid.shape[-1]))
-        if scale is not None:
-            scale = jnp.broadcast_to(scale, (self.outer, self.inner, *scale.shape[2:]))
-        return self.basis.combine(x, grid, scale, self._coefficients(params))
-
-    def evaluate_on_intervals(self, params: Params, x: Array, offset: Array) -> Array:
-        """Each function plus an offset at points sorted by grid interval: both [Q, P', N, R] -> [Q, P, N, R]."""
-        grid, scale, coefficients = self.frozen_grid(params), params.get("scale"), self._coefficients(params)
-        if not self.shared_grid:
-            return self.basis.combine_on_intervals(x, grid, scale, coefficients) + self.base_term(params, x) + offset
-        # All terms in one matrix product: its gradient is another one, faster than sums along the points of each term.
-        x, grid, scale = x[:, 0], grid[:, 0], None if scale is None else scale[:, 0]
-        values, factors = self.basis.terms_on_intervals(x, grid, scale, coefficients)
-        all_values, all_factors = [values, offset[:, 0, ..., None]], [factors, jnp.ones_like(factors[..., :1])]
-        if self._act is not None:
-            all_values.append(self._act(x)[..., None])
-            all_factors.append(jnp.broadcast_to(params["base_weight"][..., None, None], all_factors[1].shape))
-        values, factors = jnp.concatenate(all_values, axis=-1), jnp.concatenate(all_factors, axis=-1)
-        if factors.shape[2] == 1:
-            return jnp.einsum("qnrj,qpj->qpnr", values, factors[:, :, 0], precision="highest")
-        return jnp.einsum("qnrj,qpnj->qpnr", values, factors, precision="highest")
-
-    def base_term(self, params: Params, x: Array) -> Array:
-        """The base activation's term at points [Q, P', ...]: [Q, P, ...], or 0 where there is none."""
-        if self._act is None:
-            return jnp.zeros((), x.dtype)
-        return jnp.expand_dims(params["base_weight"], tuple(range(2, x.ndim))) * self._act(x)
+    def evaluate_all(self, params: Params, points: np.ndarray) -> Array:
+        """Every function at the same points: float64 [R] to [Q, P, R]."""
+        coefficients = self._coefficients(params)
+        x, u = (jnp.asarray(array, coefficients.dtype) for array in (points, self._position(points, np)))
+        values = self.basis.evaluate(u[:, None, None], self.num_intervals, params.get("scale"))
+        values = jnp.moveaxis(values, 0, -1)  # [Q, P', G, R], or [1, 1, G, R] of a family without a scale
+        if values.shape[1] == self.inner:
+            value = jnp.einsum("qpg,qpgr->qpr", coefficients, values, precision="highest")
+        elif values.shape[0] == self.outer:
+            value = jnp.einsum("qpg,qgr->qpr", coefficients, values[:, 0], precision="highest")
+        else:
+            value = jnp.einsum("qpg,gr->qpr", coefficients, values[0, 0], precision="highest")
+        return value if self._act is None else value + params["base_weight"][..., None] * self._act(x)
 
     def contract(self, params: Params, x: Array, precision: str | None = None) -> Array:
-        """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs a shared grid.
+        """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs shared arguments.
 
         `precision` is that of `jax.lax.dot`: the default is fast on accelerators; log-densities need "highest".
         """
@@ -150,9 +123,10 @@ class FunctionBank:
             value = value + jnp.matmul(self._act(x), params["base_weight"], precision=precision)
         return value
 
-    def frozen_grid(self, params: Params) -> Array:
-        """The grid [Q, P', N + 1] without gradients: it stays as it was made."""
-        return jax.lax.stop_gradient(params["grid"])
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Points, other than breakpoints, where the functions are not smooth."""
+        return KINKS.get(self.base_activation, ())
 
     @property
     def _act(self):
@@ -162,4 +136,11 @@ class FunctionBank:
         return params["basis_weight"][..., None] * params["coefficients"]
 
     def _basis_values(self, params: Params, x: Array) -> Array:
-        return self.basis.evaluate(x, self.frozen_grid(params), params.get("scale"))
+        return self.basis.evaluate(self._position(x), self.num_intervals, params.get("scale"))
+
+    def _position(self, x: Any, xp: Any = jnp) -> Any:
+        """Where points lie on the grid, from 0 to N in the domain, computed by `jnp` or, in float64, by `np`."""
+        low, high = self.domain
+        if self.log_spaced:
+            x, low, high = xp.log(x), math.log(low), math.log(high)
+        return (x - low) * (self.num_intervals / (high - low))

@@ -57,7 +57,7 @@ class KanDecoder:
                 base_activation="silu",
                 num_intervals=self.num_intervals,
                 domain=self.domain,
-                shared_grid=True,
+                shared=True,
                 coefficient_scale=0.1 / math.sqrt(fan_in),
                 base_scale=1 / math.sqrt(_SILU_SECOND_MOMENT * fan_in),
             )

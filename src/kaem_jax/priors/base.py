@@ -21,7 +21,6 @@ __all__ = [
     "Prior",
     "Table",
     "component_log_weight",
-    "hold_in_domain",
     "init_components",
     "log_sum",
 ]
@@ -195,14 +194,14 @@ class Prior(Settings, abc.ABC):
 
 
 def init_components(key: Array, bank: FunctionBank, base: BaseDensity) -> Params:
-    """{"bank": ..., "base": ...}: the functions on the base's own grid, and the base's parameters."""
-    params = bank.init(key, base.even_grid(*bank.domain, bank.num_intervals))
-    return {"bank": params, "base": base.init(bank.grid_shape)}
+    """{"bank": ..., "base": ...}: parameters of the functions and of the base densities."""
+    return {"bank": bank.init(key), "base": base.init(bank.argument_shape)}
 
 
 def component_log_weight(bank: FunctionBank, base: BaseDensity, params: Params, z: Array) -> Array:
     """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats."""
-    energy = bank.evaluate(params["bank"], hold_in_domain(bank, params, z))
+    # Outside the domain energies are those of its nearer end (docs/method.md, section 3).
+    energy = bank.evaluate(params["bank"], jnp.clip(z, *bank.domain))
     return energy + base.log_prob(params["base"], z)
 
 
@@ -216,9 +215,3 @@ def log_sum(log_terms: Array, bounds: tuple[float, float] | None, where: Array |
     is_outside = jnp.all(log_terms == -jnp.inf, axis=-1)
     finite = jnp.where(is_outside[..., None], 0, log_terms)
     return jnp.where(is_outside, -jnp.inf, jax.nn.logsumexp(finite, axis=-1, where=where))
-
-
-def hold_in_domain(bank: FunctionBank, params: Params, z: Array) -> Array:
-    """Where energies of z [..., Q, P'] are taken: outside the domain, at its nearer end (docs/method.md, section 3)."""
-    grid = bank.frozen_grid(params["bank"])
-    return jnp.clip(z, grid[..., 0], grid[..., -1])

@@ -55,10 +55,6 @@ class BaseDensity:
         """Initial parameters, one entry for each density; empty where nothing is learned."""
         return {}
 
-    def even_grid(self, low: Array | float, high: Array | float, num_intervals: int) -> Array:
-        """Breakpoints over domains [low, high], even on the scale on which the density is smooth: [..., N + 1]."""
-        return jnp.linspace(low, high, num_intervals + 1, axis=-1)
-
     def log_prob(self, params: Params, z: Array) -> Array:
         """Log pi0(z), -inf outside the support."""
         standard, log_slope = self._standardise(params, z)
@@ -110,7 +106,7 @@ class LearnableGaussian(BaseDensity):
 
     def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
         deviation = self.deviation(params)
-        return (z - params["mean"]) / deviation, jnp.broadcast_to(-jnp.log(deviation), jnp.shape(z))
+        return (z - params["mean"]) / deviation, -jnp.log(deviation)
 
     def _locate(self, params: Params, standard: Array) -> Array:
         return params["mean"] + self.deviation(params) * standard
@@ -128,10 +124,6 @@ class Lognormal(BaseDensity):
     @property
     def support(self) -> tuple[float, float]:
         return (0.0, math.inf)
-
-    def even_grid(self, low: Array | float, high: Array | float, num_intervals: int) -> Array:
-        """Even in log z: near 0 the density changes by the same factor over every such interval."""
-        return jnp.geomspace(low, high, num_intervals + 1, axis=-1)
 
     def log_prob(self, params: Params, z: Array) -> Array:
         return jnp.where(z > 0, super().log_prob(params, z), -jnp.inf)

@@ -5,7 +5,8 @@ quartic interpolates p at five Gauss-Legendre nodes. Its antiderivative is the C
 Gauss-Legendre sum, is the panel's mass. Masses are accumulated from both ends, so that the upper tail is
 as exact as the lower. Outside [a, b] the density is a constant multiple of the base, whose tails are analytic.
 
-Shapes: *L leads every leaf (one entry for each density), M panels, K = 5 nodes.
+All densities have the same panels. Shapes: *L leads every other leaf (one entry for each density), M panels, K = 5
+nodes.
 """
 
 import dataclasses
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from kaem_jax.kan.bank import FunctionBank
 
 __all__ = [
     "CdfTable",
@@ -44,7 +47,7 @@ class CdfTable:
     """Normalised tables of a bank of univariate densities; a pytree, built once for each parameter value.
 
     Attributes:
-      edges: [*L, M + 1] panel edges; the first and last are the domain [a, b].
+      edges: [M + 1] panel edges; the first and last are the domain [a, b].
       lower: [*L, M + 1] probability below each edge.
       upper: [*L, M + 1] probability above each edge.
       polynomial: [*L, M, K]; the probability from a panel's left edge to its relative position t is
@@ -61,30 +64,21 @@ class CdfTable:
     log_normalizer: Array
 
 
-def panel_edges(grid: Array, panels_per_interval: int, kinks: tuple[float, ...] = ()) -> Array:
-    """Panel edges [*L, M + 1]: every interval of `grid` [*L, N + 1] cut evenly and at the kinks.
-
-    Every interval has the same number of panels, M / N: a kink outside an interval makes an empty panel at its left
-    end.
-    """
-    fractions = jnp.arange(panels_per_interval, dtype=grid.dtype) / panels_per_interval
-    left, right = grid[..., :-1, None], grid[..., 1:, None]
-    edges = left + (right - left) * fractions
-    if kinks:
-        points = jnp.asarray(kinks, grid.dtype)
-        # At the right end of the domain a point would be looked up in the empty panel, whose slope is 0.
-        points = jnp.where((points > left) & (points < right), points, left)
-        edges = jnp.sort(jnp.concatenate([edges, points], axis=-1), axis=-1)
-    return jnp.concatenate([edges.reshape(*grid.shape[:-1], -1), grid[..., -1:]], axis=-1)
+def panel_edges(bank: FunctionBank, panels_per_interval: int) -> np.ndarray:
+    """Edges [M + 1] of panels on which the functions of a bank are smooth: its intervals, cut evenly and at kinks."""
+    edges = bank.cut(panels_per_interval)
+    near = 1e-6 * (edges[1] - edges[0])  # an edge this close serves
+    kinks = [kink for kink in bank.kinks if edges[0] < kink < edges[-1] and np.min(np.abs(edges - kink)) > near]
+    return np.sort(np.append(edges, kinks))
 
 
-def panel_nodes(edges: Array) -> Array:
-    """Quadrature nodes [*L, M, K] of the panels between `edges` [*L, M + 1]."""
-    return edges[..., :-1, None] + jnp.diff(edges)[..., None] * jnp.asarray(_NODES, edges.dtype)
+def panel_nodes(edges: np.ndarray) -> np.ndarray:
+    """Quadrature nodes [M, K] of the panels between `edges` [M + 1]."""
+    return edges[:-1, None] + np.diff(edges)[:, None] * _NODES
 
 
 def make_table(
-    edges: Array,
+    edges: np.ndarray,
     density: Array,
     lower_tail: Array,
     upper_tail: Array,
@@ -94,7 +88,7 @@ def make_table(
     """The table of normalised densities.
 
     Args:
-      edges: [*L, M + 1].
+      edges: [M + 1].
       density: [*L, M, K] normalised density at `panel_nodes(edges)`.
       lower_tail, upper_tail: [*L] probabilities outside the domain.
       log_normalizer: [Q, P] stored with the table for `log_prob`.
@@ -102,8 +96,8 @@ def make_table(
     """
     polynomial = jnp.einsum(
         "...mj,jk->...mk",
-        density * jnp.diff(edges)[..., None],
-        jnp.asarray(_CUMULATIVE, edges.dtype),
+        density * jnp.asarray(np.diff(edges), density.dtype)[:, None],
+        jnp.asarray(_CUMULATIVE, density.dtype),
         precision="highest",
     )
     mass = jnp.sum(polynomial, axis=-1)
@@ -113,4 +107,4 @@ def make_table(
     lower_tail, upper_tail = (lower_tail / total)[..., None], (upper_tail / total)[..., None]
     lower = jnp.cumsum(jnp.concatenate([lower_tail, mass], axis=-1), axis=-1)
     upper = jnp.cumsum(jnp.concatenate([upper_tail, mass[..., ::-1]], axis=-1), axis=-1)[..., ::-1]
-    return CdfTable(edges, lower, upper, polynomial, base, log_normalizer)
+    return CdfTable(jnp.asarray(edges, density.dtype), lower, upper, polynomial, base, log_normalizer)

@@ -80,7 +80,7 @@ class ClusteredPrior(Prior):
 
     @functools.cached_property
     def bank(self) -> FunctionBank:
-        """The energies f of all C Q coordinates, which share one even grid."""
+        """The energies f of all C Q coordinates, on one grid."""
         return FunctionBank(
             outer=1,
             inner=self.num_clusters * self.num_latents,
@@ -88,7 +88,6 @@ class ClusteredPrior(Prior):
             base_activation="none",
             num_intervals=self.grid_size,
             domain=DOMAIN,
-            shared_grid=True,
             coefficient_scale=0.0,
         )
 
@@ -142,8 +141,9 @@ class ClusteredPrior(Prior):
     def tabulate(self, params: Params) -> ClusteredTable:
         coordinates, log_normalizer = None, self.log_normalizer(params)
         if not self.is_gaussian:
-            found = component_densities(self.bank, self.base, {"bank": params["bank"], "base": {}})
-            coordinates = jax.tree.map(self._by_cluster, make_table(*found, {}))
+            edges, *found = component_densities(self.bank, self.base, {"bank": params["bank"], "base": {}})
+            density, lower, upper, log_z = map(self._by_cluster, found)
+            coordinates = make_table(edges, density, lower, upper, log_z, {})
         inverse = affine.inverse_of(self.map, self._map(params))
         return ClusteredTable(
             coordinates,
@@ -307,7 +307,7 @@ class ClusteredPrior(Prior):
     def _energy(self, params: Params, y: Array) -> Array:
         """The energies f of coordinates [..., C, Q], each in its own density."""
         flat = jnp.clip(y, *DOMAIN).reshape(*y.shape[:-2], 1, -1)
-        return self.bank.evaluate_apart(params["bank"], flat).reshape(y.shape)
+        return self.bank.evaluate(params["bank"], flat).reshape(y.shape)
 
     def _map(self, params: Params) -> Params:
         """The parameters of the map; a Gaussian mixture has no use for rotations."""
@@ -345,9 +345,8 @@ class ClusteredPrior(Prior):
         return table.place(cluster, y)
 
     def _by_cluster(self, leaf: Array) -> Array:
-        """[1, C Q, ...], or [1, 1, ...] for all alike, to [C, Q, ...]."""
-        wide = jnp.broadcast_to(leaf, (1, self.bank.inner, *leaf.shape[2:]))
-        return wide.reshape(self.num_clusters, self.num_latents, *leaf.shape[2:])
+        """[1, C Q, ...] to [C, Q, ...]."""
+        return leaf.reshape(self.num_clusters, self.num_latents, *leaf.shape[2:])
 
 
 def _check_member(name: str, index: Array | int, size: int) -> None:

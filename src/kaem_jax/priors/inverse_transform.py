@@ -26,7 +26,7 @@ _MAX_VALUES_AT_ONCE = 2**19  # bounds the memory of the search's intermediate ar
 def cdf(base: BaseDensity, table: CdfTable, z: Array, row: Array | None = None) -> Array:
     """Probability below z: [..., *L] -> [..., *L]. It is 0 below and 1 above a bounded support."""
     own = functools.partial(_own, row=row)
-    first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
+    first, last = table.edges[0], table.edges[-1]
     rows, panel, t, _ = _locate(table, jnp.clip(z, first, last), row)
     inside = _at(table.lower, rows, panel) + _cumulative(_polynomial_at(table, rows, panel), t)
     if not base.has_tails:
@@ -41,7 +41,7 @@ def cdf(base: BaseDensity, table: CdfTable, z: Array, row: Array | None = None) 
 def density(base: BaseDensity, table: CdfTable, z: Array, row: Array | None = None) -> Array:
     """The slope of `cdf` at z: [..., *L] -> [..., *L]."""
     own = functools.partial(_own, row=row)
-    first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
+    first, last = table.edges[0], table.edges[-1]
     rows, panel, t, width = _locate(table, jnp.clip(z, first, last), row)
     inside = _slope(_polynomial_at(table, rows, panel), t) / width
     if not base.has_tails:
@@ -76,7 +76,7 @@ def normal_quantile(base: BaseDensity, table: CdfTable, epsilon: Array) -> Array
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _invert(base: BaseDensity, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
     """The point with probability `below` below it and `above` above it; the smaller one of the two is exact."""
-    event_shape = table.edges.shape[:-1] if row is None else ()
+    event_shape = table.lower.shape[:-1] if row is None else ()
     num_rows = below.size // math.prod(event_shape)
     num_chunks = -(-below.size // _MAX_VALUES_AT_ONCE)
     # A mesh needs no chunks: they would cut across its devices, and each device has only its share of the values.
@@ -96,8 +96,8 @@ def _invert(base: BaseDensity, table: CdfTable, row: Array | None, below: Array,
 
 def _invert_at_once(base: BaseDensity, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
     own = functools.partial(_own, row=row)
-    num_panels = table.edges.shape[-1] - 1
-    num_rows = math.prod(table.edges.shape[:-1])
+    num_panels = table.edges.size - 1
+    num_rows = math.prod(table.lower.shape[:-1])
     rows = _rows(table) if row is None else row
     # Probabilities from the nearer end keep their digits: all densities from below, then all of them from above.
     from_above = below > above
@@ -110,12 +110,12 @@ def _invert_at_once(base: BaseDensity, table: CdfTable, row: Array | None, below
 
     polynomial = _polynomial_at(table, rows, panel)
     target = jnp.where(from_above, jnp.sum(polynomial, axis=-1) - rest, rest)
-    left, right = _at(table.edges, rows, panel), _at(table.edges, rows, panel + 1)
+    left, right = table.edges[panel], table.edges[panel + 1]
     z = left + (right - left) * _solve(polynomial, target)
 
     if not base.has_tails:
         return z
-    first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
+    first, last = table.edges[0], table.edges[-1]
     lower_tail, upper_tail = own(table.lower[..., 0]), own(table.upper[..., -1])
     params = jax.tree.map(own, table.base)
     # A tail may hold more than half of the mass, so the tail is chosen by its own probability, not by the nearer end.
@@ -138,7 +138,7 @@ def _invert_jvp(base, primals, tangents):
 
 def _rows(table: CdfTable) -> Array:
     """The row [*L] of each density in the flattened leaves."""
-    shape = table.edges.shape[:-1]
+    shape = table.lower.shape[:-1]
     return jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
 
 
@@ -170,11 +170,10 @@ def _search(leaf: Array, row: Array, x: Array) -> Array:
 
 def _locate(table: CdfTable, z: Array, row: Array | None) -> tuple[Array, Array, Array, Array]:
     """Row, panel, relative position in the panel and panel width of points inside the domain."""
-    row = _rows(table) + jnp.zeros_like(z, dtype=jnp.int32) if row is None else row
-    panel = _search(table.edges, row, z)
-    left, right = _at(table.edges, row, panel), _at(table.edges, row, panel + 1)
-    width = jnp.maximum(right - left, jnp.finfo(left.dtype).tiny)
-    return row, panel, jnp.clip((z - left) / width, 0, 1), width
+    row = _rows(table) if row is None else row
+    panel = jnp.clip(jnp.searchsorted(table.edges, z, side="right") - 1, 0, table.edges.size - 2)
+    left, right = table.edges[panel], table.edges[panel + 1]
+    return row, panel, (z - left) / (right - left), right - left
 
 
 def _polynomial_at(table: CdfTable, row: Array, panel: Array) -> Array:

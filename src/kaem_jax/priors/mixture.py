@@ -24,7 +24,7 @@ class MixturePrior(TabulatedPrior):
     """p(z) = prod_q sum_p alpha_{q,p} exp(f_{q,p}(z_q)) pi0(z_q) / Z_{q,p} for z of shape [Q].
 
     Components are normalised, so alpha is the probability of a component both in training and in sampling. They share
-    grid and base, so the mixture is itself one univariate density: it is tabulated and inverted directly, with one
+    their base, so the mixture is itself one univariate density: it is tabulated and inverted directly, with one
     uniform number for each latent and no draw of a component.
 
     Attributes:
@@ -32,7 +32,7 @@ class MixturePrior(TabulatedPrior):
       proportions: alpha [Q, P]: `uniform` (1/P) or `learned` (softmax of the parameter `logits`).
     """
 
-    shares_grid: ClassVar[bool] = True
+    shares_argument: ClassVar[bool] = True
 
     num_components: int = setting(8, low=1)
     proportions: Proportions = "uniform"
@@ -61,7 +61,7 @@ class MixturePrior(TabulatedPrior):
         density = jnp.sum(alpha[..., None, None] * density, axis=1)
         lower, upper = jnp.sum(alpha * lower, axis=1), jnp.sum(alpha * upper, axis=1)
         base = jax.tree.map(lambda leaf: leaf[:, 0], params["base"])
-        return make_table(edges[:, 0], density, lower, upper, log_normalizer, base)
+        return make_table(edges, density, lower, upper, log_normalizer, base)
 
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:

@@ -73,7 +73,7 @@ class NonCentredPrior(Prior):
 
     @jit_sample
     def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:
-        return special.ndtri(uniform_points(key, shape, self.event_shape, points, table.edges.dtype))
+        return special.ndtri(uniform_points(key, shape, self.event_shape, points, table.lower.dtype))
 
     def quantile(self, table: CdfTable, u: Array) -> Array:
         return self.centred.quantile(table, u)

@@ -82,9 +82,8 @@ def shape_divergences(prior: ClusteredPrior, params: Params) -> np.ndarray:
     """KL(p || N(0, 1)) of each cluster's own coordinates, [C, Q] nats: how much of each density is no bell curve."""
     if prior.is_gaussian:
         return np.zeros((prior.num_clusters, prior.num_latents))
-    bank = params["bank"]
-    weighted = np.asarray(bank["basis_weight"])[..., None] * np.asarray(bank["coefficients"], np.float64)
-    energy = weighted[0] @ _features(prior, params).T
+    edges = np.linspace(*DOMAIN, _NUM_BINS + 1)
+    energy = np.asarray(prior.bank.evaluate_all(params["bank"], (edges[1:] + edges[:-1]) / 2)[0], np.float64)
     log_mass = _log_base_mass()
     log_z = special.logsumexp(energy + log_mass, axis=1, keepdims=True)
     divergence = np.sum(np.exp(energy + log_mass - log_z) * (energy - log_z), axis=1)
@@ -94,7 +93,7 @@ def shape_divergences(prior: ClusteredPrior, params: Params) -> np.ndarray:
 def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndarray]) -> _Fit:
     """The energies with the best penalty, 0 where held-out latents do not gain; `data` are rows and shares of both."""
     counts, held_out = (_count(prior, params, *part) for part in data)
-    features, log_mass = _features(prior, params), _log_base_mass()
+    features, log_mass = _features(prior), _log_base_mass()
     total = np.maximum(held_out.sum(axis=1), 1e-9)
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for penalty in _PENALTIES:
@@ -177,7 +176,7 @@ def _better_rotations(
     Newton's steps with the Hessian of independent coordinates (Ablin et al., 2018, "Faster ICA under orthogonal
     constraint"), whose scores are those of the shapes.
     """
-    slope = np.gradient(coefficients @ _features(prior, params).T, (DOMAIN[1] - DOMAIN[0]) / _NUM_BINS, axis=-1)
+    slope = np.gradient(coefficients @ _features(prior).T, (DOMAIN[1] - DOMAIN[0]) / _NUM_BINS, axis=-1)
     rotations, column = np.array(params["rotation"], np.float64), np.arange(prior.num_latents)
     for c, y, weight in _coordinates(prior, params, z, share):
         weight = weight[:, None] / max(weight.sum(), 1e-9)
@@ -223,12 +222,11 @@ def _bin_of(y: np.ndarray) -> np.ndarray:
     return np.clip((y - low) * (_NUM_BINS / (high - low)), 0, _NUM_BINS - 1).astype(np.int64)
 
 
-def _features(prior: ClusteredPrior, params: Params) -> np.ndarray:
+def _features(prior: ClusteredPrior) -> np.ndarray:
     """The basis functions at the middles of the bins, [bins, G]."""
-    edges = np.linspace(*DOMAIN, _NUM_BINS + 1)
-    middle = jnp.asarray((edges[1:] + edges[:-1]) / 2, float)[:, None, None]
-    bank = params["bank"]
-    return np.asarray(prior.basis.evaluate(middle, bank["grid"], bank.get("scale")), np.float64)[:, 0, 0]
+    basis, num_intervals = prior.basis, prior.grid_size
+    u = (jnp.arange(_NUM_BINS, dtype=float) + 0.5) * (num_intervals / _NUM_BINS)
+    return np.asarray(basis.evaluate(u, num_intervals, basis.init_scale((), num_intervals)), np.float64)
 
 
 def _log_base_mass() -> np.ndarray:

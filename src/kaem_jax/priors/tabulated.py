@@ -51,7 +51,7 @@ class TabulatedPrior(Prior):
     coefficient_scale: float = setting(0.1, low=0)
     base_scale: float = setting(0.1, low=0)
 
-    shares_grid: ClassVar[bool] = False  # whether the densities of a latent share its grid
+    shares_argument: ClassVar[bool] = False  # whether the densities of a latent are of the same coordinate
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +73,9 @@ class TabulatedPrior(Prior):
             base_activation=self.base_activation,
             num_intervals=self.grid_size,
             domain=self.domain,
-            shared_grid=self.shares_grid,
+            # Near 0 a lognormal density changes by the same factor over intervals that are even in log z.
+            log_spaced=self.base_density == "lognormal",
+            shared=self.shares_argument,
             coefficient_scale=self.coefficient_scale,
             base_scale=self.base_scale,
         )
@@ -93,7 +95,7 @@ class TabulatedPrior(Prior):
 
     @jit_sample
     def sample(self, key: Array, table: Any, shape: tuple[int, ...] = (), points: str = "random") -> Array:
-        u = uniform_points(key, shape, self.event_shape, points, table.edges.dtype)
+        u = uniform_points(key, shape, self.event_shape, points, table.lower.dtype)
         return self.quantile(table, u)
 
     @method_of_table("u", lambda prior: prior.event_shape)

@@ -77,7 +77,7 @@ def fit(
       batch_size: B; N if there are fewer data.
       learning_rate: Adam's rate after a warm-up of 50 steps, or a tenth of `num_steps` if that is less; it then falls
         along a cosine to a fiftieth of it.
-      optimizer: replaces this Adam; one of optax must not change grids of function banks.
+      optimizer: replaces this Adam.
       params: initial parameters; drawn by default.
       loss: what is minimised.
       penalties: what is added to it.

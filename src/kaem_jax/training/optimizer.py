@@ -93,7 +93,6 @@ class Optimizer(Settings):
         if self.weight_decay:
             groups["decoder"] = optax.adamw(rates["decoder"], weight_decay=self.weight_decay, mask=_matrices)
         groups["decoder"] = _with_tables(groups["decoder"])
-        groups |= {"frozen": optax.set_to_zero()}
         if log_sigma is None:
             return optax.chain(_clip(self.clip_norm), optax.partition(groups, _labels))
         groups |= {"annealed": _follow(log_sigma)}
@@ -170,23 +169,6 @@ def _follow(schedule: optax.Schedule) -> optax.GradientTransformation:
 
 
 def _labels(params: Params, annealed: bool = False) -> Any:
-    """`frozen` for grids, `prior` for the rest of the prior, `annealed` for a scale that is annealed, else `decoder`.
-
-    A grid is that of a `FunctionBank`, which has coefficients beside it; another part may call its parameters so, too.
-    """
-
-    def names_of(path: tuple[Any, ...]) -> tuple[str, ...]:
-        return tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
-
-    every = [names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    banks = {names[:-1] for names in every if names[-1] == "coefficients"}
-
-    def label(path: tuple[Any, ...], _: Array) -> str:
-        names = names_of(path)
-        if names[-1] == "grid" and names[:-1] in banks:
-            return "frozen"
-        if annealed and names[0] == "likelihood":
-            return "annealed"
-        return "prior" if names[0] == "prior" else "decoder"
-
-    return jax.tree_util.tree_map_with_path(label, params)
+    """`prior` for the prior, `annealed` for a scale that is annealed, else `decoder`, for each leaf."""
+    labels = dict.fromkeys(params, "decoder") | {"prior": "prior"} | ({"likelihood": "annealed"} if annealed else {})
+    return {name: jax.tree.map(lambda _, label=labels[name]: label, part) for name, part in params.items()}

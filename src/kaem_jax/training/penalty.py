@@ -11,7 +11,6 @@ from kaem_jax.inference.samplers import Draws
 from kaem_jax.kan.regularizers import penalties
 from kaem_jax.model import Model, Params
 from kaem_jax.networks.kan import KanDecoder
-from kaem_jax.priors.base import hold_in_domain
 from kaem_jax.priors.tabulated import TabulatedPrior
 from kaem_jax.settings import Settings, setting
 
@@ -70,9 +69,8 @@ class Penalties(Settings):
             table = model.prior.tabulate(jax.lax.stop_gradient(params["prior"]))
             prior = model.prior.centred
             assert isinstance(prior, TabulatedPrior), "a neural prior has no bank to regularise"
-            at_bank = model.prior.coordinates(table, z).reshape(-1, *prior.bank.grid_shape)
-            at_bank = hold_in_domain(prior.bank, params["prior"], at_bank)
-            layers = [(prior.bank, params["prior"]["bank"], at_bank)]
+            at_bank = model.prior.coordinates(table, z).reshape(-1, *prior.bank.argument_shape)
+            layers = [(prior.bank, params["prior"]["bank"], jnp.clip(at_bank, *prior.bank.domain))]
             if isinstance(model.network, KanDecoder):
                 inputs = model.network.layer_inputs(params["decoder"], model.prior.features(table, z))
                 for i, (bank, x) in enumerate(zip(model.network.layers, inputs, strict=False)):

@@ -17,7 +17,7 @@ _MAX_FREQUENCY = 1.0  # bounds tau, so that the panels resolve the fastest featu
 
 @dataclasses.dataclass(frozen=True)
 class Fourier(Basis):
-    """cos(2 pi tau g y) and sin(2 pi tau g y) for g = 1..N/2, y = (x - a) / (b - a) the position in the domain.
+    """cos(2 pi tau g y) and sin(2 pi tau g y) for g = 1..N/2, y = u / N.
 
     tau = sigmoid(scale) is trainable and starts at 1/2: half a period, so that nothing forces f(a) = f(b). There is no
     constant feature (the normaliser would cancel it) and no dead sine of frequency 0.
@@ -28,15 +28,14 @@ class Fourier(Basis):
     def num_functions(self, num_intervals: int) -> int:
         return 2 * self._num_frequencies(num_intervals)
 
-    def init_scale(self, grid: Array) -> Array:
-        return jnp.zeros_like(grid[..., 0])
+    def init_scale(self, shape: tuple[int, ...], num_intervals: int) -> Array:
+        return jnp.zeros(shape)
 
-    def evaluate(self, x: Array, grid: Array, scale: Array | None) -> Array:
+    def evaluate(self, u: Array, num_intervals: int, scale: Array | None) -> Array:
         assert scale is not None
         frequency = 2 * math.pi * _MAX_FREQUENCY * jax.nn.sigmoid(scale)
-        position = (x - grid[..., 0]) / (grid[..., -1] - grid[..., 0])
-        count = self._num_frequencies(grid.shape[-1] - 1)
-        phase = (frequency * position)[..., None] * jnp.arange(1, count + 1, dtype=x.dtype)
+        count = self._num_frequencies(num_intervals)
+        phase = (frequency * (u / num_intervals))[..., None] * jnp.arange(1, count + 1, dtype=u.dtype)
         return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], axis=-1)
 
     @staticmethod

@@ -13,31 +13,29 @@ from kaem_jax.kan.bases.base import Basis
 
 __all__ = ["DerivativeOfGaussian", "MexicanHat", "Morlet", "Shannon"]
 
-_MIN_SCALE = 0.5  # in units of the mean spacing, so that the panels resolve whatever is learned
+_MIN_SCALE = 0.5  # in intervals, so that the panels resolve whatever is learned
 _MORLET_FREQUENCY = 5.0
 
 
 class _Wavelets(Basis):
-    """N wavelets psi((x - b_g) / s_g), translations b_g spread over the domain, scales s_g = h (0.5 + softplus(.)).
+    """N wavelets psi((u - b_g) / s_g), translations b_g spread over the domain, scales s_g = 0.5 + softplus(.).
 
-    h is the mean spacing of the grid. Trainable, [*L, 2, N]: how far b_g has moved from the middle of interval g, in
-    units of h, and the unconstrained scale, which starts at s_g = h. They belong to the coordinate: the components of
-    a mixture share them, so that a coordinate's functions are computed once.
+    Trainable, [*L, 2, N]: how far b_g has moved from the middle of interval g, and the unconstrained scale, which
+    starts at s_g = 1. They belong to the coordinate: the components of a mixture share them, so that a coordinate's
+    functions are computed once.
     """
 
     def num_functions(self, num_intervals: int) -> int:
         return num_intervals
 
-    def init_scale(self, grid: Array) -> Array:
-        raw = math.log(math.expm1(1.0 - _MIN_SCALE))
-        return jnp.stack([jnp.zeros_like(grid[..., 1:]), jnp.full_like(grid[..., 1:], raw)], axis=-2)
+    def init_scale(self, shape: tuple[int, ...], num_intervals: int) -> Array:
+        raw = jnp.full((*shape, num_intervals), math.log(math.expm1(1.0 - _MIN_SCALE)))
+        return jnp.stack([jnp.zeros_like(raw), raw], axis=-2)
 
-    def evaluate(self, x: Array, grid: Array, scale: Array | None) -> Array:
+    def evaluate(self, u: Array, num_intervals: int, scale: Array | None) -> Array:
         assert scale is not None
-        middle = (grid[..., 1:] + grid[..., :-1]) / 2
-        spacing = (grid[..., -1:] - grid[..., :1]) / (grid.shape[-1] - 1)
-        centre = middle + spacing * scale[..., 0, :]
-        return self._mother((x[..., None] - centre) / (spacing * (_MIN_SCALE + jax.nn.softplus(scale[..., 1, :]))))
+        centre = jnp.arange(num_intervals, dtype=u.dtype) + 0.5 + scale[..., 0, :]
+        return self._mother((u[..., None] - centre) / (_MIN_SCALE + jax.nn.softplus(scale[..., 1, :])))
 
     @abc.abstractmethod
     def _mother(self, t: Array) -> Array:
