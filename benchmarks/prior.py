@@ -40,7 +40,7 @@ def times_of(prior: Any, draws: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
     """Functions of a prior with their arguments, by name."""
     params, key = prior.init(jax.random.key(0)), jax.random.key(1)
     table = prior.tabulate(params)
-    z, num_edges = prior.sample(jax.random.key(2), table, (128,)), table.edges.shape[-1]
+    z = prior.sample(jax.random.key(2), table, (128,))
     times: dict[str, tuple[Any, ...]] = {
         "table": (prior.tabulate, params),
         "log_prob": (prior.log_prob, params, z),
@@ -51,7 +51,7 @@ def times_of(prior: Any, draws: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
         times[f"{n}_draws"] = (lambda key, table, n=n: prior.sample(key, table, (n,))), key, table
         is_small = isinstance(prior, kaem.MixturePrior) and n * prior.bank.outer * prior.bank.inner <= 10_000 * 40 * 19
         if is_small:  # others take too much memory
-            times[f"baseline_{n}_draws"] = baseline_draws(prior, num_edges, n), key, params
+            times[f"baseline_{n}_draws"] = baseline_draws(prior, table.edges.size, n), key, params
     return times
 
 

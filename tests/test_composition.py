@@ -23,7 +23,7 @@ ENCODER = kaem.MLP((4,)).encoder((5,), (3,), 0)
 FROM_ENCODER = {"encoder": ENCODER, "precondition": True, "num_steps": 2}
 POPULATION = {"num_steps": 2, "steps_per_round": 1, "num_temperatures": 3}
 SAMPLERS = {
-    "importance": kaem.Importance(num_samples=8, ess_threshold=1.0),
+    "importance": kaem.Importance(num_samples=8, num_draws=2),
     "langevin": kaem.Langevin(num_steps=2, num_chains=2, adapt_steps=3, persistent=True),
     "langevin_from_encoder": kaem.Langevin(**FROM_ENCODER),
     "tempered": kaem.Tempered(**POPULATION, ladder="adaptive", persistent=True),
@@ -102,9 +102,7 @@ def training(name, key, params, x):
 FUNCTIONS = {
     **{f"{kind}_prior": functools.partial(prior_functions, kind) for kind in PRIORS},
     "model": model_functions,
-    "importance_posterior": lambda key, params, x: kaem.importance_posterior(
-        key, MODEL, params, x, num_samples=8, ess_threshold=0.5
-    ),
+    "importance_posterior": lambda key, params, x: kaem.importance_posterior(key, MODEL, params, x, num_samples=8),
     "ula": functools.partial(langevin, kernel=ULA(), step_size=0.01),
     "mala_adapting": functools.partial(langevin, kernel=MALA()),
     "tempered_posterior": tempered,

@@ -34,7 +34,7 @@ def test_points_that_cannot_have_made_a_datum_say_nothing():
     @jax.jit
     @jax.value_and_grad
     def loss(params, x):
-        found = weigh(jax.random.key(0), z, Within().pairwise_log_likelihood(1.0, z, x, None))
+        found = weigh(z, Within().pairwise_log_likelihood(1.0, z, x, None))
         draws = SharedDraws(z, jax.lax.stop_gradient(jnp.exp(found.log_weights)), {})
         return jnp.sum(draws.mean_log_likelihood(Within(), params, x, None))
 
@@ -44,14 +44,21 @@ def test_points_that_cannot_have_made_a_datum_say_nothing():
     assert np.isnan(loss(1.0, x + 99)[0])
 
 
-def test_only_data_below_the_threshold_are_resampled():
-    log_likelihood = jnp.asarray([[0.0, 0.1, -0.1, 0.0], [0.0, -50.0, -50.0, -50.0]])
-    weighed = jax.jit(lambda key: weigh(key, jnp.zeros((4, 1)), log_likelihood, ess_threshold=0.5))
-    posterior = weighed(jax.random.key(0))
-    np.testing.assert_array_equal(posterior.resampled, [False, True])
-    weights = np.exp(np.asarray(log_likelihood[0]))
-    np.testing.assert_allclose(posterior.log_weights[0], np.log(weights / weights.sum()), rtol=1e-6)
-    np.testing.assert_array_equal(np.exp(posterior.log_weights[1]), [1, 0, 0, 0])
+def test_few_draws_for_each_datum_have_the_mean_of_all_with_their_weights(setting):
+    """Over 2,000 keys; each datum has its own draws."""
+    model, params, x, *_ = setting
+    one_datum = {"num_samples": 200}
+
+    @jax.jit
+    def means(key):
+        every, _ = kaem.Importance(**one_datum).advance(key, 0, (), model, params, x)
+        few, _ = kaem.Importance(num_draws=3, **one_datum).advance(key, 0, (), model, params, x)
+        return every.mean(every.z), few.mean(few.z), jnp.asarray(few.z.shape)
+
+    every, few, shapes = jax.lax.map(means, jax.random.split(jax.random.key(3), 2000))
+    np.testing.assert_array_equal(shapes[0], [3, 6, 2])
+    gap = np.asarray(few - every)
+    assert_within(gap.mean(0), 0, gap.std(0) / np.sqrt(2000), 4.5)
 
 
 def test_evidence_is_within_its_own_error(setting):
@@ -74,8 +81,6 @@ def test_refusals(setting, refuses):
     for data, options, parts in (
         (jnp.zeros((6, 4)), {}, ("x has shape (6, 4)", "[B, 3]")),
         (x, {"num_samples": 1}, ("num_samples=1", "at least 2")),
-        (x, {"ess_threshold": 5.0}, ("ess_threshold=5.0", "at most 1")),
-        (x, {"resampling": "bootstrap"}, ("resampling='bootstrap'", "systematic")),
         (x, {"points": "halton"}, ("points='halton'", "sobol")),
     ):
         with refuses(ValueError, *parts):

@@ -280,13 +280,14 @@ def test_starts_and_proposals_are_those_that_were_chosen(monkeypatch, rng):
     key, sampler = jax.random.key(2), kaem.Langevin(points="sobol")
     found = sampler.starts(key, MODEL, PARAMS, TABLE, X, (4,))
     np.testing.assert_array_equal(found, MODEL.prior.sample(key, TABLE, (4, NUM_DATA), "sobol"))
-    options = {"num_samples": 8, "points": "sobol", "resampling": "residual", "ess_threshold": 0.5}
+    options = {"num_samples": 8, "points": "sobol"}
     log_weights, ess, evidence = rng.normal(size=(3, 8)), rng.uniform(1, 8, 3), rng.normal(size=3)
 
     def weighed(*given, **asked):
-        assert (given, asked) == ((key, MODEL, PARAMS, X), options)
+        assert given[1:] == (MODEL, PARAMS, X)
+        assert asked == options
         as_float = (jnp.asarray(part, jnp.float32) for part in (X[:8], log_weights, ess, evidence))
-        return samplers.importance_sampler.ImportancePosterior(*as_float, None)
+        return samplers.importance_sampler.ImportancePosterior(*as_float)
 
     monkeypatch.setattr(samplers.importance_sampler, "importance_posterior", weighed)
     draws, _ = kaem.Importance(**options).advance(key, 0, (), MODEL, PARAMS, X)
@@ -375,7 +376,6 @@ def test_what_cannot_work_is_refused(refuses):
         (lambda: make("langevin", kernel="ula", adapt_steps=3), ["adapt_steps=3", "ULA()", "set 0"]),
         (lambda: make("langevin", persistent=True, points="sobol"), ["points='sobol'", "persistent=True"]),
         (lambda: make("langevin", encoder_target="simulated"), ["encoder_target='simulated'", "encoder=None"]),
-        (lambda: make("importance", resampling="residual"), ["resampling='residual'", "ess_threshold=0.0"]),
         (lambda: make("tempered", num_steps=7, steps_per_round=2), ["num_steps=7", "steps_per_round=2"]),
         (lambda: make("tempered", num_cycles=2), ["num_cycles=2", "ladder='power'"]),
         (lambda: make("tempered", ladder_damping=0.5), ["ladder_damping=0.5", "ladder='power'"]),

@@ -132,11 +132,9 @@ def test_densities_have_derivatives_however_far_the_ends_are():
     np.testing.assert_allclose(slope[1], by_log[1], rtol=1e-3, atol=1e-5)
 
 
-# B-splines have another matrix product for many functions.
-@pytest.mark.parametrize("inner", [24, pytest.param(2, marks=pytest.mark.slow)])
-def test_log_z_has_every_derivative_with_empty_panels(x64, rng, inner):
-    """A base activation with a kink makes empty panels; forward, reverse and second derivatives stay right."""
-    prior = kaem.MixturePrior(num_latents=1, num_components=inner, grid_size=6, base_activation="relu")
+def test_log_z_has_every_derivative(x64, rng):
+    """Forward, reverse and second ones, with a base activation that has a kink."""
+    prior = kaem.MixturePrior(num_latents=1, num_components=4, grid_size=6, base_activation="relu")
     params = prior.init(jax.random.key(0))
     at = jnp.asarray(rng.uniform(-3, 3, params["bank"]["coefficients"].shape))
     step = jnp.asarray(rng.normal(size=at.shape))

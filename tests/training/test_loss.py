@@ -65,7 +65,7 @@ def test_gradient_is_that_of_the_exact_log_likelihood(x64, likelihood, options):
     def loss(v):
         p = rebuild(v)
         log_likelihood = jax.lax.stop_gradient(model.pairwise_log_likelihood(p, draws, x))
-        posterior = weigh(jax.random.key(0), draws, log_likelihood)
+        posterior = weigh(draws, log_likelihood)
         metrics = {"log_evidence": jnp.mean(posterior.log_evidence)}
         sample = SharedDraws(draws, jnp.exp(posterior.log_weights), metrics)
         return posterior_loss(jax.random.key(0), model, p, x, sample)

@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 4096
 _ROWS_PER_CLUSTER = 500  # of the first iterations
 _MAX_ITERATIONS = 100
 _TOLERANCE = 1e-4  # nats for each coordinate: a smaller gain of the mean of log p(z) is the last
-_MIN_VARIANCE = 1e-6
+_MIN_VARIANCE = 1e-4  # in units of the mean variance of a coordinate: columns may depend on each other
 
 Sums = tuple[Array, Array, Array]  # of p(c | z), p(c | z) z and p(c | z) z z': [C], [C, Q], [C, Q, Q]
 
@@ -139,7 +139,8 @@ def _maximise(prior: ClusteredPrior, sums: Sums) -> Params:
     size = prior.num_latents
     mean = first / np.maximum(count, 1e-6)[:, None]
     scatter = second - count[:, None, None] * mean[:, :, None] * mean[:, None]
-    pooled = scatter.sum(axis=0) / count.sum() + _MIN_VARIANCE * np.eye(size)
+    pooled = scatter.sum(axis=0) / count.sum()
+    pooled += max(_MIN_VARIANCE * np.trace(pooled) / size, 1e-12) * np.eye(size)
     covariance = (scatter + size * pooled) / (count + size)[:, None, None]
     if prior.map == "diagonal":
         covariance *= np.eye(size)

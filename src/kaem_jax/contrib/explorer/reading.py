@@ -13,7 +13,7 @@ from kaem_jax.devices.transforms import full_precision
 from kaem_jax.inference.log_prob import log_prob, of_observed
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.samplers import FrozenSampler
-from kaem_jax.inference.samplers.resampling import systematic
+from kaem_jax.inference.samplers.importance_sampler import resample
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
@@ -54,10 +54,10 @@ def read_posterior(key: Array, run: Run, x: np.ndarray) -> Reading:
 @full_precision
 @functools.partial(jax.jit, static_argnames="model")
 def _read(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Reading:
-    key_draw, key_weights, key_order = jax.random.split(key, 3)
+    key_draw, key_resample = jax.random.split(key)
     draws = posterior.draw(key_draw, model, params, x)
     latents, weights = draws.pooled()  # of one datum: its own posterior
-    kept = jax.random.permutation(key_order, systematic(key_weights, weights))[:_NUM_DRAWS]
+    kept = resample(key_resample, weights[None], _NUM_DRAWS)[0]
     mean = draws.mean(model.decode(params, draws.z))[0]
     clusters = None
     if isinstance(model.prior, ClusteredPrior):

@@ -10,15 +10,13 @@ from jax import Array
 
 from kaem_jax.devices.placement import constrain
 from kaem_jax.inference.samplers.base import StatelessSampler
-from kaem_jax.inference.samplers.draws import SharedDraws
-from kaem_jax.inference.samplers.resampling import RESAMPLERS, Resampling, resample
+from kaem_jax.inference.samplers.draws import ChainDraws, SharedDraws
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.uniform import Points
-from kaem_jax.settings import positive, setting
-from kaem_jax.settings.arguments import check_choice
+from kaem_jax.settings import setting
 
-__all__ = ["Importance", "ImportancePosterior", "importance_posterior", "weigh"]
+__all__ = ["Importance", "ImportancePosterior", "importance_posterior", "resample", "weigh"]
 
 
 class ImportancePosterior(NamedTuple):
@@ -26,58 +24,51 @@ class ImportancePosterior(NamedTuple):
 
     Attributes:
       z: [S, *event_shape] proposals.
-      log_weights: [B, S] nats, normalised over S. If a datum was resampled, a weight is n / S, with n the number of
-        offspring: this equals n equally weighted copies, without copying z for every datum.
-      ess: [B] effective sample size 1 / sum_s w^2 of the weights before any resampling, in 1..S.
+      log_weights: [B, S] nats, normalised over S.
+      ess: [B] effective sample size 1 / sum_s w^2, in 1..S.
       log_evidence: [B] nats, log mean_s p(x_b | z_s); its exponential is unbiased for p(x_b).
-      resampled: [B] bool, whether the ESS fell below the threshold.
     """
 
     z: Array
     log_weights: Array
     ess: Array
     log_evidence: Array
-    resampled: Array
 
 
-def weigh(
-    key: Array, z: Array, log_likelihood: Array, ess_threshold: float = 0.0, resampling: str = "systematic"
-) -> ImportancePosterior:
-    """Self-normalises draws of the prior by their likelihood.
-
-    Args:
-      key: used only if something is resampled.
-      z: [S, *event_shape] draws of the prior.
-      log_likelihood: [B, S] nats, log p(x_b | z_s).
-      ess_threshold: gamma in [0, 1]; a datum is resampled where its ESS < gamma S. One-shot resampling only adds
-        variance, so by default there is none.
-      resampling: a key of `RESAMPLERS`.
-    """
-    num_samples = log_likelihood.shape[-1]
+def weigh(z: Array, log_likelihood: Array) -> ImportancePosterior:
+    """Self-normalises draws of the prior, z [S, *event_shape], by log p(x_b | z_s), [B, S] nats."""
     log_total = jax.nn.logsumexp(log_likelihood, axis=-1)
     log_weights = log_likelihood - log_total[:, None]
-    weights = jnp.exp(log_weights)
-    ess = 1 / jnp.sum(jnp.square(weights), axis=-1)
-    resampled = ess < ess_threshold * num_samples
-    if ess_threshold > 0:
-        ancestors = resample(key, weights, resampling)
-        offspring = jax.vmap(lambda row: jnp.bincount(row, length=num_samples))(ancestors)
-        equal = jnp.log(offspring.astype(weights.dtype) / num_samples)
-        log_weights = jnp.where(resampled[:, None], equal, log_weights)
-    return ImportancePosterior(z, log_weights, ess, log_total - jnp.log(num_samples), resampled)
+    ess = 1 / jnp.sum(jnp.exp(2 * log_weights), axis=-1)
+    return ImportancePosterior(z, log_weights, ess, log_total - jnp.log(log_likelihood.shape[-1]))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_samples", "points", "ess_threshold", "resampling"))
+def resample(key: Array, weights: Array, num_draws: int) -> Array:
+    """Systematic resampling (Douc, Cappe & Moulines, 2005): equally weighted indices of weighted points.
+
+    Args:
+      key: a PRNG key; rows are resampled independently.
+      weights: [B, S], not negative.
+      num_draws: R.
+
+    Returns:
+      int32 [B, R], sorted; s occurs R w_s times in the mean of many keys, and the floor or ceiling of it in each row.
+    """
+
+    def one(shift: Array, weights: Array) -> Array:
+        cumulative = jnp.cumsum(weights)
+        u = (jnp.arange(num_draws, dtype=weights.dtype) + shift) / num_draws
+        # The last point with a positive weight: rounding may make u times the total equal to the total.
+        last = weights.size - 1 - jnp.argmax(weights[::-1] > 0)
+        found = jnp.searchsorted(cumulative, u * cumulative[-1], side="right")
+        return jnp.minimum(found, last).astype(jnp.int32)
+
+    return jax.vmap(one)(jax.random.uniform(key, weights.shape[:1], weights.dtype), weights)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_samples", "points"))
 def importance_posterior(
-    key: Array,
-    model: Model,
-    params: Params,
-    x: Array,
-    *,
-    num_samples: int,
-    points: Points = "random",
-    ess_threshold: float = 0.0,
-    resampling: str = "systematic",
+    key: Array, model: Model, params: Params, x: Array, *, num_samples: int, points: Points = "random"
 ) -> ImportancePosterior:
     """Importance-sampled posterior of the latents of x [B, *data_shape], by S decoder calls.
 
@@ -88,20 +79,16 @@ def importance_posterior(
       x: [B, *data_shape] data.
       num_samples: S, the number of proposals.
       points: `random` or `sobol` proposals.
-      ess_threshold, resampling: see `weigh`.
 
     Raises:
       ValueError: an option is unknown or out of range, `points` needs quantiles that the prior lacks, or `x` is not
         [B, *data_shape].
     """
-    Importance(num_samples=num_samples, points=points, ess_threshold=ess_threshold)
-    check_choice("resampling", resampling, sorted(RESAMPLERS))
-    key_draw, key_resample = jax.random.split(key)
+    Importance(num_samples=num_samples, points=points)
     params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
     table = model.prior.tabulate(params["prior"])
-    z = constrain(model.prior.sample(key_draw, table, (num_samples,), points), "data")
-    log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
-    return weigh(key_resample, z, log_likelihood, ess_threshold, resampling)
+    z = constrain(model.prior.sample(key, table, (num_samples,), points), "data")
+    return weigh(z, model.pairwise_log_likelihood(params, z, x, table=table))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,33 +97,29 @@ class Importance(StatelessSampler):
 
     Attributes:
       num_samples: S, proposals from the prior.
+      num_draws: R, draws that are resampled for each datum, whose gradients cost B R evaluations in place of S; 0 keeps
+        all proposals with their weights.
       points: `random` or `sobol`.
-      ess_threshold, resampling: see `weigh`.
     """
 
     num_samples: int = setting(1000, low=2)
+    num_draws: int = setting(0, low=0)
     points: Points = "random"
-    ess_threshold: float = setting(0.0, low=0, high=1)
-    resampling: Resampling = setting("systematic", needs={"ess_threshold": positive})
 
     def check(self, prior: Prior) -> None:
         if self.points != "random" and not prior.has_exact_draws:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
 
-    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> SharedDraws:
-        posterior = importance_posterior(
-            key,
-            model,
-            params,
-            x,
-            num_samples=self.num_samples,
-            points=self.points,
-            ess_threshold=self.ess_threshold,
-            resampling=self.resampling,
-        )
+    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> SharedDraws | ChainDraws:
+        key_draw, key_resample = jax.random.split(key)
+        options = {"num_samples": self.num_samples, "points": self.points}
+        posterior = importance_posterior(key_draw, model, params, x, **options)
         metrics = {
             "log_evidence": jnp.mean(posterior.log_evidence),
             "ess": jnp.mean(posterior.ess),
             "ess_min": jnp.min(posterior.ess),
         }
-        return SharedDraws(posterior.z, jnp.exp(posterior.log_weights), metrics)
+        weights = jnp.exp(posterior.log_weights)
+        if not self.num_draws:
+            return SharedDraws(posterior.z, weights, metrics)
+        return ChainDraws(posterior.z[resample(key_resample, weights, self.num_draws).T], metrics)
