@@ -60,7 +60,7 @@ def test_clusters_of_a_class_are_fitted_to_its_data(blobs):
     label = np.int32(owner == 1)
     prior = prior_of(4, "full", num_classes=2)
     params = fit_gaussians(0, prior, z, label)
-    share, log_p = expectation(prior, params, z, label)
+    share, log_p = expectation(prior, params, z, em.terms_of_labels(prior, label))
     np.testing.assert_array_equal(share[label == 0][:, 1::2], 0)
     np.testing.assert_allclose(log_p, prior.log_prob_with_class(params, z, label), rtol=1e-4, atol=1e-4)
     of_class = np.asarray(prior.log_class_probabilities(params, z)).argmax(axis=1)
@@ -73,9 +73,9 @@ def test_rows_go_through_in_parts(blobs, monkeypatch):
     z, _ = blobs
     prior = prior_of(3, "full")
     params = prior.init(jax.random.key(0))
-    whole = expectation(prior, params, z), em._expected_sums(prior, params, z, None)
+    whole = expectation(prior, params, z), em.expected_sums(prior, params, z)
     monkeypatch.setattr(em, "_ROWS_AT_ONCE", 700)
-    parts = expectation(prior, params, z), em._expected_sums(prior, params, z, None)
+    parts = expectation(prior, params, z), em.expected_sums(prior, params, z)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), parts, whole)
     share, z64 = np.float64(whole[0][0]), np.float64(z)
     np.testing.assert_allclose(whole[1][0][2], np.einsum("nc,ni,nj->cij", share, z64, z64), rtol=1e-4, atol=1e-2)
@@ -114,7 +114,9 @@ def test_rotations_become_those_of_maximum_likelihood(rng):
     x = np.float32(independent(rng, 6000)[0])
     prior = prior_of(1, "full", 3, shape="learned", grid_size=30)
     gaussian = fit_gaussians(0, dataclasses.replace(prior, shape="gaussian"), x)
-    params = shapes.fit_shapes(0, prior, gaussian, x[600:], x[:600])
+    start = prior.init(jax.random.key(0)) | gaussian
+    few, many = ((rows, expectation(prior, start, rows)[0]) for rows in (x[:600], x[600:]))
+    params = shapes.fit_shapes(0, prior, gaussian, many, few)
     axes, off = np.asarray(params["rotation"][0]), np.array([[0, 0.2, -0.15], [-0.2, 0, 0.2], [0.15, -0.2, 0]])
     turned = params | {"rotation": jnp.asarray(linalg.expm(off) @ axes, float)[None]}
     share = np.ones((len(x), 1), np.float32)

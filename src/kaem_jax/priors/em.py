@@ -13,9 +13,19 @@ from kaem_jax.priors.affine import triangular_params
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
 
-__all__ = ["expectation", "fit_gaussians", "mean_log_prob"]
+__all__ = [
+    "Sums",
+    "expectation",
+    "expected_sums",
+    "fit_gaussians",
+    "maximise",
+    "mean_log_prob",
+    "start",
+    "sums_of",
+    "terms_of_labels",
+]
 
-_ROWS_AT_ONCE = 4096
+_FEWEST_AT_ONCE, _ROWS_AT_ONCE = 64, 4096
 _ROWS_PER_CLUSTER = 500  # of the first iterations
 _MAX_ITERATIONS = 100
 _TOLERANCE = 1e-4  # nats for each coordinate: a smaller gain of the mean of log p(z) is the last
@@ -42,26 +52,35 @@ def fit_gaussians(
       The parameters of `prior`.
     """
     few = np.random.default_rng(seed).permutation(len(z))[: _ROWS_PER_CLUSTER * prior.num_clusters]
-    of_few = None if labels is None else labels[few]
-    sums = jax.jit(_sums)(_start(seed, prior, z[few], of_few), z[few])
+    terms, of_few = terms_of_labels(prior, labels), None if labels is None else labels[few]
+    sums = sums_of(start(seed, prior, z[few], of_few), z[few])
     # The first iterations need no more than some latents for each cluster.
-    stages = [(z[few], of_few), (z, labels)] if len(few) < len(z) / 2 else [(z, labels)]
+    stages = [(z[few], terms_of_labels(prior, of_few)), (z, terms)] if len(few) < len(z) / 2 else [(z, terms)]
     for rows, own in stages:
         before = -np.inf
         for _ in range(_MAX_ITERATIONS):
-            params = _maximise(prior, sums)
-            sums, value = _expected_sums(prior, params, rows, own)
+            params = maximise(prior, sums)
+            sums, value = expected_sums(prior, params, rows, own)
+            value /= len(rows)
             if not value - before > _TOLERANCE * prior.num_latents:
                 break
             before = value
     return params
 
 
+def terms_of_labels(prior: ClusteredPrior, labels: np.ndarray | None) -> np.ndarray | None:
+    """Log p(label | c): 0 for the clusters of the class and -inf for others, [N, C]; None without labels."""
+    if labels is None:
+        return None
+    of_class = np.arange(prior.num_clusters) % prior.num_classes == np.asarray(labels)[:, None]
+    return np.where(of_class, 0, -np.inf).astype(np.float32)
+
+
 def expectation(
-    prior: ClusteredPrior, params: Params, z: np.ndarray, labels: np.ndarray | None = None
+    prior: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P(c | z), or p(c | z, label), [N, C], and log p(z), or log p(z, label), [N] nats."""
-    found = [_expect(prior, params, rows, may) for rows, may, _ in _chunks(prior, z, labels)]
+    """P(c | z) [N, C], and log p(z) [N] nats; of z and what else is known, whose log p(. | c) are `terms` [N, C]."""
+    found = [_expect(prior, params, rows, own) for rows, own, _ in _chunks(z, terms)]
     share, value = (
         np.concatenate([np.asarray(part) for part in parts])[: len(z)] for parts in zip(*found, strict=True)
     )
@@ -73,49 +92,49 @@ def mean_log_prob(prior: ClusteredPrior, params: Params, z: np.ndarray) -> float
     return float(np.mean(expectation(prior, params, z)[1]))
 
 
-def _expected_sums(
-    prior: ClusteredPrior, params: Params, z: np.ndarray, labels: np.ndarray | None
+def expected_sums(
+    prior: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray | None = None
 ) -> tuple[Sums, float]:
-    """Sums of p(c | z), of p(c | z) z and of p(c | z) z z' over all z: [C], [C, Q], [C, Q, Q]; the mean of log p(z)."""
+    """Sums of p(c | z), of p(c | z) z and of p(c | z) z z' over all z: [C], [C, Q], [C, Q, Q]; the sum of log p(z)."""
     total: Any = None
-    for chunk in _chunks(prior, z, labels):
+    for chunk in _chunks(z, terms):
         found = _expect_sums(prior, params, *chunk)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     sums, value = total
-    return sums, float(value) / len(z)
+    return sums, float(value)
 
 
-def _chunks(prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None) -> Iterator[Any]:
-    """Rows, which clusters may have made them, and which rows count; all chunks of one size, for one program."""
-    size = min(_ROWS_AT_ONCE, len(z))
-    of_class = np.ones((len(z), 1), bool)
-    if labels is not None:
-        of_class = np.arange(prior.num_clusters) % prior.num_classes == np.asarray(labels)[:, None]
+def _chunks(z: np.ndarray, terms: np.ndarray | None) -> Iterator[Any]:
+    """Rows, their terms, and which rows count; all chunks of one size, for one program."""
+    size = min(_ROWS_AT_ONCE, max(_FEWEST_AT_ONCE, 1 << (len(z) - 1).bit_length()))  # few sizes are compiled
+    terms = np.zeros((len(z), 1), np.float32) if terms is None else terms
     for first in range(0, len(z), size):
-        rows, may = z[first : first + size], of_class[first : first + size]
+        rows, own = z[first : first + size], terms[first : first + size]
         padding = ((0, size - len(rows)), (0, 0))
-        yield np.pad(rows, padding), np.pad(may, padding, constant_values=True), np.arange(size) < len(rows)
+        yield np.pad(rows, padding), np.pad(own, padding), np.arange(size) < len(rows)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _expect(prior: ClusteredPrior, params: Params, z: Array, may: Array) -> tuple[Array, Array]:
-    log_joint = jnp.where(may, prior.log_joint(params, z), -jnp.inf)
+def _expect(prior: ClusteredPrior, params: Params, z: Array, terms: Array) -> tuple[Array, Array]:
+    log_joint = prior.log_joint(params, z) + terms
     return jax.nn.softmax(log_joint, axis=-1), jax.nn.logsumexp(log_joint, axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _expect_sums(prior: ClusteredPrior, params: Params, z: Array, may: Array, counts: Array) -> tuple[Sums, Array]:
-    share, value = _expect(prior, params, z, may)
-    return _sums(jnp.where(counts[:, None], share, 0), z), jnp.sum(jnp.where(counts, value, 0))
+def _expect_sums(prior: ClusteredPrior, params: Params, z: Array, terms: Array, counts: Array) -> tuple[Sums, Array]:
+    share, value = _expect(prior, params, z, terms)
+    return sums_of(jnp.where(counts[:, None], share, 0), z), jnp.sum(jnp.where(counts, value, 0))
 
 
-def _sums(share: Array, z: Array) -> Sums:
+@jax.jit
+def sums_of(share: Array, z: Array) -> Sums:
+    """Sums of responsibilities, of z and of z z' under them."""
     weighted = share[:, :, None] * z[:, None]
     second = jnp.matmul(weighted.reshape(len(z), -1).T, z, precision="highest")
     return jnp.sum(share, axis=0), jnp.sum(weighted, axis=0), second.reshape(*weighted.shape[1:], -1)
 
 
-def _start(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+def start(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """Responsibilities of the clusters of k-means, of each class apart where there are labels: [N, C]."""
     from sklearn.cluster import MiniBatchKMeans  # takes a second to import: only where it is used
 
@@ -130,7 +149,7 @@ def _start(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray |
     return share
 
 
-def _maximise(prior: ClusteredPrior, sums: Sums) -> Params:
+def maximise(prior: ClusteredPrior, sums: Sums) -> Params:
     """The parameters that these sums give.
 
     Q pseudo-counts draw each covariance to the mean of all, so that the matrix of a small cluster is regular.

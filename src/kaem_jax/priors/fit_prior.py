@@ -9,10 +9,10 @@ import numpy as np
 from kaem_jax.priors.affine import Map
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.priors.em import fit_gaussians, mean_log_prob
+from kaem_jax.priors.em import expectation, fit_gaussians, mean_log_prob, terms_of_labels
 from kaem_jax.priors.shapes import fit_shapes
 
-__all__ = ["fit_prior"]
+__all__ = ["candidates", "fit_prior"]
 
 _SIZES: dict[Map, tuple[int, ...]] = {"full": (1, 4, 10, 25, 60), "diagonal": (1, 10, 40, 120)}
 _NUM_INTERVALS = 2400  # of the grids of all densities: few densities may be finer
@@ -72,10 +72,15 @@ def _fitted(
     of_z: np.ndarray | None = None,
     of_held_out: np.ndarray | None = None,
 ) -> Params:
-    gaussian = fit_gaussians(seed, dataclasses.replace(prior, shape="gaussian"), z, of_z)
+    normal = dataclasses.replace(prior, shape="gaussian")
+    gaussian = fit_gaussians(seed, normal, z, of_z)
     if prior.is_gaussian:
         return gaussian
-    return fit_shapes(seed, prior, gaussian, z, held_out, (of_z, of_held_out))
+    data, others = (
+        (rows, expectation(normal, gaussian, rows, terms_of_labels(prior, own))[0])
+        for rows, own in ((z, of_z), (held_out, of_held_out))
+    )
+    return fit_shapes(seed, prior, gaussian, data, others)
 
 
 def _choose(seed: int, z: np.ndarray, held_out: np.ndarray, seconds: float) -> tuple[ClusteredPrior, Params]:
@@ -83,7 +88,7 @@ def _choose(seed: int, z: np.ndarray, held_out: np.ndarray, seconds: float) -> t
     started, best = time.perf_counter(), None
     for kind in _SIZES:
         since_best = 0
-        for prior in _candidates(kind, *z.shape):
+        for prior in candidates(kind, *z.shape):
             if since_best == 2 or (best is not None and time.perf_counter() - started > seconds):
                 break
             params = _fitted(seed, prior, z, held_out)
@@ -95,7 +100,8 @@ def _choose(seed: int, z: np.ndarray, held_out: np.ndarray, seconds: float) -> t
     return best[1:]
 
 
-def _candidates(kind: Map, num: int, size: int) -> Iterator[ClusteredPrior]:
+def candidates(kind: Map, num: int, size: int) -> Iterator[ClusteredPrior]:
+    """Priors of growing numbers of clusters that `num` rows of `size` columns bear."""
     for num_clusters in _SIZES[kind]:
         if num_clusters == 1 or num_clusters * _ROWS_PER_CLUSTER * size <= num:
             grid_size = min(60, max(12, _NUM_INTERVALS // (num_clusters * size)))

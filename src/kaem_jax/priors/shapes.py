@@ -16,7 +16,6 @@ from scipy import linalg, special
 from kaem_jax.priors import affine
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import DOMAIN, ClusteredPrior
-from kaem_jax.priors.em import expectation
 
 __all__ = ["fit_shapes", "shape_divergences"]
 
@@ -42,9 +41,8 @@ def fit_shapes(
     seed: int,
     prior: ClusteredPrior,
     gaussian: Params,
-    z: np.ndarray,
-    held_out: np.ndarray,
-    labels: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    data: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[np.ndarray, np.ndarray],
 ) -> Params:
     """Rotations, of full maps, and energies f of all clusters.
 
@@ -52,24 +50,20 @@ def fit_shapes(
       seed: of FastICA's starts.
       prior: whose `shape` is "learned".
       gaussian: parameters of the same prior with `shape="gaussian"`.
-      z: float [N, Q] to fit.
-      held_out: float [M, Q], by which rotations, energies and penalties are chosen.
-      labels: classes of both, int [N] and [M], of a prior with `num_classes`.
+      data: float [N, Q] to fit, and the responsibilities of clusters for them, [N, C].
+      held_out: the same of M others, by which rotations, energies and penalties are chosen.
 
     Returns:
       The parameters of `prior`.
     """
     params = prior.init(jax.random.key(0)) | gaussian
-    data = tuple(
-        (rows, expectation(prior, params, rows, own)[0]) for rows, own in zip((z, held_out), labels, strict=True)
-    )
-    fit = _fit(prior, params, *data)
+    fit = _fit(prior, params, data, held_out)
     for turn in range(_NUM_TURNS if prior.map == "full" else 0):
         if turn == 0:
-            rotation = _rotations(seed, prior, params, *data[0])
+            rotation = _rotations(seed, prior, params, *data)
         else:
-            rotation = _better_rotations(prior, params, fit.coefficients, *data[0])
-        other = _fit(prior, params | {"rotation": rotation}, *data)
+            rotation = _better_rotations(prior, params, fit.coefficients, *data)
+        other = _fit(prior, params | {"rotation": rotation}, data, held_out)
         is_better = other.gain.sum(axis=1) > fit.gain.sum(axis=1)
         params["rotation"] = jnp.where(is_better[:, None, None], rotation, params["rotation"])
         chosen = np.where(is_better[:, None, None], other.coefficients, fit.coefficients)

@@ -1,0 +1,324 @@
+"""scikit-learn's interface to the density of a table: scores, outliers, gaps and draws in the user's own columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from scipy import special
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from kaem_jax.contrib.table_density import Rows, TableDensity, fit_table_density
+from kaem_jax.data.preprocessing import Column
+from kaem_jax.priors.affine import Map
+from kaem_jax.priors.clustered import ClusteredPrior
+
+__all__ = ["KAEM"]
+
+Columns = tuple[Column, ...]
+
+_HELD_OUT = 0.2  # of the rows, by which sizes are chosen and false alarms counted
+_WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the columns
+_MOST_KERNELS, _MOST_CALIBRATED = 5000, 1000
+_TIES = 0.9  # a column with fewer different values in its rows is blurred
+_BLUR = 0.1  # at least, in deviations
+_NUM_IMPUTATIONS = 100
+
+
+class KAEM(DensityMixin, BaseEstimator):
+    """The density of a table: affine clusters with learned univariate densities, fitted in seconds without gradients.
+
+    Rows are an array [N, D], or a frame of pandas or polars whose columns are numbers, texts, categories or truth
+    values. NaN and None are gaps, in training and after.
+
+    Args:
+      num_clusters: of the mixture; None chooses it, and the kind of the clusters' maps, on held-out rows.
+      map: `full` or `diagonal`, with `num_clusters`.
+      contamination: share of false alarms among normal rows that `predict` allows.
+      exclude: names of columns that are left out.
+      seconds: after which no larger mixture is tried.
+      random_state: of splits, starts and draws.
+
+    Attributes:
+      density_: `kaem_jax.contrib.table_density.TableDensity`, of values that are powers of the columns.
+      columns_: how each column became these values.
+
+    Example:
+      >>> import numpy as np
+      >>> x = np.random.default_rng(0).normal(size=(500, 2))
+      >>> model = KAEM(random_state=0).fit(x)
+      >>> model.predict([[0.0, 0.0], [9.0, 9.0]]).tolist()
+      [1, -1]
+    """
+
+    def __init__(
+        self,
+        num_clusters: int | None = None,
+        map: Map = "full",
+        contamination: float = 0.05,
+        exclude: Sequence[str] = (),
+        seconds: float = 20.0,
+        random_state: Any = None,
+    ):
+        self.num_clusters = num_clusters
+        self.map = map
+        self.contamination = contamination
+        self.exclude = exclude
+        self.seconds = seconds
+        self.random_state = random_state
+
+    feature_names_in_: np.ndarray
+
+    def fit(self, X: Any, y: Any = None) -> "KAEM":
+        """Fits the density to rows.
+
+        Raises:
+          ValueError: there are fewer than two rows, a column has no value, or a number is infinite.
+        """
+        table = self._table(X, reset=True)
+        seed = check_random_state(self.random_state).randint(2**31)
+        rng, num = np.random.default_rng(seed), len(next(iter(table.values())))
+        if num < 2:
+            raise ValueError(f"there is {num} sample, and a density needs 2 or more")
+        kept = {name: cells for name, cells in table.items() if name not in self.exclude}
+        few, many = np.split(rng.permutation(num), [min(max(1, int(_HELD_OUT * num)), num - 1)])
+
+        def fitted(columns: Columns, prior: ClusteredPrior | None, seconds: float) -> TableDensity:
+            sizes = tuple(column.size for column in columns if column.categories)
+            rows = _blurred(seed, columns, _encoded(columns, kept))
+            return fit_table_density(seed, rows[many], rows[few], sizes, prior, seconds=seconds)
+
+        def value(columns: Columns) -> float:
+            rows = _encoded(columns, kept)[few]
+            density = fitted(columns, _prior(columns, 1, "full", "gaussian"), 0)
+            return float(np.mean(density.log_prob(seed, rows) - _log_volume(columns, rows)))
+
+        # Powers make columns symmetric, and lines of one column against another crooked.
+        described = [
+            tuple(_describe(name, cells, transform) for name, cells in kept.items())
+            for transform in ("power", "standard")
+        ]
+        self._seed, self.columns_ = seed, max(described, key=value)
+        prior = None
+        if self.num_clusters is not None:
+            prior = _prior(self.columns_, self.num_clusters, self.map, "learned")
+        rows, self.density_ = _encoded(self.columns_, kept), fitted(self.columns_, prior, self.seconds)
+        filled = self.density_.fill(seed, rows[many], 1)
+        self._kernels: Rows = Rows(filled[0][0], filled[1][0])[:_MOST_KERNELS]
+        held_out = rows[few]
+        self._width = max(_WIDTHS, key=lambda width: float(np.mean(self._log_kernel(held_out, width))))
+        whole = self.density_.fill(seed, held_out, 1)
+        self._held_out = Rows(whole[0][0], whole[1][0])[:_MOST_CALIBRATED]
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log p of the known cells of each row, [N] nats, per unit of the columns of numbers.
+
+        Rows with fewer known cells have larger values: compare them by `decision_function` or `p_values`.
+        """
+        rows = self._rows(X)
+        value = self.density_.log_prob(self._seed, rows) - _log_volume(self.columns_, rows)
+        if not _numbers(self.columns_):  # less the density of the number that stands for none
+            value -= self.density_.log_prob(self._seed, Rows(rows.z, np.full_like(rows.codes, -1)))
+        return value
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The mean of `score_samples`."""
+        return float(np.mean(self.score_samples(X)))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """How much more normal each row is than the rows that are alarms, [N] nats; outliers are below 0.
+
+        Normality is the mean of log p under the clusters and under kernels at the training rows: the clusters know
+        what columns have to do with each other, and the kernels where no training row was. It is compared with that
+        of held-out training rows with the same cells missing.
+        """
+        rows = self._rows(X)
+        return self._against_held_out(rows, lambda value, other: value - np.quantile(other, self.contamination))
+
+    def p_values(self, X: Any) -> np.ndarray:
+        """The share of held-out training rows that are less normal, with the same cells missing: [N], above 0."""
+        rows = self._rows(X)
+        return self._against_held_out(
+            rows, lambda value, other: (1 + (other <= value[:, None]).sum(1)) / (1 + other.size)
+        )
+
+    def predict(self, X: Any) -> np.ndarray:
+        """1 for normal rows and -1 for outliers, [N]."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def impute(self, X: Any, num_draws: int = 0) -> Any:
+        """The rows with their gaps filled: by means and most probable categories, or by draws.
+
+        Returns:
+          What `X` is, or a list of `num_draws` of these.
+        """
+        rows, table = self._rows(X), self._table(X)
+        z, codes = self.density_.fill(self._seed, rows, num_draws or _NUM_IMPUTATIONS)
+        values = [self._in_units(Rows(*draw)) for draw in zip(z, codes, strict=True)]
+        if num_draws:
+            return [self._like(X, table, value) for value in values]
+        means = {c.name: _middle([value[c.name] for value in values], c) for c in self.columns_}
+        return self._like(X, table, means)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
+        """Exact draws: an array [n_samples, D], or a dictionary of columns if there are categories."""
+        check_is_fitted(self)
+        seed = self._seed if random_state is None else check_random_state(random_state).randint(2**31)
+        table = self._in_units(self.density_.sample(seed, n_samples))
+        if any(isinstance(cells[0], str) for cells in table.values()):
+            return table
+        return np.stack(list(table.values()), axis=1)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _rows(self, X: Any) -> Rows:
+        check_is_fitted(self)
+        return _encoded(self.columns_, self._table(X))
+
+    def _table(self, X: Any, reset: bool = False) -> dict[str, np.ndarray]:
+        """The columns of rows by name, as arrays of numbers or of objects."""
+        if hasattr(X, "columns"):
+            if hasattr(X, "to_pandas"):  # a frame of polars
+                names, columns = X.columns, [X[name].to_numpy() for name in X.columns]
+                kinds = [X[name].dtype.is_numeric() for name in names]
+            else:
+                names, columns = [str(name) for name in X.columns], [X[name].to_numpy() for name in X.columns]
+                kinds = [column.dtype.kind in "iuf" for column in columns]
+            if not reset and (missing := set(self.feature_names_in_) - set(names)):
+                raise ValueError(f"the columns {sorted(missing)} of training are not there")
+            table = {
+                name: np.asarray(column, float) if is_number else np.array([_text(cell) for cell in column], object)
+                for name, column, is_number in zip(names, columns, kinds, strict=True)
+            }
+            if reset:
+                self.feature_names_in_, self.n_features_in_ = np.array(names, object), len(names)
+            return table if reset else {name: table[name] for name in self.feature_names_in_}
+        array = check_array(X, dtype=float, ensure_all_finite="allow-nan", estimator=self)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(array.shape[1])])
+        return dict(zip(names, array.T, strict=True))
+
+    def _in_units(self, rows: Rows) -> dict[str, np.ndarray]:
+        numbers, codes = iter(rows.z.T), iter(rows.codes.T)
+        return {
+            column.name: np.array(column.categories, object)[next(codes)]
+            if column.categories
+            else column.in_units(next(numbers))
+            for column in self.columns_
+        }
+
+    def _like(self, X: Any, table: Mapping[str, np.ndarray], filled: Mapping[str, np.ndarray]) -> Any:
+        """Rows of the type of `X` whose gaps are filled."""
+        whole = {
+            name: np.where(_is_gap(cells), filled[name], cells) if name in filled else cells
+            for name, cells in table.items()
+        }
+        if not hasattr(X, "columns"):
+            return np.stack(list(whole.values()), axis=1)
+        return type(X)(whole) if hasattr(X, "to_pandas") else type(X)(whole, index=X.index)
+
+    def _normality(self, rows: Rows) -> np.ndarray:
+        """See `decision_function`, [N] nats."""
+        return (self.density_.log_prob(self._seed, rows) + self._log_kernel(rows, self._width)) / 2
+
+    def _log_kernel(self, rows: Rows, width: float) -> np.ndarray:
+        """Log of the mean of normal kernels at the training rows, in what is known of each row, [N] nats."""
+        known, z, kernels = ~np.isnan(rows.z), self._standard(rows), self._standard(self._kernels)
+        square = (z**2).sum(1)[:, None] - 2 * z @ kernels.T + known @ (kernels**2).T
+        for own, others in zip(rows.codes.T, self._kernels.codes.T, strict=True):
+            square += 2.0 * ((own[:, None] != others) & (own >= 0)[:, None])  # as of two corners
+        num_known = known.sum(1) + (rows.codes >= 0).sum(1)
+        log_kernel = special.logsumexp(-0.5 * square / width**2, axis=1) - np.log(len(kernels))
+        return log_kernel - num_known * np.log(width * np.sqrt(2 * np.pi))
+
+    def _standard(self, rows: Rows) -> np.ndarray:
+        """Numbers in deviations of their columns, without powers; 0 where missing."""
+        values = [(c.in_units(v) - c.mean) / c.scale for c, v in zip(_numbers(self.columns_), rows.z.T, strict=False)]
+        return np.nan_to_num(np.stack(values, axis=1)) if values else np.zeros_like(rows.z)
+
+    def _against_held_out(self, rows: Rows, compare: Any) -> np.ndarray:
+        """What `compare` makes of the normality of rows and of held-out rows, pattern by pattern of gaps."""
+        value, result = self._normality(rows), np.zeros(len(rows))
+        gaps = np.concatenate([np.isnan(rows.z), rows.codes < 0], axis=1)
+        patterns, pattern = np.unique(gaps, axis=0, return_inverse=True)
+        num = max(50, _MOST_CALIBRATED // len(patterns))
+        for i, gap in enumerate(patterns):
+            held_out = self._held_out[:num] if gap.any() else self._held_out
+            of_numbers, of_codes = np.split(gap, [rows.z.shape[1]])
+            z = np.where(of_numbers, np.nan, held_out.z).astype(np.float32)
+            other = self._normality(Rows(z, np.where(of_codes, -1, held_out.codes)))
+            own = pattern.ravel() == i
+            result[own] = compare(value[own], other)
+        return result
+
+
+def _describe(name: str, cells: np.ndarray, transform: str) -> Column:
+    known = cells[~_is_gap(cells)]
+    if not len(known):
+        raise ValueError(f"column {name!r} has no value: leave it out by exclude=[{name!r}]")
+    if cells.dtype.kind == "f":
+        return Column.of_numbers(name, known, transform)
+    return Column(name, tuple(sorted(set(known))))
+
+
+def _numbers(columns: Columns) -> list[Column]:
+    return [column for column in columns if not column.categories]
+
+
+def _prior(columns: Columns, num_clusters: int, map: Map, shape: Literal["learned", "gaussian"]) -> ClusteredPrior:
+    size = max(1, len(_numbers(columns)))
+    return ClusteredPrior(num_latents=size, num_clusters=num_clusters, map=map, shape=shape, proportions="learned")
+
+
+def _encoded(columns: Columns, table: Mapping[str, np.ndarray]) -> Rows:
+    numbers, codes = [], []
+    for column in columns:
+        values = column.encode(table[column.name].tolist())
+        if column.categories:
+            codes.append(np.where(np.isnan(values[:, 0]), -1, values.argmax(axis=1)))
+        else:
+            numbers.append(values[:, 0])
+    num = len(next(iter(table.values())))
+    # A table without numbers has one that is always 0.
+    z = np.stack(numbers, axis=1) if numbers else np.zeros((num, 1), np.float32)
+    return Rows(z, np.stack(codes, axis=1) if codes else np.zeros((num, 0), int))
+
+
+def _blurred(seed: int, columns: Columns, rows: Rows) -> Rows:
+    """Rows whose columns with ties have noise: as wide as a step between neighbouring values, and as `_BLUR`."""
+    width = np.zeros(rows.z.shape[1])
+    for i, values in enumerate(rows.z.T if _numbers(columns) else ()):
+        known = values[~np.isnan(values)]
+        different = np.unique(known)
+        if len(different) <= _TIES * len(known):
+            width[i] = max(_BLUR, float(np.median(np.diff(different))) if len(different) > 1 else 1.0)
+    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, rows.z.shape)
+    return Rows((rows.z + width * noise).astype(np.float32), rows.codes)
+
+
+def _log_volume(columns: Columns, rows: Rows) -> np.ndarray:
+    """Log p of the density's values less log p in the user's units, [N] nats."""
+    total = np.zeros(len(rows))
+    for column, values in zip(_numbers(columns), rows.z.T, strict=False):
+        total += np.where(np.isnan(values), 0, column.log_volume(values[:, None]))
+    return total
+
+
+def _is_gap(cells: np.ndarray) -> np.ndarray:
+    return np.isnan(cells) if cells.dtype.kind == "f" else np.array([cell is None for cell in cells])
+
+
+def _text(cell: Any) -> str | None:
+    return None if cell is None or cell != cell else str(cell)
+
+
+def _middle(draws: list[np.ndarray], column: Column) -> np.ndarray:
+    if not column.categories:
+        return np.mean(draws, axis=0)
+    counts = [np.sum(np.array(draws) == category, axis=0) for category in column.categories]
+    return np.array(column.categories, object)[np.argmax(counts, axis=0)]

@@ -1,0 +1,340 @@
+"""The density of a table without a decoder: a clustered prior over its numbers, and shares of categories by cluster.
+
+    p(x) = sum_c pi_c p_c(numbers) prod_k theta_{c,k}(category k)
+
+Expectation maximisation with gaps is exact for the Gaussian part of the clusters (Ghahramani and Jordan, 1994). The
+shapes are then fitted to rows whose gaps are filled by draws. Log p of a row without gaps is exact. With gaps it is
+that of the Gaussian part, corrected by importance sampling of the gaps.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.inference.samplers.importance_sampler import resample
+from kaem_jax.priors import affine
+from kaem_jax.priors.affine import Map
+from kaem_jax.priors.base import Params
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.priors.em import Sums, expectation, expected_sums, maximise, start, sums_of
+from kaem_jax.priors.fit_prior import candidates
+from kaem_jax.priors.shapes import fit_shapes
+
+__all__ = ["Rows", "TableDensity", "fit_table_density"]
+
+_KINDS: tuple[Map, ...] = ("full", "diagonal")
+_MAX_ITERATIONS, _TOLERANCE = 100, 1e-4  # as those of `kaem_jax.priors.em`
+_ROWS_AT_ONCE = 2**21  # entries of the matrices of rows with gaps
+_MOST_COLUMNS = 60  # with more, densities stay normal: the axes of so many take minutes to find
+_NUM_DRAWS = 32  # of the gaps of a row, by which its log p is corrected
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows of a table: numbers float32 [N, Q], NaN where missing, and codes of categories int [N, K], -1 there."""
+
+    z: np.ndarray
+    codes: np.ndarray
+
+    def __getitem__(self, index: np.ndarray | slice) -> "Rows":
+        return Rows(self.z[index], self.codes[index])
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    @property
+    def has_gaps(self) -> np.ndarray:
+        """Which rows lack a number, bool [N]."""
+        return np.isnan(self.z).any(axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TableDensity:
+    """A fitted density.
+
+    Attributes:
+      prior: of the numbers.
+      params: its parameters.
+      gaussian: those of its Gaussian part, `dataclasses.replace(prior, shape="gaussian")`.
+      log_theta: log-probabilities of the categories of each column, [C, size] nats.
+    """
+
+    prior: ClusteredPrior
+    params: Params
+    gaussian: Params
+    log_theta: tuple[np.ndarray, ...]
+
+    def log_prob(self, seed: int, rows: Rows) -> np.ndarray:
+        """Log p of what is known of each row, [N] nats; `seed` is of the draws of gaps."""
+        terms, value = _terms(self.log_theta, rows.codes), np.zeros(len(rows))
+        gaps = rows.has_gaps
+        if not gaps.all():
+            value[~gaps] = expectation(self.prior, self.params, rows.z[~gaps], terms[~gaps])[1]
+        if gaps.any():
+            value[gaps] = self._fill(seed, rows[gaps], _NUM_DRAWS)[2]
+        return value
+
+    def fill(self, seed: int, rows: Rows, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws of whole rows given what is known of them: numbers [S, N, Q] and codes [S, N, K]."""
+        terms, gaps = _terms(self.log_theta, rows.codes), rows.has_gaps
+        z = np.repeat(rows.z[None], num_draws, axis=0)
+        share = np.repeat(
+            expectation(self.prior, self.params, np.nan_to_num(rows.z), terms)[0][None], num_draws, axis=0
+        )
+        if gaps.any():
+            z[:, gaps], share[:, gaps], _ = self._fill(seed, rows[gaps], num_draws)
+        rng = np.random.default_rng([seed, 1])
+        cluster = _categorical(rng, share)
+        return z, np.where(rows.codes < 0, self._codes(rng, cluster), rows.codes)
+
+    def sample(self, seed: int, num: int) -> Rows:
+        """Exact draws."""
+        z, cluster = self.prior.sample_with_cluster(jax.random.key(seed), self.prior.tabulate(self.params), num)
+        return Rows(np.asarray(z), self._codes(np.random.default_rng(seed), np.asarray(cluster)))
+
+    def _codes(self, rng: np.random.Generator, cluster: np.ndarray) -> np.ndarray:
+        found = [_categorical(rng, np.exp(log_theta)[cluster]) for log_theta in self.log_theta]
+        return np.stack(found, axis=-1) if found else np.zeros((*cluster.shape, 0), int)
+
+    def _fill(self, seed: int, rows: Rows, num_draws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draws of z [S, N, Q] given what is known, p(c | them) [S, N, C], and log p of what is known [N] nats."""
+        normal, terms = _normal(self.prior), _terms(self.log_theta, rows.codes)
+        # As many proposals as draws correct log p, and more leave a choice to each draw.
+        proposed, log_known = _propose(normal, self.gaussian, seed, rows.z, terms, max(num_draws, _NUM_DRAWS))
+        flat, wide = proposed.reshape(-1, proposed.shape[-1]), np.tile(terms, (len(proposed), 1))
+        share, log_p = expectation(self.prior, self.params, flat, wide)
+        ratio = log_p - expectation(normal, self.gaussian, flat, wide)[1]
+        ratio, share = ratio.reshape(proposed.shape[:2]), share.reshape(*proposed.shape[:2], -1)
+        top = ratio.max(axis=0)
+        weight = np.exp(ratio - top)
+        row, index = (
+            np.arange(len(rows)),
+            np.asarray(resample(jax.random.key(seed), jnp.asarray(weight.T), num_draws)).T,
+        )
+        return proposed[index, row], share[index, row], log_known + top + np.log(weight.mean(axis=0))
+
+
+def fit_table_density(
+    seed: int,
+    rows: Rows,
+    held_out: Rows,
+    sizes: tuple[int, ...],
+    prior: ClusteredPrior | None = None,
+    *,
+    seconds: float = 20.0,
+) -> TableDensity:
+    """Maximum likelihood of the rows of a table; clusters and maps are those under which held-out rows are likeliest.
+
+    Args:
+      seed: of starts and of draws of gaps.
+      rows: to fit.
+      held_out: by which sizes, axes and shapes are chosen.
+      sizes: numbers of categories.
+      prior: of the numbers; None chooses.
+      seconds: after which no larger mixture is tried, without `prior`.
+    """
+    began, best = time.perf_counter(), None
+    series = [candidates(kind, *rows.z.shape) for kind in _KINDS] if prior is None else [iter((prior,))]
+    for priors in series:
+        since_best = 0
+        for tried in priors:
+            if since_best == 2 or (best is not None and time.perf_counter() - began > seconds):
+                break
+            found = _fitted(seed, tried, rows, held_out, sizes)
+            value = float(np.mean(found.log_prob(seed, held_out)))
+            since_best += 1
+            if best is None or value > best[0]:
+                best, since_best = (value, found), 0
+    assert best is not None
+    return best[1]
+
+
+def _fitted(seed: int, prior: ClusteredPrior, rows: Rows, held_out: Rows, sizes: tuple[int, ...]) -> TableDensity:
+    normal = _normal(prior)
+    gaussian, log_theta = _maximum(seed, normal, rows, sizes)
+    if prior.is_gaussian or prior.num_latents > _MOST_COLUMNS:
+        return TableDensity(normal, gaussian, gaussian, log_theta)
+
+    def filled(part: Rows) -> tuple[np.ndarray, np.ndarray]:
+        terms = _terms(log_theta, part.codes)
+        z = _propose(normal, gaussian, seed, part.z, terms, 1)[0][0] if part.has_gaps.any() else part.z
+        return z, expectation(normal, gaussian, z, terms)[0]
+
+    return TableDensity(prior, fit_shapes(seed, prior, gaussian, filled(rows), filled(held_out)), gaussian, log_theta)
+
+
+def _maximum(
+    seed: int, normal: ClusteredPrior, rows: Rows, sizes: tuple[int, ...]
+) -> tuple[Params, tuple[np.ndarray, ...]]:
+    """The parameters of the Gaussian part and the shares of categories, by expectation maximisation."""
+    gaps, rng = rows.has_gaps, np.random.default_rng(seed)
+    whole, lacking = rows[~gaps], rows[gaps]
+    guess = np.stack([_hot_deck(rng, column) for column in rows.z.T], axis=1)
+    known = [
+        np.eye(size + 1, dtype=np.float32)[codes][:, :size] for size, codes in zip(sizes, rows.codes.T, strict=True)
+    ]
+    share = start(seed, normal, np.concatenate([guess, *known], axis=1))
+    sums = sums_of(share, guess)
+    before = -np.inf
+    for _ in range(_MAX_ITERATIONS):
+        params = maximise(normal, sums)
+        log_theta = tuple(_log_shares(share, one) for one in known)
+        terms = _terms(log_theta, rows.codes)
+        share = np.empty_like(share)
+        parts: list[Any] = []
+        if len(whole):
+            share[~gaps] = expectation(normal, params, whole.z, terms[~gaps])[0]
+            parts.append(expected_sums(normal, params, whole.z, terms[~gaps]))
+        if len(lacking):
+            share[gaps], *part = _sums_with_gaps(normal, params, lacking.z, terms[gaps])
+            parts.append(tuple(part))
+        sums = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *(part[0] for part in parts))
+        value = sum(part[1] for part in parts) / len(rows)
+        if not value - before > _TOLERANCE * (normal.num_latents + len(sizes)):
+            break
+        before = value
+    return params, log_theta
+
+
+def _normal(prior: ClusteredPrior) -> ClusteredPrior:
+    return dataclasses.replace(prior, shape="gaussian")
+
+
+def _hot_deck(rng: np.random.Generator, column: np.ndarray) -> np.ndarray:
+    """A column [N] whose gaps are filled by its own values."""
+    known = column[~np.isnan(column)]
+    return np.where(np.isnan(column), rng.choice(known, len(column)), column)
+
+
+def _log_shares(share: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Log theta [C, size] of one column, with one pseudo-count spread as all rows are."""
+    overall = (known.sum(axis=0) + 1) / (known.sum() + known.shape[1])
+    count = share.T @ known + overall
+    return np.log(count / count.sum(axis=1, keepdims=True))
+
+
+def _terms(log_theta: tuple[np.ndarray, ...], codes: np.ndarray) -> np.ndarray:
+    """Log-probability of the known categories of each row in each cluster, float32 [N, C]."""
+    total = np.zeros((len(codes), 1), np.float32)
+    for own, code in zip(log_theta, codes.T, strict=True):
+        total = total + np.where(code < 0, 0, own[:, code]).T
+    return total.astype(np.float32)
+
+
+def _categorical(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
+    """An index into the last axis for each row of weights."""
+    cumulative = np.cumsum(weights, axis=-1)
+    u = rng.random((*weights.shape[:-1], 1)) * cumulative[..., -1:]
+    return np.minimum((cumulative <= u).sum(axis=-1), weights.shape[-1] - 1)
+
+
+class _Given(NamedTuple):
+    """Normal distributions given the known numbers of rows [N, ...] in each cluster."""
+
+    log_joint: Array  # [N, C], of the known numbers and the cluster
+    mean: Array  # [N, C, Q]
+    covariance: Array  # [N, C, Q, Q]; 0 where numbers are known
+
+
+def _given(normal: ClusteredPrior, params: Params, z: Array) -> _Given:
+    inverse = shared = affine.inverse_of(normal.map, params)
+    size, mean = normal.num_latents, params["location"]
+    if inverse is None or inverse.ndim == 2:
+        spread = jnp.exp(-params["log_scale"])[..., None] * jnp.eye(size, dtype=z.dtype)
+        inverse = spread if inverse is None else jnp.matmul(inverse, spread, precision="highest")
+        mean = mean if shared is None else jnp.matmul(mean, shared.T, precision="highest")
+    covariance = jnp.einsum("cij,ckj->cik", inverse, inverse, precision="highest")
+
+    def one(z: Array) -> tuple[Array, Array, Array]:
+        known = ~jnp.isnan(z)
+        both = known[:, None] & known
+        gap = jnp.where(known, z - mean, 0)  # [C, Q]
+        factor = jnp.linalg.cholesky(jnp.where(both, covariance, 0) + jnp.diag(jnp.where(known, 0.0, 1.0)))
+        solve = jax.vmap(lambda lower, right: jax.scipy.linalg.cho_solve((lower, True), right))
+        solved = solve(factor, gap)
+        log_scale = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+        log_p = (
+            -0.5 * jnp.sum(gap * solved, axis=-1)
+            - log_scale
+            - 0.5 * jnp.sum(known, dtype=z.dtype) * math.log(2 * math.pi)
+        )
+        cross = jnp.where(known, covariance, 0)  # of all numbers with the known ones
+        given = mean + jnp.einsum("cij,cj->ci", cross, solved, precision="highest")
+        gain = solve(factor, jnp.swapaxes(cross, -1, -2))
+        rest = covariance - jnp.matmul(cross, gain, precision="highest")
+        unknown = ~known[:, None] & ~known
+        return log_p, jnp.where(known, z, given), jnp.where(unknown, rest, 0)
+
+    log_p, given, rest = jax.vmap(one)(z)
+    return _Given(log_p + normal.log_proportions(params), given, rest)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sums_of_chunk(
+    normal: ClusteredPrior, params: Params, z: Array, terms: Array, counts: Array
+) -> tuple[Array, Sums, Array]:
+    given = _given(normal, params, z)
+    log_joint = given.log_joint + terms
+    share = jnp.where(counts[:, None], jax.nn.softmax(log_joint, axis=-1), 0)
+    second = given.covariance + given.mean[..., :, None] * given.mean[..., None, :]
+    sums = (
+        jnp.sum(share, axis=0),
+        jnp.einsum("nc,ncq->cq", share, given.mean, precision="highest"),
+        jnp.einsum("nc,ncqp->cqp", share, second, precision="highest"),
+    )
+    return share, sums, jnp.sum(jnp.where(counts, jax.nn.logsumexp(log_joint, axis=-1), 0))
+
+
+def _chunks(normal: ClusteredPrior, z: np.ndarray, terms: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Rows with their terms, and which rows count, in parts of one size."""
+    size = max(1, min(len(z), _ROWS_AT_ONCE // (normal.num_clusters * normal.num_latents**2)))
+    for first in range(0, len(z), size):
+        rows, own = z[first : first + size], terms[first : first + size]
+        padding = ((0, size - len(rows)), (0, 0))
+        yield np.pad(rows, padding), np.pad(own, padding), np.arange(size) < len(rows)
+
+
+def _sums_with_gaps(
+    normal: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray
+) -> tuple[np.ndarray, Sums, float]:
+    """Responsibilities of rows with gaps, their expected sums, and the sum of log p of what is known."""
+    found = [_sums_of_chunk(normal, params, *chunk) for chunk in _chunks(normal, z, terms)]
+    share = np.concatenate([np.asarray(part[0]) for part in found])[: len(z)]
+    sums, value = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *(part[1:] for part in found))
+    return share, sums, float(value)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _propose_chunk(
+    normal: ClusteredPrior, params: Params, key: Array, z: Array, terms: Array, num_draws: int
+) -> tuple[Array, Array]:
+    given = _given(normal, params, z)
+    log_joint = given.log_joint + terms
+    key_cluster, key_noise = jax.random.split(key)
+    cluster = jax.random.categorical(key_cluster, log_joint, shape=(num_draws, len(z)))
+    # Known numbers have no variance, and the noise there is 0.
+    ridge = jnp.where(jnp.isnan(z), 1e-7, 1.0)[:, None, :, None] * jnp.eye(z.shape[-1], dtype=z.dtype)
+    factor = jnp.linalg.cholesky(given.covariance + ridge)
+    row = jnp.arange(len(z))
+    noise = jnp.where(jnp.isnan(z), jax.random.normal(key_noise, (num_draws, *z.shape)), 0)
+    draws = given.mean[row, cluster] + jnp.einsum("snij,snj->sni", factor[row, cluster], noise)
+    return jnp.where(jnp.isnan(z), draws, z), jax.nn.logsumexp(log_joint, axis=-1)
+
+
+def _propose(
+    normal: ClusteredPrior, params: Params, seed: int, z: np.ndarray, terms: np.ndarray, num_draws: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws [S, N, Q] of whole rows given their known numbers, under the Gaussian part, and log p of these [N]."""
+    key, found = jax.random.key(seed), []
+    for i, (rows, own, _) in enumerate(_chunks(normal, z, terms)):
+        found.append(_propose_chunk(normal, params, jax.random.fold_in(key, i), rows, own, num_draws))
+    draws = np.concatenate([np.asarray(part[0]) for part in found], axis=1)[:, : len(z)]
+    return draws, np.concatenate([np.asarray(part[1]) for part in found])[: len(z)]
