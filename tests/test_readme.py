@@ -39,6 +39,9 @@ def test_the_pages_on_data_and_on_other_packages_run(capsys, tmp_path, monkeypat
     assert (count, names["whole"].mean.shape) == (1, (20, 5))
     count, names = run_blocks(ROOT / "docs" / "coming-from.md", tmp_path, monkeypatch)
     assert (count, names["z"].shape) == (3, (1000, 81))
+    count, names = run_blocks(ROOT / "docs" / "tables.md", tmp_path, monkeypatch)
+    assert (count, names["new"].shape, names["tumours"].shape) == (1, (1000, 8), (1000, 8))
+    assert not names["whole"].isna().any().any()
     assert "nan" not in capsys.readouterr().out
 
 
