@@ -110,7 +110,7 @@ def frame_of(rng, num=600):
 
 
 @pytest.mark.parametrize("kind", [pandas.DataFrame, polars.DataFrame])
-def test_frames_with_categories_counts_and_constants(rng, kind):
+def test_frames_with_categories_counts_and_constants(rng, kind, capsys):
     """Categories by dtype; a gap is filled in the frame's own type, and the category follows the number."""
     model = KAEM(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(kind(frame_of(rng)))
     assert [bool(column.categories) for column in model.columns_] == [False, True, False, True, False]
@@ -129,9 +129,25 @@ def test_frames_with_categories_counts_and_constants(rng, kind):
     np.testing.assert_array_equal(np.asarray(filled["group"])[50:], table["group"][50:])
     other = model.score_samples(kind({**table, "same": table["same"] + 1}))
     assert np.mean(other < scores - 10) == 1
+    unseen = model.score_samples(kind({**table, "group": np.full(200, "c")}))
+    assert "200 cells (e.g. 'c')" in capsys.readouterr().err  # and count as missing
+    np.testing.assert_array_equal(unseen, model.score_samples(kind({**table, "group": [None] * 200})))
     draws = model.sample(50)
     assert set(draws) == set(table) - {"id"}
     assert set(draws["group"]) == {"a", "b"}
+
+
+def test_kinds_of_pandas_with_gaps(rng):
+    """Whole numbers, categories and truth values that may be missing."""
+    numbers = pandas.Series(rng.integers(0, 9, 300)).astype("Int64").mask(np.arange(300) < 20)
+    kinds = pandas.Series(rng.choice([1, 2], 300)).astype("category").mask(np.arange(300) > 280)
+    truth = pandas.Series(rng.random(300) < 0.5).astype("boolean").mask(np.arange(300) == 7)
+    frame = pandas.DataFrame({"n": numbers, "k": kinds, "t": truth})
+    model = KAEM(num_clusters=1, random_state=0).fit(frame)
+    assert [column.categories for column in model.columns_] == [(), ("1", "2"), ("False", "True")]
+    filled = model.impute(frame)
+    assert not filled.isna().any().any()
+    np.testing.assert_array_equal(filled["n"][20:], numbers[20:].astype(float))
 
 
 def test_a_table_of_categories_alone(rng):
@@ -159,6 +175,7 @@ def test_what_cannot_be_fitted_is_refused(rng, refuses):
     model = KAEM(num_clusters=1).fit(frame)
     refuses.each(
         (lambda: KAEM().fit(np.where([True, False, False], np.nan, x)), ["column 'x0' has no value", "exclude=['x0']"]),
+        (lambda: KAEM(exclude=["d"]).fit(frame), ["exclude=['d']", "a, b, c"]),
         (lambda: KAEM().fit(x[:1]), ["1 sample", "2 or more"]),
         (lambda: KAEM().fit(np.where(x > 5, np.inf, x)), ["infinity"]),
         (lambda: model.score_samples(frame[["a", "b"]]), ["columns ['c'] of training are not there"]),

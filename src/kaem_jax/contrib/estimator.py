@@ -10,7 +10,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from kaem_jax.contrib.table_density import Rows, TableDensity, fit_table_density
-from kaem_jax.data.preprocessing import Column
+from kaem_jax.data.preprocessing import Column, Table
+from kaem_jax.data.table import warn_of_unknown
 from kaem_jax.priors.affine import Map
 from kaem_jax.priors.clustered import ClusteredPrior
 
@@ -24,6 +25,7 @@ _MOST_KERNELS, _MOST_CALIBRATED = 5000, 1000
 _TIES = 0.9  # a column with fewer different values in its rows is blurred
 _BLUR = 0.1  # at least, in deviations
 _NUM_IMPUTATIONS = 100
+_ROWS_AT_ONCE = 2000  # against all kernels
 
 
 class KAEM(DensityMixin, BaseEstimator):
@@ -41,7 +43,7 @@ class KAEM(DensityMixin, BaseEstimator):
       random_state: of splits, starts and draws.
 
     Attributes:
-      density_: `kaem_jax.contrib.table_density.TableDensity`, of values that are powers of the columns.
+      density_: `kaem_jax.contrib.table_density.TableDensity`, of standardised columns, or of their powers.
       columns_: how each column became these values.
 
     Example:
@@ -81,6 +83,8 @@ class KAEM(DensityMixin, BaseEstimator):
         rng, num = np.random.default_rng(seed), len(next(iter(table.values())))
         if num < 2:
             raise ValueError(f"there is {num} sample, and a density needs 2 or more")
+        if unknown := sorted(set(self.exclude) - set(table)):
+            raise ValueError(f"exclude={unknown} is not a column; there are {', '.join(table)}")
         kept = {name: cells for name, cells in table.items() if name not in self.exclude}
         few, many = np.split(rng.permutation(num), [min(max(1, int(_HELD_OUT * num)), num - 1)])
 
@@ -135,7 +139,9 @@ class KAEM(DensityMixin, BaseEstimator):
         of held-out training rows with the same cells missing.
         """
         rows = self._rows(X)
-        return self._against_held_out(rows, lambda value, other: value - np.quantile(other, self.contamination))
+        return self._against_held_out(
+            rows, lambda value, other: value - np.quantile(other, self.contamination, method="weibull")
+        )
 
     def p_values(self, X: Any) -> np.ndarray:
         """The share of held-out training rows that are less normal, with the same cells missing: [N], above 0."""
@@ -178,25 +184,18 @@ class KAEM(DensityMixin, BaseEstimator):
 
     def _rows(self, X: Any) -> Rows:
         check_is_fitted(self)
-        return _encoded(self.columns_, self._table(X))
+        table = self._table(X)
+        warn_of_unknown(Table(self.columns_), {name: cells.tolist() for name, cells in table.items()})
+        return _encoded(self.columns_, table)
 
     def _table(self, X: Any, reset: bool = False) -> dict[str, np.ndarray]:
         """The columns of rows by name, as arrays of numbers or of objects."""
         if hasattr(X, "columns"):
-            if hasattr(X, "to_pandas"):  # a frame of polars
-                names, columns = X.columns, [X[name].to_numpy() for name in X.columns]
-                kinds = [X[name].dtype.is_numeric() for name in names]
-            else:
-                names, columns = [str(name) for name in X.columns], [X[name].to_numpy() for name in X.columns]
-                kinds = [column.dtype.kind in "iuf" for column in columns]
-            if not reset and (missing := set(self.feature_names_in_) - set(names)):
+            table = {str(name): _cells(X[name]) for name in X.columns}
+            if not reset and (missing := set(self.feature_names_in_) - set(table)):
                 raise ValueError(f"the columns {sorted(missing)} of training are not there")
-            table = {
-                name: np.asarray(column, float) if is_number else np.array([_text(cell) for cell in column], object)
-                for name, column, is_number in zip(names, columns, kinds, strict=True)
-            }
             if reset:
-                self.feature_names_in_, self.n_features_in_ = np.array(names, object), len(names)
+                self.feature_names_in_, self.n_features_in_ = np.array(list(table), object), len(table)
             return table if reset else {name: table[name] for name in self.feature_names_in_}
         array = check_array(X, dtype=float, ensure_all_finite="allow-nan", estimator=self)
         validate_data(self, X, reset=reset, skip_check_array=True)
@@ -228,6 +227,9 @@ class KAEM(DensityMixin, BaseEstimator):
 
     def _log_kernel(self, rows: Rows, width: float) -> np.ndarray:
         """Log of the mean of normal kernels at the training rows, in what is known of each row, [N] nats."""
+        if len(rows) > _ROWS_AT_ONCE:
+            parts = range(0, len(rows), _ROWS_AT_ONCE)
+            return np.concatenate([self._log_kernel(rows[i : i + _ROWS_AT_ONCE], width) for i in parts])
         known, z, kernels = ~np.isnan(rows.z), self._standard(rows), self._standard(self._kernels)
         square = (z**2).sum(1)[:, None] - 2 * z @ kernels.T + known @ (kernels**2).T
         for own, others in zip(rows.codes.T, self._kernels.codes.T, strict=True):
@@ -255,6 +257,20 @@ class KAEM(DensityMixin, BaseEstimator):
             own = pattern.ravel() == i
             result[own] = compare(value[own], other)
         return result
+
+
+def _cells(column: Any) -> np.ndarray:
+    """A column of pandas or polars as float64, NaN where it is empty, or as texts and None."""
+    if hasattr(column, "is_null"):  # of polars
+        is_number, cells = column.dtype.is_numeric(), column.to_numpy()
+        return np.asarray(cells, float) if is_number else _texts(cells, column.is_null().to_numpy())
+    if column.dtype.kind in "iuf":
+        return column.to_numpy(dtype=float, na_value=np.nan)
+    return _texts(column.astype(object).to_numpy(), column.isna().to_numpy())
+
+
+def _texts(cells: np.ndarray, is_gap: np.ndarray) -> np.ndarray:
+    return np.array([None if gap else str(cell) for cell, gap in zip(cells, is_gap, strict=True)], object)
 
 
 def _describe(name: str, cells: np.ndarray, transform: str) -> Column:
@@ -311,10 +327,6 @@ def _log_volume(columns: Columns, rows: Rows) -> np.ndarray:
 
 def _is_gap(cells: np.ndarray) -> np.ndarray:
     return np.isnan(cells) if cells.dtype.kind == "f" else np.array([cell is None for cell in cells])
-
-
-def _text(cell: Any) -> str | None:
-    return None if cell is None or cell != cell else str(cell)
 
 
 def _middle(draws: list[np.ndarray], column: Column) -> np.ndarray:
