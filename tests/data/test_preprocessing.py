@@ -31,13 +31,14 @@ def test_tables_come_back(data, transform):
     known = np.array([cell for cell in cells if cell is not None] or [1.0])
     categories = tuple(data.draw(st.lists(words, min_size=2, max_size=4, unique=True)))
     kinds = [data.draw(st.one_of(st.none(), st.sampled_from(categories))) for _ in cells]
-    form = Table((Column.of_numbers("n", known, transform), Column("k", categories)))
+    bounds = data.draw(st.sampled_from([(None, None), (-2e4, None), (None, 2e4), (-2e4, 2e4)]))
+    form = Table((Column.of_numbers("n", known, transform, *bounds), Column("k", categories)))
     x = form.encode({"k": kinds, "n": cells})
     assert (x.dtype, x.shape) == (np.float32, (len(cells), 1 + len(categories)))
     np.testing.assert_array_equal(np.isnan(x[:, :2]).T, [[cell is None for cell in of] for of in (cells, kinds)])
     again = form.decode(x)
     assert again["k"] == kinds
-    error = 1e-5 * np.ptp(known) + 1e-5 * np.abs(known).max()
+    error = 1e-5 * np.ptp(known) + 1e-5 * (np.abs(known).max() if bounds == (None, None) else 4e4)
     np.testing.assert_allclose(np.array(again["n"], float), np.array(cells, float), atol=error, rtol=1e-4)
     np.testing.assert_allclose(form.in_units(x)[:, 0], np.array(again["n"], float))
     np.testing.assert_array_equal(form.in_units(x)[:, 1:], x[:, 1:])

@@ -39,6 +39,8 @@ class KAEM(DensityMixin, BaseEstimator):
       map: `full` or `diagonal`, with `num_clusters`.
       contamination: share of false alarms among normal rows that `predict` allows.
       exclude: names of columns that are left out.
+      bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside. Other columns
+        above 0, or between 0 and 1, are taken for bounded where this makes them more nearly normal.
       seconds: after which no larger mixture is tried.
       random_state: of splits, starts and draws.
 
@@ -60,6 +62,7 @@ class KAEM(DensityMixin, BaseEstimator):
         map: Map = "full",
         contamination: float = 0.05,
         exclude: Sequence[str] = (),
+        bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
         seconds: float = 20.0,
         random_state: Any = None,
     ):
@@ -67,6 +70,7 @@ class KAEM(DensityMixin, BaseEstimator):
         self.map = map
         self.contamination = contamination
         self.exclude = exclude
+        self.bounds = bounds
         self.seconds = seconds
         self.random_state = random_state
 
@@ -83,8 +87,10 @@ class KAEM(DensityMixin, BaseEstimator):
         rng, num = np.random.default_rng(seed), len(next(iter(table.values())))
         if num < 2:
             raise ValueError(f"there is {num} sample, and a density needs 2 or more")
-        if unknown := sorted(set(self.exclude) - set(table)):
-            raise ValueError(f"exclude={unknown} is not a column; there are {', '.join(table)}")
+        bounds = dict(self.bounds or {})
+        for name, given in (("exclude", self.exclude), ("bounds", bounds)):
+            if unknown := sorted(set(given) - set(table)):
+                raise ValueError(f"{name}: {unknown} is not a column; there are {', '.join(table)}")
         kept = {name: cells for name, cells in table.items() if name not in self.exclude}
         few, many = np.split(rng.permutation(num), [min(max(1, int(_HELD_OUT * num)), num - 1)])
 
@@ -100,7 +106,7 @@ class KAEM(DensityMixin, BaseEstimator):
 
         # Powers make columns symmetric, and lines of one column against another crooked.
         described = [
-            tuple(_describe(name, cells, transform) for name, cells in kept.items())
+            tuple(_describe(name, cells, transform, bounds.get(name)) for name, cells in kept.items())
             for transform in ("power", "standard")
         ]
         self._seed, self.columns_ = seed, max(described, key=value)
@@ -110,6 +116,8 @@ class KAEM(DensityMixin, BaseEstimator):
         rows, self.density_ = _encoded(self.columns_, kept), fitted(self.columns_, prior, self.seconds)
         filled = self.density_.fill(seed, rows[many], 1)
         self._kernels: Rows = Rows(filled[0][0], filled[1][0])[:_MOST_KERNELS]
+        numbers = self._raw(self._kernels)
+        self._centre, self._spread = numbers.mean(axis=0), np.maximum(numbers.std(axis=0), 1e-12)
         held_out = rows[few]
         self._width = max(_WIDTHS, key=lambda width: float(np.mean(self._log_kernel(held_out, width))))
         whole = self.density_.fill(seed, held_out, 1)
@@ -121,8 +129,10 @@ class KAEM(DensityMixin, BaseEstimator):
 
         Rows with fewer known cells have larger values: compare them by `decision_function` or `p_values`.
         """
-        rows = self._rows(X)
+        rows, table = self._rows(X), self._table(X)
         value = self.density_.log_prob(self._seed, rows) - _log_volume(self.columns_, rows)
+        for column in _numbers(self.columns_):
+            value[column.is_outside(table[column.name])] = -np.inf
         if not _numbers(self.columns_):  # less the density of the number that stands for none
             value -= self.density_.log_prob(self._seed, Rows(rows.z, np.full_like(rows.codes, -1)))
         return value
@@ -152,7 +162,8 @@ class KAEM(DensityMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """1 for normal rows and -1 for outliers, [N]."""
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        # The row that sets the threshold is no outlier, however its value is rounded.
+        return np.where(self.decision_function(X) < -1e-6, -1, 1)
 
     def impute(self, X: Any, num_draws: int = 0) -> Any:
         """The rows with their gaps filled: by means and most probable categories, or by draws.
@@ -240,8 +251,12 @@ class KAEM(DensityMixin, BaseEstimator):
 
     def _standard(self, rows: Rows) -> np.ndarray:
         """Numbers in deviations of their columns, without powers; 0 where missing."""
-        values = [(c.in_units(v) - c.mean) / c.scale for c, v in zip(_numbers(self.columns_), rows.z.T, strict=False)]
-        return np.nan_to_num(np.stack(values, axis=1)) if values else np.zeros_like(rows.z)
+        return np.nan_to_num((self._raw(rows) - self._centre) / self._spread)
+
+    def _raw(self, rows: Rows) -> np.ndarray:
+        """Numbers in the user's units, [N, Q]."""
+        values = [c.in_units(v) for c, v in zip(_numbers(self.columns_), rows.z.T, strict=False)]
+        return np.stack(values, axis=1) if values else rows.z.astype(float)
 
     def _against_held_out(self, rows: Rows, compare: Any) -> np.ndarray:
         """What `compare` makes of the normality of rows and of held-out rows, pattern by pattern of gaps."""
@@ -273,13 +288,23 @@ def _texts(cells: np.ndarray, is_gap: np.ndarray) -> np.ndarray:
     return np.array([None if gap else str(cell) for cell, gap in zip(cells, is_gap, strict=True)], object)
 
 
-def _describe(name: str, cells: np.ndarray, transform: str) -> Column:
+def _describe(name: str, cells: np.ndarray, transform: str, bounds: tuple[float | None, float | None] | None) -> Column:
+    """What a column is; with powers, also whether it is bounded, where `bounds` does not say."""
     known = cells[~_is_gap(cells)]
     if not len(known):
         raise ValueError(f"column {name!r} has no value: leave it out by exclude=[{name!r}]")
-    if cells.dtype.kind == "f":
-        return Column.of_numbers(name, known, transform)
-    return Column(name, tuple(sorted(set(known))))
+    if cells.dtype.kind != "f":
+        return Column(name, tuple(sorted(set(known))))
+    tried: list[tuple[float | None, float | None]] = [bounds or (None, None)]
+    if bounds is None and transform == "power" and known.min() > 0 and known.min() < known.max():
+        tried += [(0, None)] + [(0, 1)] * bool(known.max() < 1)
+
+    def value(column: Column) -> float:
+        """The mean log p of the numbers, were the values normal."""
+        values = column.encode(known.tolist())
+        return float(np.mean(-0.5 * values[:, 0].astype(float) ** 2 - column.log_volume(values)))
+
+    return max((Column.of_numbers(name, known, transform, *ends) for ends in tried), key=value)
 
 
 def _numbers(columns: Columns) -> list[Column]:

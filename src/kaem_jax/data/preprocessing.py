@@ -85,6 +85,7 @@ class Column(Settings):
       mean, scale: by which numbers are standardised.
       power: to which they are raised then, see `kaem_jax.data.yeo_johnson`; 1 leaves them.
       shift, stretch: mean and standard deviation after it, by which they are standardised again.
+      low, high: bounds of its numbers, which are logarithms or log-odds before all this; None where there is none.
     """
 
     name: str
@@ -94,13 +95,27 @@ class Column(Settings):
     power: float = 1.0
     shift: float = 0.0
     stretch: float = 1.0
+    low: float | None = None
+    high: float | None = None
 
     @classmethod
-    def of_numbers(cls, name: str, numbers: np.ndarray, transform: str) -> "Column":
-        """A column whose training rows are `numbers` [N]; `transform` is `standard` or `power`."""
+    def of_numbers(
+        cls, name: str, numbers: np.ndarray, transform: str, low: float | None = None, high: float | None = None
+    ) -> "Column":
+        """A column whose training rows are `numbers` [N]; `transform` is `standard` or `power`.
+
+        Raises:
+          ValueError: a number does not lie between the bounds.
+        """
+        if (low is not None and numbers.min() <= low) or (high is not None and numbers.max() >= high):
+            raise ValueError(
+                f"column {name!r} has numbers from {numbers.min():g} to {numbers.max():g}, not inside its bounds "
+                f"({low}, {high})"
+            )
+        numbers = cls(name, low=low, high=high)._unbounded(numbers)
         is_constant = numbers.max() == numbers.min()  # of 0.1 again and again, the computed deviation is 1e-17
         deviation = 0.0 if is_constant else np.std(numbers)  # of 0 and 1e-258 it is 0
-        column = cls(name, (), np.mean(numbers), deviation or 1.0)
+        column = cls(name, (), np.mean(numbers), deviation or 1.0, low=low, high=high)
         if transform == "standard" or np.unique(numbers).size < _FEWEST:
             return column
         standard = (numbers - column.mean) / column.scale
@@ -132,7 +147,7 @@ class Column(Settings):
             numbers = np.array(cells, object).astype(float)  # None becomes NaN
         except (TypeError, ValueError) as error:
             raise ValueError(f"column {self.name!r} had numbers in training: {error}") from None
-        standard = (numbers - self.mean) / self.scale
+        standard = (self._unbounded(numbers) - self.mean) / self.scale
         raised = standard if self.power == 1 else to_power(standard, self.power)
         return ((raised - self.shift) / self.stretch).astype(np.float32)[:, None]
 
@@ -146,14 +161,42 @@ class Column(Settings):
 
     def in_units(self, values: np.ndarray) -> np.ndarray:
         """Numbers that the model sees in the units of the user, float64 of any shape; shares of categories stay."""
-        return self._standard(values) * self.scale + self.mean
+        free = self._standard(values) * self.scale + self.mean
+        match self.low, self.high:
+            case None, None:
+                return free
+            case low, None:
+                return low + np.exp(free)
+            case None, high:
+                return high - np.exp(-free)
+            case low, high:
+                return low + (high - low) / (1 + np.exp(-free))
 
     def log_volume(self, values: np.ndarray) -> np.ndarray:
         """See `Form.log_volume`: of values [N, size]."""
         if self.categories:
             return np.zeros(len(values))
         standard = self._standard(values[:, 0])
-        return np.nan_to_num(np.log(self.scale * self.stretch) - log_slope(standard, self.power))
+        total = np.log(self.scale * self.stretch) - log_slope(standard, self.power)
+        free = standard * self.scale + self.mean
+        if self.low is not None and self.high is not None:
+            total += np.log(self.high - self.low) - np.logaddexp(0, free) - np.logaddexp(0, -free)
+        elif self.low is not None or self.high is not None:
+            total += free if self.high is None else -free
+        return np.nan_to_num(total)
+
+    def is_outside(self, numbers: np.ndarray) -> np.ndarray:
+        """Which numbers do not lie between the bounds."""
+        below = False if self.low is None else numbers <= self.low
+        return np.zeros(numbers.shape, bool) | below | (False if self.high is None else numbers >= self.high)
+
+    def _unbounded(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers between the bounds as numbers on the line; those outside are where their bound is."""
+        tiny = np.finfo(float).tiny
+        above = 1.0 if self.low is None else np.maximum(numbers - self.low, tiny)
+        below = 1.0 if self.high is None else np.maximum(self.high - numbers, tiny)
+        is_free = self.low is None and self.high is None
+        return numbers if is_free else np.log(above) - np.log(below)
 
     def _standard(self, values: np.ndarray) -> np.ndarray:
         raised = values.astype(float) * self.stretch + self.shift
