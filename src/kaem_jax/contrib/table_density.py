@@ -24,7 +24,7 @@ from kaem_jax.priors import affine
 from kaem_jax.priors.affine import Map
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.priors.em import Sums, expectation, expected_sums, maximise, start, sums_of
+from kaem_jax.priors.em import Sums, chunks, expectation, expected_sums, maximise, start, sums_of
 from kaem_jax.priors.fit_prior import candidates
 from kaem_jax.priors.shapes import fit_shapes
 
@@ -32,7 +32,7 @@ __all__ = ["Rows", "TableDensity", "fit_table_density"]
 
 _KINDS: tuple[Map, ...] = ("full", "diagonal")
 _MAX_ITERATIONS, _TOLERANCE = 100, 1e-4  # as those of `kaem_jax.priors.em`
-_ROWS_AT_ONCE = 2**21  # entries of the matrices of rows with gaps
+_ENTRIES_AT_ONCE = 2**21  # entries of the matrices of rows with gaps
 _MOST_COLUMNS = 60  # with more, densities stay normal: the axes of so many take minutes to find
 _NUM_DRAWS = 32  # of the gaps of a row, by which its log p is corrected
 
@@ -115,10 +115,8 @@ class TableDensity:
         ratio, share = ratio.reshape(proposed.shape[:2]), share.reshape(*proposed.shape[:2], -1)
         top = ratio.max(axis=0)
         weight = np.exp(ratio - top)
-        row, index = (
-            np.arange(len(rows)),
-            np.asarray(resample(jax.random.key(seed), jnp.asarray(weight.T), num_draws)).T,
-        )
+        index = np.asarray(resample(jax.random.key(seed), jnp.asarray(weight.T), num_draws)).T
+        row = np.arange(len(rows))
         return proposed[index, row], share[index, row], log_known + top + np.log(weight.mean(axis=0))
 
 
@@ -209,9 +207,9 @@ def _normal(prior: ClusteredPrior) -> ClusteredPrior:
 
 
 def _hot_deck(rng: np.random.Generator, column: np.ndarray) -> np.ndarray:
-    """A column [N] whose gaps are filled by its own values."""
+    """A column [N] whose gaps are filled by its own values, or by 0, the mean, where it has none."""
     known = column[~np.isnan(column)]
-    return np.where(np.isnan(column), rng.choice(known, len(column)), column)
+    return np.where(np.isnan(column), rng.choice(known if known.size else np.zeros(1), len(column)), column)
 
 
 def _log_shares(share: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -293,13 +291,8 @@ def _sums_of_chunk(
     return share, sums, jnp.sum(jnp.where(counts, jax.nn.logsumexp(log_joint, axis=-1), 0))
 
 
-def _chunks(normal: ClusteredPrior, z: np.ndarray, terms: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Rows with their terms, and which rows count, in parts of one size."""
-    size = max(1, min(len(z), _ROWS_AT_ONCE // (normal.num_clusters * normal.num_latents**2)))
-    for first in range(0, len(z), size):
-        rows, own = z[first : first + size], terms[first : first + size]
-        padding = ((0, size - len(rows)), (0, 0))
-        yield np.pad(rows, padding), np.pad(own, padding), np.arange(size) < len(rows)
+def _chunks(normal: ClusteredPrior, z: np.ndarray, terms: np.ndarray) -> Iterator[Any]:
+    return chunks(z, terms, max(1, _ENTRIES_AT_ONCE // (normal.num_clusters * normal.num_latents**2)))
 
 
 def _sums_with_gaps(

@@ -15,6 +15,7 @@ from kaem_jax.priors.clustered import ClusteredPrior
 
 __all__ = [
     "Sums",
+    "chunks",
     "expectation",
     "expected_sums",
     "fit_gaussians",
@@ -80,7 +81,7 @@ def expectation(
     prior: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """P(c | z) [N, C], and log p(z) [N] nats; of z and what else is known, whose log p(. | c) are `terms` [N, C]."""
-    found = [_expect(prior, params, rows, own) for rows, own, _ in _chunks(z, terms)]
+    found = [_expect(prior, params, rows, own) for rows, own, _ in chunks(z, terms)]
     share, value = (
         np.concatenate([np.asarray(part) for part in parts])[: len(z)] for parts in zip(*found, strict=True)
     )
@@ -97,16 +98,18 @@ def expected_sums(
 ) -> tuple[Sums, float]:
     """Sums of p(c | z), of p(c | z) z and of p(c | z) z z' over all z: [C], [C, Q], [C, Q, Q]; the sum of log p(z)."""
     total: Any = None
-    for chunk in _chunks(z, terms):
+    for chunk in chunks(z, terms):
         found = _expect_sums(prior, params, *chunk)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     sums, value = total
     return sums, float(value)
 
 
-def _chunks(z: np.ndarray, terms: np.ndarray | None) -> Iterator[Any]:
-    """Rows, their terms, and which rows count; all chunks of one size, for one program."""
-    size = min(_ROWS_AT_ONCE, max(_FEWEST_AT_ONCE, 1 << (len(z) - 1).bit_length()))  # few sizes are compiled
+def chunks(z: np.ndarray, terms: np.ndarray | None, most: int | None = None) -> Iterator[Any]:
+    """Rows, their terms, and which rows count; all chunks of one size, of at most `most` rows, for one program."""
+    size = min(
+        _ROWS_AT_ONCE if most is None else most, max(_FEWEST_AT_ONCE, 1 << (len(z) - 1).bit_length())
+    )  # few sizes are compiled
     terms = np.zeros((len(z), 1), np.float32) if terms is None else terms
     for first in range(0, len(z), size):
         rows, own = z[first : first + size], terms[first : first + size]
