@@ -97,6 +97,38 @@ def test_draws_have_the_moments_of_the_rows(fitted):
     np.testing.assert_allclose(np.cov(draws.T) / np.outer(scale, scale), covariance / np.outer(scale, scale), atol=0.1)
 
 
+def test_cells_say_why_a_row_is_unlikely(fitted, rng):
+    """Against the conditional normal distributions; and of a category given a number."""
+    mean, covariance = truth()
+    x = normal_rows(rng, 400)
+    found = fitted.cell_scores(x)
+    for i in range(3):
+        rest = np.delete(np.arange(3), i)
+        slope = covariance[i, rest] @ np.linalg.inv(covariance[np.ix_(rest, rest)])
+        spread = np.sqrt(covariance[i, i] - slope @ covariance[rest, i])
+        exact = stats.norm(mean[i] + (x[:, rest] - mean[rest]) @ slope, spread).logpdf(x[:, i])
+        assert abs(np.mean(found[:, i] - exact)) < 0.03
+    gaps = fitted.cell_scores(np.where([True, False, False], np.nan, x[:5]))
+    np.testing.assert_array_equal(np.isnan(gaps), np.tile([True, False, False], (5, 1)))
+    table = frame_of(rng, 1000)
+    model = KAEM(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(pandas.DataFrame(table))
+    of_group = model.cell_scores(pandas.DataFrame(table))[:, 1]
+    odds = np.where(table["group"] == "a", -4.0, 4.0) * table["size"]
+    assert abs(np.mean(of_group + np.logaddexp(0, -odds))) < 0.05
+
+
+def test_columns_are_plotted_with_their_rows(fitted):
+    """The line is the column's own density: normal, with the mean and deviation of the truth."""
+    figure, (mean, covariance) = fitted.plot_columns(), truth()
+    assert [axes.get_title() for axes in figure.axes] == ["x0", "x1", "x2"]
+    for i, axes in enumerate(figure.axes):
+        x, density = axes.lines[0].get_data()
+        exact = stats.norm(mean[i], np.sqrt(covariance[i, i])).pdf(x)
+        assert np.max(np.abs(density - exact)) < 0.06 * exact.max()
+        heights = [patch.get_height() for patch in axes.patches]
+        assert sum(heights) * (x[-1] - x[0]) / len(heights) == pytest.approx(1, abs=0.01)
+
+
 LAWS = {
     "beta": (stats.beta(2, 5), (0, 1)),
     "lognormal": (stats.lognorm(1.0), (0, None)),

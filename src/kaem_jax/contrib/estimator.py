@@ -24,7 +24,7 @@ _WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the col
 _MOST_KERNELS, _MOST_CALIBRATED = 5000, 1000
 _TIES = 0.9  # a column with fewer different values in its rows is blurred
 _BLUR = 0.1  # at least, in deviations
-_NUM_IMPUTATIONS = 100
+_NUM_IMPUTATIONS, _NUM_LINES = 100, 10
 _ROWS_AT_ONCE = 2000  # against all kernels
 
 
@@ -136,6 +136,50 @@ class KAEM(DensityMixin, BaseEstimator):
         if not _numbers(self.columns_):  # less the density of the number that stands for none
             value -= self.density_.log_prob(self._seed, Rows(rows.z, np.full_like(rows.codes, -1)))
         return value
+
+    def cell_scores(self, X: Any) -> np.ndarray:
+        """Log p of each known cell given the other known cells of its row, [N, D] nats; NaN where there is none.
+
+        The lowest say why a row is unlikely. Columns are those of `columns_`.
+        """
+        rows, result = self._rows(X), []
+        whole = self.density_.log_prob(self._seed, rows)
+        number, code = 0, 0
+        for column in self.columns_:
+            z, codes = rows.z.copy(), rows.codes.copy()
+            if column.categories:
+                codes[:, code], code = -1, code + 1
+                own = np.where(rows.codes[:, code - 1] < 0, np.nan, 0.0)
+            else:
+                z[:, number], number = np.nan, number + 1
+                own = rows.z[:, number - 1] * 0.0 - column.log_volume(rows.z[:, number - 1 : number])
+            result.append(whole - self.density_.log_prob(self._seed, Rows(z, codes)) + own)
+        return np.stack(result, axis=1)
+
+    def plot_columns(self, num_points: int = 200) -> Any:
+        """A matplotlib figure: the density of each column of numbers, beside the histogram of its training rows."""
+        check_is_fitted(self)
+        from matplotlib.figure import Figure
+
+        columns, seen = _numbers(self.columns_), self._raw(self._kernels)
+        across = min(4, len(columns))
+        figure = Figure(figsize=(3 * across, 2.2 * -(-len(columns) // across)), layout="constrained")
+        for i, column in enumerate(columns):
+            axes = figure.add_subplot(-(-len(columns) // across), across, i + 1)
+            low, high = np.quantile(seen[:, i], [0.001, 0.999])
+            grid = np.linspace(low, high, num_points)
+            z = np.full((num_points, seen.shape[1]), np.nan, np.float32)
+            z[:, i] = column.encode(grid.tolist())[:, 0]
+            rows = Rows(z, np.full((num_points, self._kernels.codes.shape[1]), -1))
+            # The mean of many estimates: lines do not tremble.
+            p = np.mean([np.exp(self.density_.log_prob(self._seed + k, rows)) for k in range(_NUM_LINES)], axis=0)
+            p *= np.exp(-column.log_volume(z[:, i : i + 1]))
+            axes.hist(seen[:, i], bins=40, range=(grid[0], grid[-1]), density=True, alpha=0.4, label="training rows")
+            axes.plot(grid, p, label="model")
+            axes.set_title(column.name, fontsize="small")
+            axes.set_yticks([])
+        figure.axes[0].legend(fontsize="x-small")
+        return figure
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of `score_samples`."""

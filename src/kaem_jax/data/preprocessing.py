@@ -176,14 +176,14 @@ class Column(Settings):
         """See `Form.log_volume`: of values [N, size]."""
         if self.categories:
             return np.zeros(len(values))
-        standard = self._standard(values[:, 0])
+        standard = np.nan_to_num(self._standard(values[:, 0]))
         total = np.log(self.scale * self.stretch) - log_slope(standard, self.power)
         free = standard * self.scale + self.mean
         if self.low is not None and self.high is not None:
             total += np.log(self.high - self.low) - np.logaddexp(0, free) - np.logaddexp(0, -free)
         elif self.low is not None or self.high is not None:
             total += free if self.high is None else -free
-        return np.nan_to_num(total)
+        return np.where(np.isnan(values[:, 0]), 0, total)
 
     def is_outside(self, numbers: np.ndarray) -> np.ndarray:
         """Which numbers do not lie between the bounds."""
