@@ -24,6 +24,7 @@ _WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the col
 _MOST_KERNELS, _MOST_CALIBRATED = 5000, 1000
 _TIES = 0.9  # a column with fewer different values in its rows is blurred
 _BLUR = 0.1  # at least, in deviations
+_FEWEST_BOUNDED = 1000
 _NUM_IMPUTATIONS, _NUM_LINES = 100, 10
 _ROWS_AT_ONCE = 2000  # against all kernels
 
@@ -39,8 +40,9 @@ class KAEM(DensityMixin, BaseEstimator):
       map: `full` or `diagonal`, with `num_clusters`.
       contamination: share of false alarms among normal rows that `predict` allows.
       exclude: names of columns that are left out.
-      bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside. Other columns
-        above 0, or between 0 and 1, are taken for bounded where this makes them more nearly normal.
+      bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside. Of a
+        thousand rows or more, other columns above 0, or between 0 and 1, are taken for bounded where this makes them
+        more nearly normal.
       seconds: after which no larger mixture is tried.
       random_state: of splits, starts and draws.
 
@@ -340,7 +342,8 @@ def _describe(name: str, cells: np.ndarray, transform: str, bounds: tuple[float 
     if cells.dtype.kind != "f":
         return Column(name, tuple(sorted(set(known))))
     tried: list[tuple[float | None, float | None]] = [bounds or (None, None)]
-    if bounds is None and transform == "power" and known.min() > 0 and known.min() < known.max():
+    is_sure = len(known) >= _FEWEST_BOUNDED  # fewer numbers above 0 do not say that none is 0
+    if bounds is None and transform == "power" and is_sure and 0 < known.min() < known.max():
         tried += [(0, None)] + [(0, 1)] * bool(known.max() < 1)
 
     def value(column: Column) -> float:
