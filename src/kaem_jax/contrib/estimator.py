@@ -9,22 +9,29 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from kaem_jax.contrib.table_columns import (
+    Bounds,
+    Columns,
+    blurred,
+    cells_of,
+    describe,
+    encoded,
+    is_gap,
+    log_volume,
+    middle,
+    numbers_of,
+)
 from kaem_jax.contrib.table_density import Rows, TableDensity, fit_table_density
-from kaem_jax.data.preprocessing import Column, Table
+from kaem_jax.data.preprocessing import Table
 from kaem_jax.data.table import warn_of_unknown
 from kaem_jax.priors.affine import Map
 from kaem_jax.priors.clustered import ClusteredPrior
 
 __all__ = ["KAEM"]
 
-Columns = tuple[Column, ...]
-
 _HELD_OUT = 0.2  # of the rows, by which sizes are chosen and false alarms counted
 _WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the columns
 _MOST_KERNELS, _MOST_CALIBRATED = 5000, 1000
-_TIES = 0.9  # a column with fewer different values in its rows is blurred
-_BLUR = 0.1  # at least, in deviations
-_FEWEST_BOUNDED = 1000
 _NUM_IMPUTATIONS, _NUM_LINES = 100, 10
 _ROWS_AT_ONCE = 2000  # against all kernels
 
@@ -64,7 +71,7 @@ class KAEM(DensityMixin, BaseEstimator):
         map: Map = "full",
         contamination: float = 0.05,
         exclude: Sequence[str] = (),
-        bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+        bounds: Mapping[str, Bounds] | None = None,
         seconds: float = 20.0,
         random_state: Any = None,
     ):
@@ -98,24 +105,24 @@ class KAEM(DensityMixin, BaseEstimator):
 
         def fitted(columns: Columns, prior: ClusteredPrior | None, seconds: float) -> TableDensity:
             sizes = tuple(column.size for column in columns if column.categories)
-            rows = _blurred(seed, columns, _encoded(columns, kept))
+            rows = blurred(seed, columns, encoded(columns, kept))
             return fit_table_density(seed, rows[many], rows[few], sizes, prior, seconds=seconds)
 
         def value(columns: Columns) -> float:
-            rows = _encoded(columns, kept)[few]
+            rows = encoded(columns, kept)[few]
             density = fitted(columns, _prior(columns, 1, "full", "gaussian"), 0)
-            return float(np.mean(density.log_prob(seed, rows) - _log_volume(columns, rows)))
+            return float(np.mean(density.log_prob(seed, rows) - log_volume(columns, rows)))
 
         # Powers make columns symmetric, and lines of one column against another crooked.
         described = [
-            tuple(_describe(name, cells, transform, bounds.get(name)) for name, cells in kept.items())
+            tuple(describe(name, cells, transform, bounds.get(name)) for name, cells in kept.items())
             for transform in ("power", "standard")
         ]
         self._seed, self.columns_ = seed, max(described, key=value)
         prior = None
         if self.num_clusters is not None:
             prior = _prior(self.columns_, self.num_clusters, self.map, "learned")
-        rows, self.density_ = _encoded(self.columns_, kept), fitted(self.columns_, prior, self.seconds)
+        rows, self.density_ = encoded(self.columns_, kept), fitted(self.columns_, prior, self.seconds)
         filled = self.density_.fill(seed, rows[many], 1)
         self._kernels: Rows = Rows(filled[0][0], filled[1][0])[:_MOST_KERNELS]
         numbers = self._raw(self._kernels)
@@ -132,10 +139,10 @@ class KAEM(DensityMixin, BaseEstimator):
         Rows with fewer known cells have larger values: compare them by `decision_function` or `p_values`.
         """
         rows, table = self._rows(X), self._table(X)
-        value = self.density_.log_prob(self._seed, rows) - _log_volume(self.columns_, rows)
-        for column in _numbers(self.columns_):
+        value = self.density_.log_prob(self._seed, rows) - log_volume(self.columns_, rows)
+        for column in numbers_of(self.columns_):
             value[column.is_outside(table[column.name])] = -np.inf
-        if not _numbers(self.columns_):  # less the density of the number that stands for none
+        if not numbers_of(self.columns_):  # less the density of the number that stands for none
             value -= self.density_.log_prob(self._seed, Rows(rows.z, np.full_like(rows.codes, -1)))
         return value
 
@@ -163,7 +170,7 @@ class KAEM(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         from matplotlib.figure import Figure
 
-        columns, seen = _numbers(self.columns_), self._raw(self._kernels)
+        columns, seen = numbers_of(self.columns_), self._raw(self._kernels)
         across = min(4, len(columns))
         figure = Figure(figsize=(3 * across, 2.2 * -(-len(columns) // across)), layout="constrained")
         for i, column in enumerate(columns):
@@ -222,7 +229,7 @@ class KAEM(DensityMixin, BaseEstimator):
         values = [self._in_units(Rows(*draw)) for draw in zip(z, codes, strict=True)]
         if num_draws:
             return [self._like(X, table, value) for value in values]
-        means = {c.name: _middle([value[c.name] for value in values], c) for c in self.columns_}
+        means = {c.name: middle([value[c.name] for value in values], c) for c in self.columns_}
         return self._like(X, table, means)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
@@ -243,12 +250,12 @@ class KAEM(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         table = self._table(X)
         warn_of_unknown(Table(self.columns_), {name: cells.tolist() for name, cells in table.items()})
-        return _encoded(self.columns_, table)
+        return encoded(self.columns_, table)
 
     def _table(self, X: Any, reset: bool = False) -> dict[str, np.ndarray]:
         """The columns of rows by name, as arrays of numbers or of objects."""
         if hasattr(X, "columns"):
-            table = {str(name): _cells(X[name]) for name in X.columns}
+            table = {str(name): cells_of(X[name]) for name in X.columns}
             if not reset and (missing := set(self.feature_names_in_) - set(table)):
                 raise ValueError(f"the columns {sorted(missing)} of training are not there")
             if reset:
@@ -271,7 +278,7 @@ class KAEM(DensityMixin, BaseEstimator):
     def _like(self, X: Any, table: Mapping[str, np.ndarray], filled: Mapping[str, np.ndarray]) -> Any:
         """Rows of the type of `X` whose gaps are filled."""
         whole = {
-            name: np.where(_is_gap(cells), filled[name], cells) if name in filled else cells
+            name: np.where(is_gap(cells), filled[name], cells) if name in filled else cells
             for name, cells in table.items()
         }
         if not hasattr(X, "columns"):
@@ -301,7 +308,7 @@ class KAEM(DensityMixin, BaseEstimator):
 
     def _raw(self, rows: Rows) -> np.ndarray:
         """Numbers in the user's units, [N, Q]."""
-        values = [c.in_units(v) for c, v in zip(_numbers(self.columns_), rows.z.T, strict=False)]
+        values = [c.in_units(v) for c, v in zip(numbers_of(self.columns_), rows.z.T, strict=False)]
         return np.stack(values, axis=1) if values else rows.z.astype(float)
 
     def _against_held_out(self, rows: Rows, compare: Any) -> np.ndarray:
@@ -320,89 +327,6 @@ class KAEM(DensityMixin, BaseEstimator):
         return result
 
 
-def _cells(column: Any) -> np.ndarray:
-    """A column of pandas or polars as float64, NaN where it is empty, or as texts and None."""
-    if hasattr(column, "is_null"):  # of polars
-        is_number, cells = column.dtype.is_numeric(), column.to_numpy()
-        return np.asarray(cells, float) if is_number else _texts(cells, column.is_null().to_numpy())
-    if column.dtype.kind in "iuf":
-        return column.to_numpy(dtype=float, na_value=np.nan)
-    return _texts(column.astype(object).to_numpy(), column.isna().to_numpy())
-
-
-def _texts(cells: np.ndarray, is_gap: np.ndarray) -> np.ndarray:
-    return np.array([None if gap else str(cell) for cell, gap in zip(cells, is_gap, strict=True)], object)
-
-
-def _describe(name: str, cells: np.ndarray, transform: str, bounds: tuple[float | None, float | None] | None) -> Column:
-    """What a column is; with powers, also whether it is bounded, where `bounds` does not say."""
-    known = cells[~_is_gap(cells)]
-    if not len(known):
-        raise ValueError(f"column {name!r} has no value: leave it out by exclude=[{name!r}]")
-    if cells.dtype.kind != "f":
-        return Column(name, tuple(sorted(set(known))))
-    tried: list[tuple[float | None, float | None]] = [bounds or (None, None)]
-    is_sure = len(known) >= _FEWEST_BOUNDED  # fewer numbers above 0 do not say that none is 0
-    if bounds is None and transform == "power" and is_sure and 0 < known.min() < known.max():
-        tried += [(0, None)] + [(0, 1)] * bool(known.max() < 1)
-
-    def value(column: Column) -> float:
-        """The mean log p of the numbers, were the values normal."""
-        values = column.encode(known.tolist())
-        return float(np.mean(-0.5 * values[:, 0].astype(float) ** 2 - column.log_volume(values)))
-
-    return max((Column.of_numbers(name, known, transform, *ends) for ends in tried), key=value)
-
-
-def _numbers(columns: Columns) -> list[Column]:
-    return [column for column in columns if not column.categories]
-
-
 def _prior(columns: Columns, num_clusters: int, map: Map, shape: Literal["learned", "gaussian"]) -> ClusteredPrior:
-    size = max(1, len(_numbers(columns)))
+    size = max(1, len(numbers_of(columns)))
     return ClusteredPrior(num_latents=size, num_clusters=num_clusters, map=map, shape=shape, proportions="learned")
-
-
-def _encoded(columns: Columns, table: Mapping[str, np.ndarray]) -> Rows:
-    numbers, codes = [], []
-    for column in columns:
-        values = column.encode(table[column.name].tolist())
-        if column.categories:
-            codes.append(np.where(np.isnan(values[:, 0]), -1, values.argmax(axis=1)))
-        else:
-            numbers.append(values[:, 0])
-    num = len(next(iter(table.values())))
-    # A table without numbers has one that is always 0.
-    z = np.stack(numbers, axis=1) if numbers else np.zeros((num, 1), np.float32)
-    return Rows(z, np.stack(codes, axis=1) if codes else np.zeros((num, 0), int))
-
-
-def _blurred(seed: int, columns: Columns, rows: Rows) -> Rows:
-    """Rows whose columns with ties have noise: as wide as a step between neighbouring values, and as `_BLUR`."""
-    width = np.zeros(rows.z.shape[1])
-    for i, values in enumerate(rows.z.T if _numbers(columns) else ()):
-        known = values[~np.isnan(values)]
-        different = np.unique(known)
-        if len(different) <= _TIES * len(known):
-            width[i] = max(_BLUR, float(np.median(np.diff(different))) if len(different) > 1 else 1.0)
-    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, rows.z.shape)
-    return Rows((rows.z + width * noise).astype(np.float32), rows.codes)
-
-
-def _log_volume(columns: Columns, rows: Rows) -> np.ndarray:
-    """Log p of the density's values less log p in the user's units, [N] nats."""
-    total = np.zeros(len(rows))
-    for column, values in zip(_numbers(columns), rows.z.T, strict=False):
-        total += np.where(np.isnan(values), 0, column.log_volume(values[:, None]))
-    return total
-
-
-def _is_gap(cells: np.ndarray) -> np.ndarray:
-    return np.isnan(cells) if cells.dtype.kind == "f" else np.array([cell is None for cell in cells])
-
-
-def _middle(draws: list[np.ndarray], column: Column) -> np.ndarray:
-    if not column.categories:
-        return np.mean(draws, axis=0)
-    counts = [np.sum(np.array(draws) == category, axis=0) for category in column.categories]
-    return np.array(column.categories, object)[np.argmax(counts, axis=0)]

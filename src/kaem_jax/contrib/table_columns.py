@@ -1,0 +1,116 @@
+"""The columns of a table as values of its density and back: kinds, powers, bounds, gaps and ties."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kaem_jax.contrib.table_density import Rows
+from kaem_jax.data.preprocessing import Column
+
+__all__ = [
+    "Bounds",
+    "Columns",
+    "blurred",
+    "cells_of",
+    "describe",
+    "encoded",
+    "is_gap",
+    "log_volume",
+    "middle",
+    "numbers_of",
+]
+
+Columns = tuple[Column, ...]
+Bounds = tuple[float | None, float | None]
+
+_TIES = 0.9  # a column with fewer different values in its rows is blurred
+_BLUR = 0.1  # at least, in deviations
+_FEWEST_BOUNDED = 1000
+
+
+def cells_of(column: Any) -> np.ndarray:
+    """A column of pandas or polars as float64, NaN where it is empty, or as texts and None."""
+    if hasattr(column, "is_null"):  # of polars
+        is_number, cells = column.dtype.is_numeric(), column.to_numpy()
+        return np.asarray(cells, float) if is_number else _texts(cells, column.is_null().to_numpy())
+    if column.dtype.kind in "iuf":
+        return column.to_numpy(dtype=float, na_value=np.nan)
+    return _texts(column.astype(object).to_numpy(), column.isna().to_numpy())
+
+
+def _texts(cells: np.ndarray, is_gap: np.ndarray) -> np.ndarray:
+    return np.array([None if gap else str(cell) for cell, gap in zip(cells, is_gap, strict=True)], object)
+
+
+def describe(name: str, cells: np.ndarray, transform: str, bounds: Bounds | None) -> Column:
+    """What a column is; with powers, also whether it is bounded, where `bounds` does not say."""
+    known = cells[~is_gap(cells)]
+    if not len(known):
+        raise ValueError(f"column {name!r} has no value: leave it out by exclude=[{name!r}]")
+    if cells.dtype.kind != "f":
+        return Column(name, tuple(sorted(set(known))))
+    tried: list[Bounds] = [bounds or (None, None)]
+    is_sure = len(known) >= _FEWEST_BOUNDED  # fewer numbers above 0 do not say that none is 0
+    if bounds is None and transform == "power" and is_sure and 0 < known.min() < known.max():
+        tried += [(0, None)] + [(0, 1)] * bool(known.max() < 1)
+
+    def value(column: Column) -> float:
+        """The mean log p of the numbers, were the values normal."""
+        values = column.encode(known.tolist())
+        return float(np.mean(-0.5 * values[:, 0].astype(float) ** 2 - column.log_volume(values)))
+
+    return max((Column.of_numbers(name, known, transform, *ends) for ends in tried), key=value)
+
+
+def numbers_of(columns: Columns) -> list[Column]:
+    """Those that are numbers, in their order."""
+    return [column for column in columns if not column.categories]
+
+
+def encoded(columns: Columns, table: Mapping[str, np.ndarray]) -> Rows:
+    """The values of N rows, whose cells are numbers or texts."""
+    numbers, codes = [], []
+    for column in columns:
+        values = column.encode(table[column.name].tolist())
+        if column.categories:
+            codes.append(np.where(np.isnan(values[:, 0]), -1, values.argmax(axis=1)))
+        else:
+            numbers.append(values[:, 0])
+    num = len(next(iter(table.values())))
+    # A table without numbers has one that is always 0.
+    z = np.stack(numbers, axis=1) if numbers else np.zeros((num, 1), np.float32)
+    return Rows(z, np.stack(codes, axis=1) if codes else np.zeros((num, 0), int))
+
+
+def blurred(seed: int, columns: Columns, rows: Rows) -> Rows:
+    """Rows whose columns with ties have noise: as wide as a step between neighbouring values, and as `_BLUR`."""
+    width = np.zeros(rows.z.shape[1])
+    for i, values in enumerate(rows.z.T if numbers_of(columns) else ()):
+        known = values[~np.isnan(values)]
+        different = np.unique(known)
+        if len(different) <= _TIES * len(known):
+            width[i] = max(_BLUR, float(np.median(np.diff(different))) if len(different) > 1 else 1.0)
+    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, rows.z.shape)
+    return Rows((rows.z + width * noise).astype(np.float32), rows.codes)
+
+
+def log_volume(columns: Columns, rows: Rows) -> np.ndarray:
+    """Log p of the density's values less log p in the user's units, [N] nats."""
+    total = np.zeros(len(rows))
+    for column, values in zip(numbers_of(columns), rows.z.T, strict=False):
+        total += np.where(np.isnan(values), 0, column.log_volume(values[:, None]))
+    return total
+
+
+def is_gap(cells: np.ndarray) -> np.ndarray:
+    """Which cells are empty, bool [N]."""
+    return np.isnan(cells) if cells.dtype.kind == "f" else np.array([cell is None for cell in cells])
+
+
+def middle(draws: list[np.ndarray], column: Column) -> np.ndarray:
+    """The mean of draws of a column, or the most frequent category, [N]."""
+    if not column.categories:
+        return np.mean(draws, axis=0)
+    counts = [np.sum(np.array(draws) == category, axis=0) for category in column.categories]
+    return np.array(column.categories, object)[np.argmax(counts, axis=0)]
