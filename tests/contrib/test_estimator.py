@@ -169,15 +169,6 @@ def test_bounded_columns_have_their_density_and_no_mass_outside(name, rng):
         np.testing.assert_array_equal(model.predict(np.array(outside)[:, None]), -1)
 
 
-def test_bounds_are_found(rng):
-    """Where they make columns more nearly normal, and rows are enough to know that none is 0."""
-    x = np.stack([rng.lognormal(size=2000), rng.beta(0.5, 0.5, 2000), rng.normal(size=2000)], axis=1)
-    columns = KAEM(num_clusters=1, random_state=0).fit(x).columns_
-    assert [(column.low, column.high) for column in columns] == [(0, None), (0, 1), (None, None)]
-    few = KAEM(num_clusters=1, random_state=0).fit(x[:500]).columns_
-    assert all(column.low is None and column.high is None for column in few)
-
-
 def frame_of(rng, num=600):
     group = rng.choice(["a", "b"], num)
     return {

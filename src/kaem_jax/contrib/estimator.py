@@ -47,9 +47,7 @@ class KAEM(DensityMixin, BaseEstimator):
       map: `full` or `diagonal`, with `num_clusters`.
       contamination: share of false alarms among normal rows that `predict` allows.
       exclude: names of columns that are left out.
-      bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside. Of a
-        thousand rows or more, other columns above 0, or between 0 and 1, are taken for bounded where this makes them
-        more nearly normal.
+      bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside.
       seconds: after which no larger mixture is tried.
       random_state: of splits, starts and draws.
 

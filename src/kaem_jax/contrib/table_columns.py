@@ -26,7 +26,6 @@ Bounds = tuple[float | None, float | None]
 
 _TIES = 0.9  # a column with fewer different values in its rows is blurred
 _BLUR = 0.1  # at least, in deviations
-_FEWEST_BOUNDED = 1000
 
 
 def cells_of(column: Any) -> np.ndarray:
@@ -44,23 +43,13 @@ def _texts(cells: np.ndarray, is_gap: np.ndarray) -> np.ndarray:
 
 
 def describe(name: str, cells: np.ndarray, transform: str, bounds: Bounds | None) -> Column:
-    """What a column is; with powers, also whether it is bounded, where `bounds` does not say."""
+    """What a column is, by its training rows."""
     known = cells[~is_gap(cells)]
     if not len(known):
         raise ValueError(f"column {name!r} has no value: leave it out by exclude=[{name!r}]")
     if cells.dtype.kind != "f":
         return Column(name, tuple(sorted(set(known))))
-    tried: list[Bounds] = [bounds or (None, None)]
-    is_sure = len(known) >= _FEWEST_BOUNDED  # fewer numbers above 0 do not say that none is 0
-    if bounds is None and transform == "power" and is_sure and 0 < known.min() < known.max():
-        tried += [(0, None)] + [(0, 1)] * bool(known.max() < 1)
-
-    def value(column: Column) -> float:
-        """The mean log p of the numbers, were the values normal."""
-        values = column.encode(known.tolist())
-        return float(np.mean(-0.5 * values[:, 0].astype(float) ** 2 - column.log_volume(values)))
-
-    return max((Column.of_numbers(name, known, transform, *ends) for ends in tried), key=value)
+    return Column.of_numbers(name, known, transform, *(bounds or (None, None)))
 
 
 def numbers_of(columns: Columns) -> list[Column]:
