@@ -1,12 +1,13 @@
 """scikit-learn's interface to the density of a table: scores, outliers, gaps and draws in the user's own columns."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from scipy import special
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from kaem_jax.contrib.table_columns import (
@@ -32,7 +33,8 @@ __all__ = ["KAEM"]
 _HELD_OUT = 0.2  # of the rows, by which sizes are chosen and false alarms counted
 _WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the columns
 _MOST_KERNELS, _MOST_CALIBRATED = 5000, 1000
-_NUM_IMPUTATIONS, _NUM_LINES = 100, 10
+_NUM_IMPUTATIONS = 100
+_NUM_POINTS, _NUM_LINES = 200, 10  # of a curve, and of estimates of each point
 _ROWS_AT_ONCE = 2000  # against all kernels
 
 
@@ -136,7 +138,7 @@ class KAEM(DensityMixin, BaseEstimator):
 
         Rows with fewer known cells have larger values: compare them by `decision_function` or `p_values`.
         """
-        rows, table = self._rows(X), self._table(X)
+        table, rows = self._read(X)
         value = self.density_.log_prob(self._seed, rows) - log_volume(self.columns_, rows)
         for column in numbers_of(self.columns_):
             value[column.is_outside(table[column.name])] = -np.inf
@@ -145,25 +147,27 @@ class KAEM(DensityMixin, BaseEstimator):
         return value
 
     def cell_scores(self, X: Any) -> np.ndarray:
-        """Log p of each known cell given the other known cells of its row, [N, D] nats; NaN where there is none.
+        """Log p of each cell given the others of its row, [N, D] nats; NaN where it is missing.
 
         The lowest say why a row is unlikely. Columns are those of `columns_`.
         """
-        rows, result = self._rows(X), []
-        whole = self.density_.log_prob(self._seed, rows)
-        number, code = 0, 0
+        _, rows = self._read(X)
+        whole, result = self.density_.log_prob(self._seed, rows), []
+        numbers, categories = itertools.count(), itertools.count()
         for column in self.columns_:
             z, codes = rows.z.copy(), rows.codes.copy()
             if column.categories:
-                codes[:, code], code = -1, code + 1
-                own = np.where(rows.codes[:, code - 1] < 0, np.nan, 0.0)
+                i, volume = next(categories), np.zeros(len(rows))
+                is_known, codes[:, i] = codes[:, i] >= 0, -1
             else:
-                z[:, number], number = np.nan, number + 1
-                own = rows.z[:, number - 1] * 0.0 - column.log_volume(rows.z[:, number - 1 : number])
-            result.append(whole - self.density_.log_prob(self._seed, Rows(z, codes)) + own)
+                i = next(numbers)
+                volume = column.log_volume(z[:, i : i + 1])
+                is_known, z[:, i] = ~np.isnan(z[:, i]), np.nan
+            without = self.density_.log_prob(self._seed, Rows(z, codes))
+            result.append(np.where(is_known, whole - without - volume, np.nan))
         return np.stack(result, axis=1)
 
-    def plot_columns(self, num_points: int = 200) -> Any:
+    def plot_columns(self) -> Any:
         """A matplotlib figure: the density of each column of numbers, beside the histogram of its training rows."""
         check_is_fitted(self)
         from matplotlib.figure import Figure
@@ -174,10 +178,10 @@ class KAEM(DensityMixin, BaseEstimator):
         for i, column in enumerate(columns):
             axes = figure.add_subplot(-(-len(columns) // across), across, i + 1)
             low, high = np.quantile(seen[:, i], [0.001, 0.999])
-            grid = np.linspace(low, high, num_points)
-            z = np.full((num_points, seen.shape[1]), np.nan, np.float32)
+            grid = np.linspace(low, high, _NUM_POINTS)
+            z = np.full((_NUM_POINTS, seen.shape[1]), np.nan, np.float32)
             z[:, i] = column.encode(grid.tolist())[:, 0]
-            rows = Rows(z, np.full((num_points, self._kernels.codes.shape[1]), -1))
+            rows = Rows(z, np.full((_NUM_POINTS, self._kernels.codes.shape[1]), -1))
             # The mean of many estimates: lines do not tremble.
             p = np.mean([np.exp(self.density_.log_prob(self._seed + k, rows)) for k in range(_NUM_LINES)], axis=0)
             p *= np.exp(-column.log_volume(z[:, i : i + 1]))
@@ -199,14 +203,14 @@ class KAEM(DensityMixin, BaseEstimator):
         what columns have to do with each other, and the kernels where no training row was. It is compared with that
         of held-out training rows with the same cells missing.
         """
-        rows = self._rows(X)
+        _, rows = self._read(X)
         return self._against_held_out(
             rows, lambda value, other: value - np.quantile(other, self.contamination, method="weibull")
         )
 
     def p_values(self, X: Any) -> np.ndarray:
         """The share of held-out training rows that are less normal, with the same cells missing: [N], above 0."""
-        rows = self._rows(X)
+        _, rows = self._read(X)
         return self._against_held_out(
             rows, lambda value, other: (1 + (other <= value[:, None]).sum(1)) / (1 + other.size)
         )
@@ -222,7 +226,7 @@ class KAEM(DensityMixin, BaseEstimator):
         Returns:
           What `X` is, or a list of `num_draws` of these.
         """
-        rows, table = self._rows(X), self._table(X)
+        table, rows = self._read(X)
         z, codes = self.density_.fill(self._seed, rows, num_draws or _NUM_IMPUTATIONS)
         values = [self._in_units(Rows(*draw)) for draw in zip(z, codes, strict=True)]
         if num_draws:
@@ -244,11 +248,12 @@ class KAEM(DensityMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         return tags
 
-    def _rows(self, X: Any) -> Rows:
+    def _read(self, X: Any) -> tuple[dict[str, np.ndarray], Rows]:
+        """The columns of rows by name, and their values."""
         check_is_fitted(self)
         table = self._table(X)
         warn_of_unknown(Table(self.columns_), {name: cells.tolist() for name, cells in table.items()})
-        return encoded(self.columns_, table)
+        return table, encoded(self.columns_, table)
 
     def _table(self, X: Any, reset: bool = False) -> dict[str, np.ndarray]:
         """The columns of rows by name, as arrays of numbers or of objects."""
@@ -290,8 +295,8 @@ class KAEM(DensityMixin, BaseEstimator):
     def _log_kernel(self, rows: Rows, width: float) -> np.ndarray:
         """Log of the mean of normal kernels at the training rows, in what is known of each row, [N] nats."""
         if len(rows) > _ROWS_AT_ONCE:
-            parts = range(0, len(rows), _ROWS_AT_ONCE)
-            return np.concatenate([self._log_kernel(rows[i : i + _ROWS_AT_ONCE], width) for i in parts])
+            parts = gen_batches(len(rows), _ROWS_AT_ONCE)
+            return np.concatenate([self._log_kernel(rows[part], width) for part in parts])
         known, z, kernels = ~np.isnan(rows.z), self._standard(rows), self._standard(self._kernels)
         square = (z**2).sum(1)[:, None] - 2 * z @ kernels.T + known @ (kernels**2).T
         for own, others in zip(rows.codes.T, self._kernels.codes.T, strict=True):

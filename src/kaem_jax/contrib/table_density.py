@@ -10,8 +10,7 @@ that of the Gaussian part, corrected by importance sampling of the gaps.
 import dataclasses
 import functools
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -21,17 +20,14 @@ from jax import Array
 
 from kaem_jax.inference.samplers.importance_sampler import resample
 from kaem_jax.priors import affine
-from kaem_jax.priors.affine import Map
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.priors.em import Sums, chunks, expectation, expected_sums, maximise, start, sums_of
-from kaem_jax.priors.fit_prior import candidates
+from kaem_jax.priors.em import MAX_ITERATIONS, TOLERANCE, Sums, chunks, expectation, maximise, start, sums_of
+from kaem_jax.priors.fit_prior import choose
 from kaem_jax.priors.shapes import fit_shapes
 
 __all__ = ["Rows", "TableDensity", "fit_table_density"]
 
-_KINDS: tuple[Map, ...] = ("full", "diagonal")
-_MAX_ITERATIONS, _TOLERANCE = 100, 1e-4  # as those of `kaem_jax.priors.em`
 _ENTRIES_AT_ONCE = 2**21  # entries of the matrices of rows with gaps
 _MOST_COLUMNS = 60  # with more, densities stay normal: the axes of so many take minutes to find
 _NUM_DRAWS = 32  # of the gaps of a row, by which its log p is corrected
@@ -86,23 +82,27 @@ class TableDensity:
         """Draws of whole rows given what is known of them: numbers [S, N, Q] and codes [S, N, K]."""
         terms, gaps = _terms(self.log_theta, rows.codes), rows.has_gaps
         z = np.repeat(rows.z[None], num_draws, axis=0)
-        share = np.repeat(
-            expectation(self.prior, self.params, np.nan_to_num(rows.z), terms)[0][None], num_draws, axis=0
-        )
+        share = np.empty((*z.shape[:2], self.prior.num_clusters))
+        if not gaps.all():
+            share[:, ~gaps] = expectation(self.prior, self.params, rows.z[~gaps], terms[~gaps])[0]
         if gaps.any():
             z[:, gaps], share[:, gaps], _ = self._fill(seed, rows[gaps], num_draws)
-        rng = np.random.default_rng([seed, 1])
-        cluster = _categorical(rng, share)
-        return z, np.where(rows.codes < 0, self._codes(rng, cluster), rows.codes)
+        key_cluster, key_codes = jax.random.split(jax.random.key(seed))
+        cluster = np.asarray(jax.random.categorical(key_cluster, jnp.log(jnp.asarray(share, float))))
+        return z, np.where(rows.codes < 0, self._codes(key_codes, cluster), rows.codes)
 
     def sample(self, seed: int, num: int) -> Rows:
         """Exact draws."""
-        z, cluster = self.prior.sample_with_cluster(jax.random.key(seed), self.prior.tabulate(self.params), num)
-        return Rows(np.asarray(z), self._codes(np.random.default_rng(seed), np.asarray(cluster)))
+        key, key_codes = jax.random.split(jax.random.key(seed))
+        z, cluster = self.prior.sample_with_cluster(key, self.prior.tabulate(self.params), num)
+        return Rows(np.asarray(z), self._codes(key_codes, np.asarray(cluster)))
 
-    def _codes(self, rng: np.random.Generator, cluster: np.ndarray) -> np.ndarray:
-        found = [_categorical(rng, np.exp(log_theta)[cluster]) for log_theta in self.log_theta]
-        return np.stack(found, axis=-1) if found else np.zeros((*cluster.shape, 0), int)
+    def _codes(self, key: Array, cluster: np.ndarray) -> np.ndarray:
+        """Categories of rows of the clusters [*shape]: [*shape, K]."""
+        found = np.zeros((*cluster.shape, len(self.log_theta)), int)
+        for k, log_theta in enumerate(self.log_theta):
+            found[..., k] = jax.random.categorical(jax.random.fold_in(key, k), log_theta[cluster])
+        return found
 
     def _fill(self, seed: int, rows: Rows, num_draws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draws of z [S, N, Q] given what is known, p(c | them) [S, N, C], and log p of what is known [N] nats."""
@@ -139,20 +139,15 @@ def fit_table_density(
       prior: of the numbers; None chooses.
       seconds: after which no larger mixture is tried, without `prior`.
     """
-    began, best = time.perf_counter(), None
-    series = [candidates(kind, *rows.z.shape) for kind in _KINDS] if prior is None else [iter((prior,))]
-    for priors in series:
-        since_best = 0
-        for tried in priors:
-            if since_best == 2 or (best is not None and time.perf_counter() - began > seconds):
-                break
-            found = _fitted(seed, tried, rows, held_out, sizes)
-            value = float(np.mean(found.log_prob(seed, held_out)))
-            since_best += 1
-            if best is None or value > best[0]:
-                best, since_best = (value, found), 0
-    assert best is not None
-    return best[1]
+
+    def fit(prior: ClusteredPrior) -> TableDensity:
+        return _fitted(seed, prior, rows, held_out, sizes)
+
+    if prior is not None:
+        return fit(prior)
+    return choose(
+        len(rows), rows.z.shape[1], fit, lambda found: float(np.mean(found.log_prob(seed, held_out))), seconds
+    )
 
 
 def _fitted(seed: int, prior: ClusteredPrior, rows: Rows, held_out: Rows, sizes: tuple[int, ...]) -> TableDensity:
@@ -180,26 +175,34 @@ def _maximum(
         np.eye(size + 1, dtype=np.float32)[codes][:, :size] for size, codes in zip(sizes, rows.codes.T, strict=True)
     ]
     share = start(seed, normal, np.concatenate([guess, *known], axis=1))
-    sums = sums_of(share, guess)
+    sums = _sums(share, guess)
     before = -np.inf
-    for _ in range(_MAX_ITERATIONS):
+    for _ in range(MAX_ITERATIONS):
         params = maximise(normal, sums)
         log_theta = tuple(_log_shares(share, one) for one in known)
         terms = _terms(log_theta, rows.codes)
         share = np.empty_like(share)
         parts: list[Any] = []
         if len(whole):
-            share[~gaps] = expectation(normal, params, whole.z, terms[~gaps])[0]
-            parts.append(expected_sums(normal, params, whole.z, terms[~gaps]))
+            share[~gaps], log_p = expectation(normal, params, whole.z, terms[~gaps])
+            parts.append((_sums(share[~gaps], whole.z), float(log_p.sum())))
         if len(lacking):
             share[gaps], *part = _sums_with_gaps(normal, params, lacking.z, terms[gaps])
             parts.append(tuple(part))
-        sums = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *(part[0] for part in parts))
+        sums = _total(part[0] for part in parts)
         value = sum(part[1] for part in parts) / len(rows)
-        if not value - before > _TOLERANCE * (normal.num_latents + len(sizes)):
+        if not value - before > TOLERANCE * (normal.num_latents + len(sizes)):
             break
         before = value
     return params, log_theta
+
+
+def _sums(share: np.ndarray, z: np.ndarray) -> Sums:
+    return _total(sums_of(own, rows) for rows, own, _ in chunks(z, share))
+
+
+def _total(trees: Iterable[Any]) -> Any:
+    return functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), trees)
 
 
 def _normal(prior: ClusteredPrior) -> ClusteredPrior:
@@ -225,13 +228,6 @@ def _terms(log_theta: tuple[np.ndarray, ...], codes: np.ndarray) -> np.ndarray:
     for own, code in zip(log_theta, codes.T, strict=True):
         total = total + np.where(code < 0, 0, own[:, code]).T
     return total.astype(np.float32)
-
-
-def _categorical(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
-    """An index into the last axis for each row of weights."""
-    cumulative = np.cumsum(weights, axis=-1)
-    u = rng.random((*weights.shape[:-1], 1)) * cumulative[..., -1:]
-    return np.minimum((cumulative <= u).sum(axis=-1), weights.shape[-1] - 1)
 
 
 class _Given(NamedTuple):
@@ -301,7 +297,7 @@ def _sums_with_gaps(
     """Responsibilities of rows with gaps, their expected sums, and the sum of log p of what is known."""
     found = [_sums_of_chunk(normal, params, *chunk) for chunk in _chunks(normal, z, terms)]
     share = np.concatenate([np.asarray(part[0]) for part in found])[: len(z)]
-    sums, value = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *(part[1:] for part in found))
+    sums, value = _total(part[1:] for part in found)
     return share, sums, float(value)
 
 

@@ -85,7 +85,7 @@ class Column(Settings):
       mean, scale: by which numbers are standardised.
       power: to which they are raised then, see `kaem_jax.data.yeo_johnson`; 1 leaves them.
       shift, stretch: mean and standard deviation after it, by which they are standardised again.
-      low, high: bounds of its numbers, which are logarithms or log-odds before all this; None where there is none.
+      low, high: bounds of its numbers, or None. Bounded numbers become logarithms or log-odds first.
     """
 
     name: str

@@ -64,11 +64,6 @@ class FunctionBank:
         """(Q, P'): of the arguments of `evaluate`."""
         return (self.outer, 1 if self.shared else self.inner)
 
-    @property
-    def breakpoints(self) -> np.ndarray:
-        """The N + 1 ends of the grid's intervals."""
-        return self.cut(1)
-
     def cut(self, parts: int) -> np.ndarray:
         """The domain cut into N `parts` pieces that are even on the grid, [N parts + 1]."""
         spaced = np.geomspace if self.log_spaced else np.linspace
@@ -104,12 +99,7 @@ class FunctionBank:
         x, u = (jnp.asarray(array, coefficients.dtype) for array in (points, self._position(points, np)))
         values = self.basis.evaluate(u[:, None, None], self.num_intervals, params.get("scale"))
         values = jnp.moveaxis(values, 0, -1)  # [Q, P', G, R], or [1, 1, G, R] of a family without a scale
-        if values.shape[1] == self.inner:
-            value = jnp.einsum("qpg,qpgr->qpr", coefficients, values, precision="highest")
-        elif values.shape[0] == self.outer:
-            value = jnp.einsum("qpg,qgr->qpr", coefficients, values[:, 0], precision="highest")
-        else:
-            value = jnp.einsum("qpg,gr->qpr", coefficients, values[0, 0], precision="highest")
+        value = jnp.einsum("qpg,qpgr->qpr", coefficients, values, precision="highest")
         return value if self._act is None else value + params["base_weight"][..., None] * self._act(x)
 
     def contract(self, params: Params, x: Array, precision: str | None = None) -> Array:

@@ -14,10 +14,11 @@ from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
 
 __all__ = [
+    "MAX_ITERATIONS",
+    "TOLERANCE",
     "Sums",
     "chunks",
     "expectation",
-    "expected_sums",
     "fit_gaussians",
     "maximise",
     "mean_log_prob",
@@ -28,8 +29,8 @@ __all__ = [
 
 _FEWEST_AT_ONCE, _ROWS_AT_ONCE = 64, 4096
 _ROWS_PER_CLUSTER = 500  # of the first iterations
-_MAX_ITERATIONS = 100
-_TOLERANCE = 1e-4  # nats for each coordinate: a smaller gain of the mean of log p(z) is the last
+MAX_ITERATIONS = 100
+TOLERANCE = 1e-4  # nats for each coordinate: a smaller gain of the mean of log p(z) is the last
 _MIN_VARIANCE = 1e-4  # in units of the mean variance of a coordinate: columns may depend on each other
 
 Sums = tuple[Array, Array, Array]  # of p(c | z), p(c | z) z and p(c | z) z z': [C], [C, Q], [C, Q, Q]
@@ -59,11 +60,11 @@ def fit_gaussians(
     stages = [(z[few], terms_of_labels(prior, of_few)), (z, terms)] if len(few) < len(z) / 2 else [(z, terms)]
     for rows, own in stages:
         before = -np.inf
-        for _ in range(_MAX_ITERATIONS):
+        for _ in range(MAX_ITERATIONS):
             params = maximise(prior, sums)
             sums, value = expected_sums(prior, params, rows, own)
             value /= len(rows)
-            if not value - before > _TOLERANCE * prior.num_latents:
+            if not value - before > TOLERANCE * prior.num_latents:
                 break
             before = value
     return params

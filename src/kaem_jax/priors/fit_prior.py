@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.em import expectation, fit_gaussians, mean_log_prob, terms_of_labels
 from kaem_jax.priors.shapes import fit_shapes
 
-__all__ = ["candidates", "fit_prior"]
+__all__ = ["choose", "fit_prior"]
+
+_Fit = TypeVar("_Fit")
 
 _SIZES: dict[Map, tuple[int, ...]] = {"full": (1, 4, 10, 25, 60), "diagonal": (1, 10, 40, 120)}
 _NUM_INTERVALS = 2400  # of the grids of all densities: few densities may be finer
@@ -61,7 +64,12 @@ def fit_prior(
     of_rows, of_held_out = (None, None) if labels is None else (np.tile(labels[many], num_draws), labels[few])
     if prior is not None:
         return prior, _fitted(seed, prior, rows, held_out, of_rows, of_held_out)
-    return _choose(seed, rows, held_out, seconds)
+    return choose(
+        *rows.shape,
+        lambda tried: (tried, _fitted(seed, tried, rows, held_out)),
+        lambda found: mean_log_prob(*found, held_out),
+        seconds,
+    )
 
 
 def _fitted(
@@ -83,25 +91,29 @@ def _fitted(
     return fit_shapes(seed, prior, gaussian, data, others)
 
 
-def _choose(seed: int, z: np.ndarray, held_out: np.ndarray, seconds: float) -> tuple[ClusteredPrior, Params]:
-    """The prior under which held-out latents are most probable, of growing numbers of clusters."""
+def choose(
+    num: int, size: int, fit: Callable[[ClusteredPrior], _Fit], value: Callable[[_Fit], float], seconds: float
+) -> _Fit:
+    """The fit of the largest value, of priors of growing numbers of clusters that `num` rows of `size` columns bear.
+
+    After `seconds` no larger mixture is tried.
+    """
     started, best = time.perf_counter(), None
     for kind in _SIZES:
         since_best = 0
-        for prior in candidates(kind, *z.shape):
+        for prior in _candidates(kind, num, size):
             if since_best == 2 or (best is not None and time.perf_counter() - started > seconds):
                 break
-            params = _fitted(seed, prior, z, held_out)
-            value = mean_log_prob(prior, params, held_out)
+            found = fit(prior)
+            reached = value(found)
             since_best += 1
-            if best is None or value > best[0]:
-                best, since_best = (value, prior, params), 0
+            if best is None or reached > best[0]:
+                best, since_best = (reached, found), 0
     assert best is not None
-    return best[1:]
+    return best[1]
 
 
-def candidates(kind: Map, num: int, size: int) -> Iterator[ClusteredPrior]:
-    """Priors of growing numbers of clusters that `num` rows of `size` columns bear."""
+def _candidates(kind: Map, num: int, size: int) -> Iterator[ClusteredPrior]:
     for num_clusters in _SIZES[kind]:
         if num_clusters == 1 or num_clusters * _ROWS_PER_CLUSTER * size <= num:
             grid_size = min(60, max(12, _NUM_INTERVALS // (num_clusters * size)))
