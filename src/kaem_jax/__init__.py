@@ -9,6 +9,7 @@ with epy.lazy_api_imports(globals()):
     from kaem_jax import mcmc
     from kaem_jax.inference.encode import encode
     from kaem_jax.inference.evidence import log_evidence
+    from kaem_jax.inference.finite_mixture import FiniteMixture
     from kaem_jax.inference.impute import impute
     from kaem_jax.inference.log_prob import log_prob
     from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal
@@ -49,6 +50,7 @@ __all__ = [
     "ConvEncoder",
     "DiscretizedLogistic",
     "EncoderProposal",
+    "FiniteMixture",
     "Fitted",
     "Gaussian",
     "Importance",

@@ -17,6 +17,7 @@ import numpy as np
 from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least, check_file
 from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.cli.where import add_where, meeting, with_conditions
 from kaem_jax.data import Field, Table, Text, read_mask, read_table, write_table
 from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError
@@ -33,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     parser = make_parser("impute", "Fills in missing values.", "FILE.csv or FILE.parquet for tables, else FILE.npz")
     parser.add_argument("--mask", help="an .npz file or an image, not 0 where a value of every datum is missing")
     parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
+    add_where(parser, "fill rows of a table so that they meet conditions")
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
 
@@ -53,6 +55,11 @@ def main(argv: Sequence[str]) -> int:
         if isinstance(run.form, Table):
             _check_cells(run.form, mask)
         x = np.where(mask, np.nan, x)
+    run = with_conditions(run, given.where)
+    if given.where and not (meets := meeting(run, x)[1]).all():
+        raise ConfigError(
+            f"--where={given.where!r}: cells of row {np.argmin(meets)} do not meet it; leave such rows out"
+        )
     missing = np.isnan(x)
     if not missing.any():
         what = f"--data {given.data!r} has" if given.data else "held-out data have"

@@ -18,6 +18,7 @@ import numpy as np
 
 from kaem_jax.cli.options import DATA, at_least, check_file, check_place, make_parser, to_path
 from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.cli.where import add_where, compile_conditions, with_conditions
 from kaem_jax.data import Field, Table, Text, are_pictures, as_seen, to_pixels, write_table
 from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError
@@ -80,6 +81,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
                       help="random draws, or scrambled Sobol points")  # fmt: skip
     kind.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
     kind.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
+    add_where(kind, "draw rows of a table that meet conditions")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace FILE, or write into a folder that is not empty"
     )
@@ -113,6 +115,9 @@ def main(argv: Sequence[str]) -> int:
         num = len(data)
         parts = (as_seen(x) for x in np.array_split(data, -(-num // _BATCH)))
         streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": parts}
+    elif given.where:
+        mixture, _ = compile_conditions(key, with_conditions(run, given.where))
+        streams = {"samples": iter([np.asarray(mixture.sample(key, num))])}
     elif is_noisy:
         streams = {"samples": iter([sample_with_noise(key, run.model, run.params, num, **part)])}
     else:

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least, check_file
 from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.cli.where import add_where, compile_conditions, meeting, with_conditions
 from kaem_jax.data import Table, as_seen, write_table
 from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError
@@ -34,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
     parser.add_argument("--proposals", type=at_least(2), default=1000, help="of each datum, for importance sampling")
+    add_where(parser, "log p(x | conditions) of rows of a table, -inf of rows that do not meet them")
     parser.add_argument("--typical", type=at_least(0), default=0, metavar="N", help="compare with N training data")
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
@@ -42,13 +45,20 @@ def main(argv: Sequence[str]) -> int:
     check_file(out, (".csv", ".parquet"), given.overwrite)
     if given.typical == 1:
         raise ConfigError("--typical=1 must be 0 or at least 2")
+    if given.where and given.typical:
+        raise ConfigError("--typical compares rows without conditions: leave out --where")
     run, x = open_run(given)
+    key, key_typical = jax.random.split(inference_key(given.seed))
+    log_condition, error, meets = 0.0, 0.0, np.ones(len(x), bool)
+    if given.where:
+        run = with_conditions(run, given.where)
+        log_condition, error = map(float, compile_conditions(key_typical, run)[1])
+        x, meets = meeting(run, x)
     may_miss = bool(np.isnan(x).any())
     if given.typical and may_miss:
         raise ConfigError(
             f"--typical={given.typical} needs data without missing values: log p of fewer values cannot be compared"
         )
-    key, key_typical = jax.random.split(inference_key(given.seed))
     proposal = run.config.inference_proposal(may_miss)
     options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
     options["chunk_size"] = run.config.evaluation.latents_at_once
@@ -58,16 +68,16 @@ def main(argv: Sequence[str]) -> int:
 
     others = _training_data(run, given) if given.typical else None  # refused before anything is computed
     found = apply(scored, key, x)
-    in_units = found.value - run.form.log_volume(x)
+    in_units = np.where(meets, found.value - run.form.log_volume(x) - log_condition, -np.inf)
     table = {
         "log_prob": in_units.tolist(),
-        "standard_error": found.standard_error.tolist(),
+        "standard_error": np.hypot(found.standard_error, error).tolist(),
         "ess": found.ess.tolist(),
         "is_bound": found.is_bound.tolist(),
     }
     if others is not None:
         typical = apply(scored, key_typical, others).value - run.form.log_volume(others)
-        table["typicality"] = typicality_of(in_units, typical).tolist()
+        table["typicality"] = typicality_of(jnp.asarray(in_units), typical).tolist()
     write_table(out, table)
     print(f"{len(x)} scores of step {run.step} in {out}", file=sys.stderr)
     return 0

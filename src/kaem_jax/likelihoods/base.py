@@ -21,6 +21,10 @@ class Likelihood(Protocol):
     These may be left out: `output_shape(data_shape)`, the shape of an output where it is not that of data;
     `check_output(shape)`, which raises a ValueError where the decoder's output of one latent has another shape than
     this likelihood takes; `check_data(x)`, which raises one for data (a NumPy array [N, D]) that it cannot have.
+    So may what conditions on intervals need, with bounds `low`, `high` [D]: `log_mass(params, output, low, high)`, what
+    each value adds to the log-probability of lying between them, [..., D] nats; `sample_within(key, params, output,
+    low, high)`, a draw between them; and `dispersion(params, output)`, the variance of a value over the slope of its
+    mean in `output`.
     So may the truth values `takes_logits` (the output must not be squashed), `may_miss` (NaN is a value that is not
     known) and `takes_tokens` (data are whole numbers).
     """

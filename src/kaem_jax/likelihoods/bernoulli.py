@@ -40,3 +40,17 @@ class Bernoulli(Settings, Termwise):
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:
         return jax.random.bernoulli(key, self.mean(params, output)).astype(output.dtype)
+
+    def log_mass(self, params: Params, output: Array, low: Array, high: Array) -> Array:
+        """See `Likelihood`."""
+        can_be_0 = jnp.where(low <= 0, jax.nn.log_sigmoid(-output), -jnp.inf)
+        can_be_1 = jnp.where(high >= 1, jax.nn.log_sigmoid(output), -jnp.inf)
+        return jnp.where((low <= 0) & (high >= 1), 0, jnp.maximum(can_be_0, can_be_1))
+
+    def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
+        """See `Likelihood`."""
+        return jnp.clip(self.sample(key, params, output), jnp.ceil(low), jnp.floor(high))
+
+    def dispersion(self, params: Params, output: Array) -> float:
+        """See `Likelihood`."""
+        return 1.0

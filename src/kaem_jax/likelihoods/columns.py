@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.likelihoods.base import Params, Termwise
+from kaem_jax.likelihoods.intervals import log_normal_mass, truncated_normal
 from kaem_jax.settings import Settings, setting
 
 __all__ = ["Columns"]
@@ -102,6 +103,28 @@ class Columns(Settings, Termwise):
         chosen = (noisy == self._largest(noisy)[..., column]).astype(output.dtype)
         return jnp.where(is_number, numbers, chosen)
 
+    def log_mass(self, params: Params, output: Array, low: Array, high: Array) -> Array:
+        """See `Likelihood`; a category whose upper bound is below 1 is excluded."""
+        is_number, column = self._layout()
+        numbers = log_normal_mass(output, self._scales(params, output.dtype), low, high)
+        possible = jnp.where(high >= 1, self._log_probabilities(output), -jnp.inf)
+        is_first = np.diff(column, prepend=-1) > 0  # which stands for its column
+        mass = jnp.stack([jax.nn.logsumexp(part, axis=-1) for part in self._split(possible)], axis=-1)[..., column]
+        is_free = jnp.stack([jnp.all(part >= 1) for part in self._split(high)])[column]
+        return jnp.where(is_number, numbers, jnp.where(is_first & ~is_free, mass, 0))
+
+    def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
+        """See `Likelihood`; a category whose upper bound is below 1 is excluded."""
+        is_number, _ = self._layout()
+        key_numbers, key_categories = jax.random.split(key)
+        numbers = truncated_normal(key_numbers, output, self._scales(params, output.dtype), low, high)
+        categories = self.sample(key_categories, params, jnp.where(is_number | (high >= 1), output, -jnp.inf))
+        return jnp.where(is_number, numbers, categories)
+
+    def dispersion(self, params: Params, output: Array) -> Array:
+        """See `Likelihood`."""
+        return jnp.square(self._scales(params, output.dtype))
+
     @property
     def _has_learned_scales(self) -> bool:
         return self.learn_sigma and 1 in self.sizes  # checkpoints cannot hold an array without entries
@@ -121,9 +144,11 @@ class Columns(Settings, Termwise):
 
     def _largest(self, values: Array) -> Array:
         """The largest value of each column: [..., D] -> [..., number of columns]."""
-        ends = list(itertools.accumulate(self.sizes))
-        parts = [jnp.max(values[..., end - size : end], axis=-1) for end, size in zip(ends, self.sizes, strict=True)]
-        return jnp.stack(parts, axis=-1)
+        return jnp.stack([jnp.max(part, axis=-1) for part in self._split(values)], axis=-1)
+
+    def _split(self, values: Array) -> list[Array]:
+        """The values of each column."""
+        return jnp.split(values, list(itertools.accumulate(self.sizes))[:-1], axis=-1)
 
     def _log_probabilities(self, output: Array) -> Array:
         """Of each value in the softmax of its column; 0 for a number."""

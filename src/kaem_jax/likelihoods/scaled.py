@@ -12,6 +12,7 @@ import optax
 from jax import Array
 
 from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
+from kaem_jax.likelihoods.intervals import log_normal_mass, truncated_normal
 from kaem_jax.settings import Settings, positive, setting
 
 __all__ = ["DiscretizedLogistic", "Gaussian"]
@@ -106,6 +107,20 @@ class Gaussian(_Scaled):
     def sample(self, key: Array, params: Params, output: Array) -> Array:
         scale, _ = self._scales(params, output.shape[-1], output.dtype)
         return output + scale * jax.random.normal(key, output.shape, output.dtype)
+
+    def log_mass(self, params: Params, output: Array, low: Array, high: Array) -> Array:
+        """See `Likelihood`."""
+        scale, _ = self._scales(params, output.shape[-1], output.dtype)
+        return log_normal_mass(output, scale, low, high)
+
+    def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
+        """See `Likelihood`."""
+        scale, _ = self._scales(params, output.shape[-1], output.dtype)
+        return truncated_normal(key, output, scale, low, high)
+
+    def dispersion(self, params: Params, output: Array) -> Array:
+        """See `Likelihood`."""
+        return jnp.square(self._scales(params, output.shape[-1], output.dtype)[0])
 
     @staticmethod
     def _from_distance(squared_distance: Array, mean_log_scale: Array, size: int) -> Array:

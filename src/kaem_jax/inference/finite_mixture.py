@@ -1,0 +1,157 @@
+"""A model with few latents as a finite mixture, whose marginals and conditionals are sums. Pure, also inside jit.
+
+Points z_s of a scrambled net of the prior turn p(x) = E[p(x | z)] into the mean of p(x | z_s) (Correia et al., 2023,
+arXiv 2209.10584). Values are independent given z_s: any of them can be left out, given, or kept between bounds.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.devices.transforms import STATIC, full_precision
+from kaem_jax.inference.log_prob import may_be_missing, of_observed
+from kaem_jax.likelihoods import Masked
+from kaem_jax.model import Model, Params
+from kaem_jax.settings.arguments import check_key, check_model
+
+__all__ = ["FiniteMixture", "MixtureLogProb"]
+
+_PAIRS_AT_ONCE = 2**22  # of a datum and a point
+
+
+class MixtureLogProb(NamedTuple):
+    """How probable data are.
+
+    Attributes:
+      value: [B] log p(x) of the mixture, nats.
+      standard_error: [B] of `value` as an estimate of the model's log p(x), from the spread of the nets.
+    """
+
+    value: Array
+    standard_error: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FiniteMixture:
+    """sum_s w_s p(x | z_s), with w_s = p(z_s | what is given).
+
+        mixture = kaem.FiniteMixture.of(key, model, params, num_points=4096)
+        mixture.log_prob(x).value                # NaN marks values that are summed out
+        mixture.given(values).sample(key, 100)   # draws of the other values
+
+    Attributes:
+      likelihood: static.
+      data_shape: static, of one datum.
+      params: of the likelihood.
+      output: [R, S/R, D or as the likelihood has it], of the decoder at the points of R scrambled nets.
+      values: [D], given for every datum; NaN where nothing is.
+    """
+
+    likelihood: Masked = dataclasses.field(metadata=STATIC)
+    data_shape: tuple[int, ...] = dataclasses.field(metadata=STATIC)
+    params: Params
+    output: Array
+    values: Array
+
+    @classmethod
+    @full_precision
+    def of(cls, key: Array, model: Model, params: Params, num_points: int = 4096, num_nets: int = 8) -> "FiniteMixture":
+        """The mixture of a model.
+
+        Args:
+          key: of the scrambles.
+          model: static.
+          params: its parameters.
+          num_points: S, rounded up to a multiple of `num_nets`; nets of a power of two are the most even.
+          num_nets: R >= 2, by whose spread errors are told.
+
+        Raises:
+          ValueError: the prior has no exact draws, or the decoder reads the data.
+        """
+        check_key(key)
+        check_model(model)
+        if not model.prior.has_exact_draws or model.is_autoregressive:
+            raise ValueError("a finite mixture needs exact draws of the prior, and a decoder that reads latents alone")
+        if num_nets < 2 or num_points < num_nets:
+            raise ValueError(f"num_nets={num_nets} must be at least 2, and num_points={num_points} at least num_nets")
+        likelihood = of_observed(model).likelihood
+        likelihood = likelihood if isinstance(likelihood, Masked) else Masked(likelihood)
+        size = -(-num_points // num_nets)
+        table = model.prior.tabulate(params["prior"])
+
+        def net(key: Array) -> Array:
+            output = model.output(params, model.prior.sample(key, table, (size,), "sobol"), table)
+            return output.reshape(size, -1)
+
+        output = jax.lax.map(net, jax.random.split(key, num_nets))
+        nothing = jnp.full(math.prod(model.data_shape), jnp.nan, output.dtype)
+        return cls(likelihood, model.data_shape, params["likelihood"], output, nothing)
+
+    def given(self, x: Array) -> "FiniteMixture":
+        """The mixture given the values of one datum, [*data_shape], that are not NaN."""
+        x = jnp.asarray(x, self.values.dtype).reshape(self.values.shape)
+        return dataclasses.replace(self, values=jnp.where(jnp.isnan(x), self.values, x))
+
+    def between(self, low: Any, high: Any) -> "FiniteMixture":
+        """The mixture given bounds [*data_shape] of every value, which equal bounds fix; see `Masked`.
+
+        Raises:
+          ValueError: the likelihood has no probabilities of intervals.
+        """
+        low, high = (tuple(float(value) for value in jnp.ravel(jnp.asarray(bound))) for bound in (low, high))
+        return dataclasses.replace(self, likelihood=dataclasses.replace(self.likelihood, low=low, high=high))
+
+    @full_precision
+    def log_prob(self, x: Array) -> MixtureLogProb:
+        """Log p(x | what is given) of data [B, *data_shape]; NaN marks values that are summed out.
+
+        Where a value is given, that of x is passed over. A value outside its bounds has no probability.
+        """
+        x = jnp.asarray(x, self.values.dtype).reshape(-1, self.values.size)
+        mixture = self
+        if not self.likelihood.low and not may_be_missing(x, None):  # pairs may be a matrix product
+            mixture = dataclasses.replace(self, likelihood=cast(Any, self.likelihood.likelihood))
+        joint = jax.lax.map(mixture._log_joint, x, batch_size=max(1, _PAIRS_AT_ONCE // self.output[..., 0].size))
+        condition = self._log_joint(jnp.full_like(self.values, jnp.nan))
+        return _ratio(joint, condition)
+
+    @full_precision
+    def log_condition(self) -> MixtureLogProb:
+        """Log p(what is given), scalars."""
+        condition = self._log_joint(jnp.full_like(self.values, jnp.nan))
+        return _ratio(condition, jnp.zeros_like(condition))
+
+    @full_precision
+    def sample(self, key: Array, n: int) -> Array:
+        """Draws x ~ p(x | what is given), [n, *data_shape]: no rejection, no chains."""
+        check_key(key)
+        key_point, key_value = jax.random.split(key)
+        output = self.output.reshape(-1, self.output.shape[-1])
+        weight = self.likelihood.log_prob(self.params, output, self.values[None])
+        point = jax.random.choice(key_point, len(output), (n,), p=jax.nn.softmax(weight))
+        x = self.likelihood.sample(key_value, self.params, output[point])
+        return jnp.where(jnp.isnan(self.values), x, self.values).reshape(n, *self.data_shape)
+
+    def _log_joint(self, x: Array) -> Array:
+        """Log of the mean over the points of each net of p(x, what is given | z), of x [D]: [R] nats."""
+        likelihood = self.likelihood
+        whole = jnp.where(jnp.isnan(self.values), x, self.values)
+        log_p = jax.vmap(lambda output: likelihood.pairwise_log_prob(self.params, output, whole[None])[0])(self.output)
+        value = jax.nn.logsumexp(log_p, axis=-1) - math.log(log_p.shape[-1])
+        if not getattr(likelihood, "low", ()):
+            return value
+        low, high = jnp.asarray(likelihood.low, x.dtype), jnp.asarray(likelihood.high, x.dtype)
+        return jnp.where(jnp.any((whole < low) | (whole > high)), -jnp.inf, value)
+
+
+def _ratio(joint: Array, condition: Array) -> MixtureLogProb:
+    """Log of the mean of exp(joint) [..., R] over nets less that of exp(condition) [R]; the error is of first order."""
+    value = jax.nn.logsumexp(joint, axis=-1) - jax.nn.logsumexp(condition)
+    shares = jax.nn.softmax(joint, axis=-1) - jax.nn.softmax(condition)
+    error = math.sqrt(len(condition)) * jnp.std(shares, axis=-1, ddof=1)
+    return MixtureLogProb(value, jnp.where(jnp.isneginf(value), 0, error))

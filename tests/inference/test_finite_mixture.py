@@ -1,0 +1,129 @@
+"""Finite mixtures of a linear Gaussian model against its conditionals, and of binary models against enumeration."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import kaem_jax as kaem
+from tests.builders import make_model
+from tests.linear_gaussian import Linear
+from tests.truth import assert_within
+
+NAN, INF = np.nan, np.inf
+WEIGHT = np.array([[1.0, 0.5, -0.3], [0.2, -0.8, 0.6]])
+BIAS = np.array([0.1, -0.2, 0.3])
+COVARIANCE = WEIGHT.T @ WEIGHT + 0.25 * np.eye(3)
+NORMAL = kaem.ClusteredPrior(num_latents=2, num_clusters=1, shape="gaussian", spread=0.0)
+
+
+@pytest.fixture(scope="module")
+def case():
+    """N(0, I) in two latents, three columns with noise of 0.5, as 65,536 points."""
+    model = kaem.Model(NORMAL, Linear((3,)), kaem.Columns(sizes=(1, 1, 1), sigma=0.5, learn_sigma=False))
+    decoder = {"weight": jnp.asarray(WEIGHT, jnp.float32), "bias": jnp.asarray(BIAS, jnp.float32)}
+    params = {"prior": NORMAL.init(jax.random.key(0)), "decoder": decoder, "likelihood": {}}
+    return model, params, kaem.FiniteMixture.of(jax.random.key(1), model, params, 2**16)
+
+
+def test_marginals_and_conditionals_are_those_of_the_gaussian(case):
+    """Densities of x1, and of x1 given x2, to 1e-4; errors cover the truth of whole rows, of parts and of bounds."""
+    mixture, grid = case[2], np.linspace(-2, 2, 41)
+    rows = np.stack([grid, np.full(41, NAN), np.full(41, NAN)], axis=1)
+    marginal = stats.norm(BIAS[0], COVARIANCE[0, 0] ** 0.5)
+    np.testing.assert_allclose(np.exp(mixture.log_prob(rows).value), marginal.pdf(grid), atol=1e-4)
+    gain = COVARIANCE[0, 1] / COVARIANCE[1, 1]
+    given = stats.norm(BIAS[0] + gain * (0.7 - BIAS[1]), (COVARIANCE[0, 0] - gain * COVARIANCE[0, 1]) ** 0.5)
+    found = mixture.given([NAN, 0.7, NAN]).log_prob(rows)
+    np.testing.assert_allclose(np.exp(found.value), given.pdf(grid), atol=1e-4)
+    assert_within(found.value, given.logpdf(grid), found.standard_error, 5)
+
+    x = np.random.default_rng(0).multivariate_normal(BIAS, COVARIANCE, 200)
+    found = mixture.log_prob(x)
+    z = (found.value - stats.multivariate_normal(BIAS, COVARIANCE).logpdf(x)) / found.standard_error
+    assert 0.7 < np.sqrt(np.mean(np.square(z))) < 1.5  # t with 7 degrees of freedom: 1.18
+    within = mixture.between([-INF, 0.5, -INF], [INF, 1.0, 0.0])
+    condition = within.log_condition()
+    truth = stats.multivariate_normal(BIAS[1:], COVARIANCE[1:, 1:]).cdf([1.0, 0.0], lower_limit=[0.5, -INF])
+    np.testing.assert_allclose(np.exp(condition.value), truth, atol=1e-4)
+    assert_within(condition.value, np.log(truth), condition.standard_error, 5)
+    # What is given and bounded together: p(x1 | x2 = 0.7, x3 < 0), by Bayes' rule.
+    both = within.given([NAN, 0.7, NAN]).log_prob(rows).value
+    pairs = COVARIANCE[:, 1:2] / COVARIANCE[1, 1]
+    mean, rest = BIAS + pairs[:, 0] * (0.7 - BIAS[1]), COVARIANCE - pairs @ COVARIANCE[1:2]
+    slope = rest[2, 0] / rest[0, 0]
+    third = stats.norm(mean[2] + slope * (grid - mean[0]), (rest[2, 2] - slope * rest[0, 2]) ** 0.5).cdf(0)
+    truth = given.pdf(grid) * third / stats.norm(mean[2], rest[2, 2] ** 0.5).cdf(0)
+    np.testing.assert_allclose(np.exp(both), truth, atol=3e-4)
+
+
+def test_draws_meet_what_is_given_and_follow_the_conditional(case):
+    mixture = case[2].given([NAN, 0.7, NAN]).between([-INF, -INF, -INF], [INF, INF, 0.0])
+    x = np.asarray(mixture.sample(jax.random.key(2), 20_000), float)
+    assert (x[:, 1] == np.float32(0.7)).all()
+    assert (x[:, 2] <= 0).all()
+    rows = np.random.default_rng(1).multivariate_normal(BIAS, COVARIANCE, 2_000_000)
+    rows = rows[(np.abs(rows[:, 1] - 0.7) < 0.02) & (rows[:, 2] < 0)]
+    for i in (0, 2):
+        assert stats.ks_2samp(x[:, i], rows[:, i]).pvalue > 1e-4
+
+
+def test_values_outside_their_bounds_have_no_probability(case):
+    mixture = case[2].between([-INF, 0.5, -INF], [INF, 1.0, 0.0])
+    found = mixture.log_prob([[0.0, 0.4, -1.0], [0.0, 0.7, -1.0], [0.0, NAN, 0.1]])
+    np.testing.assert_array_equal(np.isneginf(found.value), [True, False, True])
+    assert np.isfinite(found.standard_error).all()
+
+
+@pytest.mark.parametrize("prior", ["clustered", "mixture"])
+def test_all_states_add_up_to_one(prior):
+    """For bits; and a bit that is given has the share of the states that have it."""
+    model = make_model(prior, data_shape=(2, 3), likelihood=kaem.Bernoulli())
+    params = model.init(jax.random.key(3))
+    params["decoder"] = jax.tree.map(lambda leaf: 3 * leaf, params["decoder"])
+    mixture = kaem.FiniteMixture.of(jax.random.key(4), model, params, 1000)
+    states = np.array(list(itertools.product([0.0, 1.0], repeat=6)), np.float32).reshape(-1, 2, 3)
+    p = np.exp(np.asarray(mixture.log_prob(states).value, float))
+    assert abs(p.sum() - 1) < 1e-5
+    one = np.full((2, 3), NAN)
+    one[1, 2] = 1
+    has_it = states[:, 1, 2] == 1
+    given = mixture.given(one)
+    assert abs(np.exp(given.log_condition().value) - p[has_it].sum()) < 1e-5
+    np.testing.assert_allclose(np.exp(given.log_prob(states[has_it]).value), p[has_it] / p[has_it].sum(), rtol=1e-4)
+    low, high = np.zeros((2, 3)), np.ones((2, 3))
+    low[1, 2] = 1
+    np.testing.assert_allclose(mixture.between(low, high).log_condition().value, given.log_condition().value, rtol=1e-5)
+    draws = np.asarray(given.sample(jax.random.key(5), 20_000)).reshape(-1, 6)
+    mean = (p[has_it] / p[has_it].sum()) @ states[has_it].reshape(-1, 6)
+    assert_within(draws.mean(axis=0), mean, np.sqrt(np.abs(mean * (1 - mean)) / 20_000) + 1e-6, 4.5)
+
+
+def test_it_works_inside_jit(case):
+    """As an argument and as a result; whole rows have the same log p with and without a search for gaps."""
+    model, params, _ = case
+    x = jnp.asarray([[0.1, 0.2, 0.3], [0.5, -0.2, 0.1]])
+
+    def inside(params, x):
+        mixture = kaem.FiniteMixture.of(jax.random.key(1), model, params, 512)
+        return mixture, mixture.log_prob(x).value
+
+    mixture, value = jax.jit(inside)(params, x)
+    np.testing.assert_allclose(value, mixture.log_prob(x).value, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda m: m.log_prob(x).value)(mixture), value, rtol=1e-5)
+    assert mixture.output.shape == (8, 64, 3)
+
+
+def test_what_has_no_finite_mixture_is_refused(case, refuses):
+    model, params, _ = case
+    key = jax.random.key(0)
+    neural = dataclasses.replace(model, prior=kaem.NeuralPrior(num_latents=2))
+    refuses.each(
+        (lambda: kaem.FiniteMixture.of(key, neural, params), ("exact draws",)),
+        (lambda: kaem.FiniteMixture.of(key, model, params, 100, 1), ("num_nets=1",)),
+        (lambda: kaem.FiniteMixture.of(key, model, params, 7), ("num_points=7",)),
+    )

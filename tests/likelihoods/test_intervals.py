@@ -1,0 +1,92 @@
+"""Probabilities of intervals, draws inside them and their means, against scipy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from kaem_jax.likelihoods import Bernoulli, Columns, DiscretizedLogistic, Gaussian, Masked
+from tests.truth import assert_within
+
+INF = np.inf
+NUM = 20_000
+# Both tails, far and narrow ones, half-lines, everything.
+LOW = np.array([-INF, 0.5, 3.0, 2.0, -INF, 0.1])
+HIGH = np.array([INF, INF, 3.5, 2.001, -2.5, 1.0])
+MEAN = np.array([0.3, -1.0, 0.2, 0.0, 0.1, 4.0])
+SIGMA = 0.5
+
+
+def truncated(mean, sigma=SIGMA):
+    return stats.truncnorm((LOW - mean) / sigma, (HIGH - mean) / sigma, mean, sigma)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "sigma"),
+    [(Gaussian(SIGMA), SIGMA), (Columns(sizes=(1,) * 6, sigma=SIGMA, learn_sigma=False), SIGMA)],
+    ids=["gaussian", "columns"],
+)
+def test_numbers_between_bounds_follow_a_truncated_normal(likelihood, sigma):
+    """Its log-mass to 1e-4 of a nat of 70, draws by a Kolmogorov-Smirnov test, the mean of `Masked` to 1e-3."""
+    output = jnp.asarray(MEAN, jnp.float32)
+    bounds = jnp.asarray(LOW, jnp.float32), jnp.asarray(HIGH, jnp.float32)
+    below, above = ((b - MEAN) / sigma for b in (LOW, HIGH))
+    flip = below > -above
+    below, above = np.where(flip, -above, below), np.where(flip, -below, above)
+    truth = special.log_ndtr(above) + np.log(-np.expm1(special.log_ndtr(below) - special.log_ndtr(above)))
+    np.testing.assert_allclose(likelihood.log_mass({}, output, *bounds), truth, rtol=2e-4, atol=1e-6)
+    slope = jax.grad(lambda output: jnp.sum(likelihood.log_mass({}, output, *bounds)))(output)
+    law = truncated(MEAN)
+    np.testing.assert_allclose(MEAN + sigma**2 * slope, law.mean(), atol=1e-3)
+    masked = Masked(likelihood, tuple(LOW), tuple(HIGH))
+    np.testing.assert_allclose(masked.mean({}, output), law.mean(), atol=1e-3)
+    draws = np.asarray(masked.sample(jax.random.key(0), {}, jnp.tile(output, (NUM, 1))), float)
+    assert (draws >= bounds[0]).all()
+    assert (draws <= bounds[1]).all()
+    for i in range(6):
+        one = stats.truncnorm(below[i], above[i]) if not flip[i] else stats.truncnorm(-above[i], -below[i])
+        if i != 3:  # float32 has few values in so narrow an interval
+            assert stats.kstest((draws[:, i] - MEAN[i]) / sigma, one.cdf).pvalue > 1e-4
+
+
+def test_equal_bounds_are_a_value():
+    """With the density there, a draw there, and a mean there."""
+    value = (0.7, -0.2)
+    masked = Masked(Gaussian(SIGMA), value, value)
+    output, nothing = jnp.array([[0.1, 0.3]]), jnp.full((1, 2), jnp.nan)
+    np.testing.assert_allclose(
+        masked.terms({}, output, nothing), stats.norm([[0.1, 0.3]], SIGMA).logpdf(value), rtol=1e-5
+    )
+    for found in (masked.sample(jax.random.key(0), {}, output), masked.mean({}, output)):
+        np.testing.assert_allclose(found, [value], atol=1e-6)
+
+
+def test_categories_and_bits_that_are_excluded():
+    """A column of three categories without its second, one that is free, and bits that are fixed or free."""
+    columns = Columns(sizes=(3, 2), learn_sigma=False)
+    logits = np.array([0.2, 1.5, -0.3, 0.4, -0.8])
+    low, high = np.zeros(5), np.array([1.0, 0, 1, 1, 1])
+    p = special.softmax(logits[:3])
+    masked = Masked(columns, tuple(low), tuple(high))
+    output = jnp.asarray(logits, jnp.float32)[None]
+    terms = masked.terms({}, output, jnp.full((1, 5), jnp.nan))
+    np.testing.assert_allclose(terms, [[np.log(p[0] + p[2]), 0, 0, 0, 0]], atol=1e-6)
+    seen = masked.terms({}, output, jnp.array([[0.0, 0, 1, jnp.nan, jnp.nan]]))
+    np.testing.assert_allclose(seen, [[0, 0, np.log(p[2]), 0, 0]], atol=1e-6)
+    mean = np.array([p[0] / (p[0] + p[2]), 0, p[2] / (p[0] + p[2]), *special.softmax(logits[3:])])
+    np.testing.assert_allclose(masked.mean({}, output), [mean], atol=1e-6)
+    draws = masked.sample(jax.random.key(1), {}, jnp.tile(output, (NUM, 1)))
+    assert_within(draws.mean(axis=0), mean, np.sqrt(mean * (1 - mean) / NUM) + 1e-9, 4)
+    bits = Masked(Bernoulli(), (1.0, -INF, -INF, 0), (INF, 0.0, INF, 1))
+    output, p = jnp.full((NUM, 4), 0.4), special.expit(0.4)
+    np.testing.assert_allclose(
+        bits.terms({}, output, jnp.full((NUM, 4), jnp.nan))[0], [np.log(p), np.log1p(-p), 0, 0], atol=1e-6
+    )
+    for found in (bits.sample(jax.random.key(2), {}, output), bits.mean({}, output)):
+        assert_within(found.mean(axis=0), [1, 0, p, p], np.sqrt(p * (1 - p) / NUM), 4)
+
+
+def test_a_likelihood_without_intervals_has_no_bounds(refuses):
+    with refuses(ValueError, "DiscretizedLogistic", "no probabilities of intervals"):
+        Masked(DiscretizedLogistic(), (0.0,), (1.0,))
