@@ -1,6 +1,9 @@
 """The density of a table against closed forms: gaps, categories, and expectation maximisation with both."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -141,3 +144,21 @@ def test_the_kind_and_number_of_clusters_are_chosen_on_held_out_rows(rng):
     expected = np.log(sum(stats.multivariate_normal([m, m], 0.09).pdf(z) for m in (-3, 0, 3)) / 3)
     assert expected.mean() - 0.1 < density.log_prob(0, rows).mean() < expected.mean() + 0.1
     assert dataclasses.replace(density.prior, shape="gaussian").num_latents == 2
+
+
+@pytest.mark.slow
+def test_rows_with_gaps_do_not_wait_for_ever():
+    """With two threads, as in a process of its own: two solves at once on many small matrices would never end."""
+    program = """
+import jax, numpy as np
+from kaem_jax.contrib import table_density
+from kaem_jax.priors import ClusteredPrior
+prior = ClusteredPrior(num_latents=21, num_clusters=4, map="full", proportions="learned", shape="gaussian")
+z = np.random.default_rng(0).normal(size=(3000, 21)).astype(np.float32)
+z[np.random.default_rng(1).random(z.shape) < 0.2] = np.nan
+for _ in range(10):
+    _, value = table_density._sums_with_gaps(prior, prior.init(jax.random.key(0)), z, np.zeros((3000, 1)))[1:]
+assert np.isfinite(value)
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XLA", "JAX"))}
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env=environment | {"JAX_PLATFORMS": "cpu"})

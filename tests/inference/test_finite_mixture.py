@@ -51,6 +51,8 @@ def test_marginals_and_conditionals_are_those_of_the_gaussian(case):
     truth = stats.multivariate_normal(BIAS[1:], COVARIANCE[1:, 1:]).cdf([1.0, 0.0], lower_limit=[0.5, -INF])
     np.testing.assert_allclose(np.exp(condition.value), truth, atol=1e-4)
     assert_within(condition.value, np.log(truth), condition.standard_error, 5)
+    twice = mixture.given([NAN, 0.7, NAN]).given([NAN, NAN, -0.1]).log_condition().value
+    np.testing.assert_allclose(twice, mixture.log_prob([[NAN, 0.7, -0.1]]).value[0], rtol=1e-5)
     # What is given and bounded together: p(x1 | x2 = 0.7, x3 < 0), by Bayes' rule.
     both = within.given([NAN, 0.7, NAN]).log_prob(rows).value
     pairs = COVARIANCE[:, 1:2] / COVARIANCE[1, 1]

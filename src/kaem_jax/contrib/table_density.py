@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy import special
 
 from kaem_jax.inference.samplers.importance_sampler import resample
 from kaem_jax.priors import affine
@@ -87,22 +88,19 @@ class TableDensity:
             share[:, ~gaps] = expectation(self.prior, self.params, rows.z[~gaps], terms[~gaps])[0]
         if gaps.any():
             z[:, gaps], share[:, gaps], _ = self._fill(seed, rows[gaps], num_draws)
-        key_cluster, key_codes = jax.random.split(jax.random.key(seed))
-        cluster = np.asarray(jax.random.categorical(key_cluster, jnp.log(jnp.asarray(share, float))))
-        return z, np.where(rows.codes < 0, self._codes(key_codes, cluster), rows.codes)
+        rng = np.random.default_rng(seed)
+        cluster = _draw_categories(rng, np.log(np.maximum(share, 1e-30)))
+        return z, np.where(rows.codes < 0, self._codes(rng, cluster), rows.codes)
 
     def sample(self, seed: int, num: int) -> Rows:
         """Exact draws."""
-        key, key_codes = jax.random.split(jax.random.key(seed))
-        z, cluster = self.prior.sample_with_cluster(key, self.prior.tabulate(self.params), num)
-        return Rows(np.asarray(z), self._codes(key_codes, np.asarray(cluster)))
+        z, cluster = self.prior.sample_with_cluster(jax.random.key(seed), self.prior.tabulate(self.params), num)
+        return Rows(np.asarray(z), self._codes(np.random.default_rng(seed), np.asarray(cluster)))
 
-    def _codes(self, key: Array, cluster: np.ndarray) -> np.ndarray:
+    def _codes(self, rng: np.random.Generator, cluster: np.ndarray) -> np.ndarray:
         """Categories of rows of the clusters [*shape]: [*shape, K]."""
-        found = np.zeros((*cluster.shape, len(self.log_theta)), int)
-        for k, log_theta in enumerate(self.log_theta):
-            found[..., k] = jax.random.categorical(jax.random.fold_in(key, k), log_theta[cluster])
-        return found
+        columns = [_draw_categories(rng, log_theta[cluster]) for log_theta in self.log_theta]
+        return np.stack(columns, axis=-1) if columns else np.zeros((*cluster.shape, 0), int)
 
     def _fill(self, seed: int, rows: Rows, num_draws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draws of z [S, N, Q] given what is known, p(c | them) [S, N, C], and log p of what is known [N] nats."""
@@ -115,7 +113,7 @@ class TableDensity:
         ratio, share = ratio.reshape(proposed.shape[:2]), share.reshape(*proposed.shape[:2], -1)
         top = ratio.max(axis=0)
         weight = np.exp(ratio - top)
-        index = np.asarray(resample(jax.random.key(seed), jnp.asarray(weight.T), num_draws)).T
+        index = np.asarray(_resample(jax.random.key(seed), weight.T, num_draws)).T
         row = np.arange(len(rows))
         return proposed[index, row], share[index, row], log_known + top + np.log(weight.mean(axis=0))
 
@@ -252,17 +250,18 @@ def _given(normal: ClusteredPrior, params: Params, z: Array) -> _Given:
         both = known[:, None] & known
         gap = jnp.where(known, z - mean, 0)  # [C, Q]
         factor = jnp.linalg.cholesky(jnp.where(both, covariance, 0) + jnp.diag(jnp.where(known, 0.0, 1.0)))
-        solve = jax.vmap(lambda lower, right: jax.scipy.linalg.cho_solve((lower, True), right))
-        solved = solve(factor, gap)
+        cross = jnp.where(known, covariance, 0)  # of all numbers with the known ones
+        # One call for all right-hand sides: two at once can wait for each other for ever (jaxlib 0.10, two threads).
+        right = jnp.concatenate([gap[..., None], jnp.swapaxes(cross, -1, -2)], axis=-1)
+        both_solved = jax.vmap(lambda lower, right: jax.scipy.linalg.cho_solve((lower, True), right))(factor, right)
+        solved, gain = both_solved[..., 0], both_solved[..., 1:]
         log_scale = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
         log_p = (
             -0.5 * jnp.sum(gap * solved, axis=-1)
             - log_scale
             - 0.5 * jnp.sum(known, dtype=z.dtype) * math.log(2 * math.pi)
         )
-        cross = jnp.where(known, covariance, 0)  # of all numbers with the known ones
         given = mean + jnp.einsum("cij,cj->ci", cross, solved, precision="highest")
-        gain = solve(factor, jnp.swapaxes(cross, -1, -2))
         rest = covariance - jnp.matmul(cross, gain, precision="highest")
         unknown = ~known[:, None] & ~known
         return log_p, jnp.where(known, z, given), jnp.where(unknown, rest, 0)
@@ -295,35 +294,38 @@ def _sums_with_gaps(
     normal: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray
 ) -> tuple[np.ndarray, Sums, float]:
     """Responsibilities of rows with gaps, their expected sums, and the sum of log p of what is known."""
-    found = [_sums_of_chunk(normal, params, *chunk) for chunk in _chunks(normal, z, terms)]
+    found = [jax.block_until_ready(_sums_of_chunk(normal, params, *chunk)) for chunk in _chunks(normal, z, terms)]
     share = np.concatenate([np.asarray(part[0]) for part in found])[: len(z)]
     sums, value = _total(part[1:] for part in found)
     return share, sums, float(value)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _propose_chunk(
-    normal: ClusteredPrior, params: Params, key: Array, z: Array, terms: Array, num_draws: int
-) -> tuple[Array, Array]:
-    given = _given(normal, params, z)
-    log_joint = given.log_joint + terms
-    key_cluster, key_noise = jax.random.split(key)
-    cluster = jax.random.categorical(key_cluster, log_joint, shape=(num_draws, len(z)))
-    # Known numbers have no variance, and the noise there is 0.
-    ridge = jnp.where(jnp.isnan(z), 1e-7, 1.0)[:, None, :, None] * jnp.eye(z.shape[-1], dtype=z.dtype)
-    factor = jnp.linalg.cholesky(given.covariance + ridge)
-    row = jnp.arange(len(z))
-    noise = jnp.where(jnp.isnan(z), jax.random.normal(key_noise, (num_draws, *z.shape)), 0)
-    draws = given.mean[row, cluster] + jnp.einsum("snij,snj->sni", factor[row, cluster], noise)
-    return jnp.where(jnp.isnan(z), draws, z), jax.nn.logsumexp(log_joint, axis=-1)
+_conditionals = jax.jit(_given, static_argnums=0)
+_resample = jax.jit(resample, static_argnums=2)
+
+
+def _draw_categories(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray:
+    """A draw from each softmax of [..., K]: by NumPy, since a program for each shape would take longer to compile."""
+    return np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1)
 
 
 def _propose(
     normal: ClusteredPrior, params: Params, seed: int, z: np.ndarray, terms: np.ndarray, num_draws: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws [S, N, Q] of whole rows given their known numbers, under the Gaussian part, and log p of these [N]."""
-    key, found = jax.random.key(seed), []
-    for i, (rows, own, _) in enumerate(_chunks(normal, z, terms)):
-        found.append(_propose_chunk(normal, params, jax.random.fold_in(key, i), rows, own, num_draws))
-    draws = np.concatenate([np.asarray(part[0]) for part in found], axis=1)[:, : len(z)]
-    return draws, np.concatenate([np.asarray(part[1]) for part in found])[: len(z)]
+    rng, draws, log_known = np.random.default_rng(seed), [], []
+    for rows, own, counts in _chunks(normal, z, terms):
+        given = jax.tree.map(lambda leaf, counts=counts: np.asarray(leaf)[counts], _conditionals(normal, params, rows))
+        log_joint, rows = given.log_joint + own[counts], rows[counts]
+        cluster = _draw_categories(rng, np.broadcast_to(log_joint, (num_draws, *log_joint.shape)))
+        # Known numbers have no variance, and the noise there is 0.
+        is_gap = np.isnan(rows)
+        ridge = np.where(is_gap, 1e-7, 1.0)[:, None, :, None] * np.eye(z.shape[1], dtype=np.float32)
+        factor, row = np.linalg.cholesky(given.covariance + ridge), np.arange(len(rows))
+        for one in cluster:
+            noise = np.where(is_gap, rng.standard_normal(rows.shape, np.float32), 0)
+            filled = given.mean[row, one] + (factor[row, one] @ noise[..., None])[..., 0]
+            draws.append(np.where(is_gap, filled, rows))
+        log_known.append(special.logsumexp(log_joint, axis=-1))
+    whole = np.concatenate([np.stack(draws[i : i + num_draws]) for i in range(0, len(draws), num_draws)], axis=1)
+    return whole.astype(np.float32), np.concatenate(log_known)
