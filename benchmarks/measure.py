@@ -71,15 +71,17 @@ def emit(name: str, case: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 
 class Training:
-    """A run in progress, one update at a time.
+    """A run in progress, `per_call` updates at a time.
 
     Attributes:
       config, model: static; `model` replaces that of the experiment.
       state: after `num_updates` updates.
     """
 
-    def __init__(self, config: Experiment, dataset: Dataset, seed: int = 0, model: Model | None = None):
-        self.config, self.model = config, model or config.model(dataset.data_shape)
+    def __init__(
+        self, config: Experiment, dataset: Dataset, seed: int = 0, model: Model | None = None, per_call: int = 1
+    ):
+        self.config, self.model, self.per_call = config, model or config.model(dataset.data_shape), per_call
         optimizer = config.make_optimizer()
         self._data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
         self._order = {"size": len(self._data), "batch_size": config.data.batch_size, "seed": seed}
@@ -91,10 +93,11 @@ class Training:
         self.num_updates = 0
 
     def update(self) -> None:
-        """One update with the next minibatch."""
-        indices = jnp.asarray(batch_indices(self.num_updates, **self._order))[None]
+        """One call, with the next minibatches."""
+        steps = range(self.num_updates, self.num_updates + self.per_call)
+        indices = jnp.asarray(np.stack([batch_indices(step, **self._order) for step in steps]))
         self.state, _ = self._step(self.state, Batch(self._data, indices, indices))
-        self.num_updates += 1
+        self.num_updates += self.per_call
 
 
 def time_updates(training: Any, num: int) -> float:

@@ -31,8 +31,10 @@ def rivals(seed: int, train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarr
     counts = [count for count in (1, 2, 4, 8) if 10 * count <= len(train)]
     mixtures = [GaussianMixture(count, reg_covar=1e-3, random_state=seed).fit(train) for count in counts]
     best = min(mixtures, key=lambda mixture: mixture.bic(train))
+    distances = NearestNeighbors(n_neighbors=5).fit(train).kneighbors(test)[0]
     return {
-        "neighbours": NearestNeighbors(n_neighbors=5).fit(train).kneighbors(test)[0][:, -1],
+        "neighbours": distances[:, -1],
+        "dte_np": distances.mean(axis=1),  # diffusion time without a network (Livernoche et al., 2024)
         "forest": -IsolationForest(random_state=seed).fit(train).score_samples(test),
         "mixture": -best.score_samples(test),
         "pca": np.sum(rest**2, axis=1),

@@ -200,6 +200,27 @@ def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypat
     np.testing.assert_allclose(found["typicality"], expected, rtol=1e-5)
 
 
+def test_rows_with_gaps_are_compared_with_data_without_the_same_values(tmp_path, monkeypatch, sentence):
+    """A category is one cell; the second row has the pattern of the last."""
+    run = made_up(FORM, 4)
+    gap = np.nan
+    x = np.array([[0.5, 1, 0, 2], [gap, 0, 1, 1], [1.0, gap, gap, gap], [gap, 1, 0, 3]], np.float32)
+    others = np.array([[0.1, 1, 0, 0.2], [2.0, 0, 1, -1.0], [-1.0, 0, 1, 0.7]], np.float32)
+    monkeypatch.setattr(score, "open_run", lambda _: (run, x))
+    monkeypatch.setattr(score, "_training_data", lambda *_: others)
+    monkeypatch.setattr(score, "log_prob", lambda key, model, params, x, **_: scores(jnp.nansum(x * x, axis=1)))
+    flags = ("--workdir", tmp_path, "--out", tmp_path / "p.csv", "--overwrite")
+    call(score.main, *flags, "--typical", 3)
+    found = polars.read_csv(tmp_path / "p.csv")
+    assert found["num_observed"].to_list() == [3, 2, 1, 2]
+    for row, typicality in zip(x, found["typicality"], strict=True):
+        seen = ~np.isnan(row)
+        alike = (others[:, seen] ** 2).sum(axis=1)  # the volume is that of the row, and cancels
+        np.testing.assert_allclose(typicality, ((row[seen] ** 2).sum() - alike.mean()) / alike.std(ddof=1), rtol=1e-4)
+    assert sentence(score.main, *flags)[1].endswith("compare by --typical N")
+    assert "--typical" not in sentence(score.main, *flags, "--typical", 3)[1]
+
+
 def test_typical_data_are_as_many_complete_ones_as_are_asked_for(monkeypatch, refuses):
     """Rows with empty cells do not count, wherever they lie."""
     train = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)

@@ -95,7 +95,6 @@ def test_missing_cells_are_filled_in_and_others_stay_as_they_stand(wine, tmp_pat
     assert codes.columns[:4] == ["mean_0", "mean_1", "mean_2", "mean_3"]
     np.testing.assert_allclose(sum(codes[f"cluster_{c}"].to_numpy() for c in range(3)), 1, rtol=1e-4)
     for main, flags, said in (
-        (score.main, ("--data", path, "--typical", 9, "--out", tmp_path / "x.csv"), "--typical"),
         (sample.main, ("--num", 3, "--out", tmp_path / "s.npz"), ".csv"),
         (impute.main, ("--out", tmp_path / "n.csv"), "no missing values"),
     ):

@@ -3,8 +3,9 @@
 Columns: `log_prob` (nats; for tables and fields of the values in the user's units), `standard_error`, `ess`, `is_bound`
 (the ESS is below 5 % of the proposals, or below 20, or the proposals come from one mode, as an encoder's do: log_prob
 is a lower bound in expectation, and the error says nothing), and with `--typical N` `typicality`: log_prob in standard
-deviations from the mean of N training data. Low log_prob is unusual; so is a high typicality: simple images have more
-density than any of the data.
+deviations from the mean of N training data of which the same values are left out. Low log_prob is unusual; so is a high
+typicality: simple images have more density than any of the data. Where values are missing, `num_observed` counts the
+others.
 """
 
 import argparse
@@ -55,10 +56,6 @@ def main(argv: Sequence[str]) -> int:
         log_condition, error = map(float, compile_conditions(key_typical, run)[1])
         x, meets = meeting(run, x)
     may_miss = bool(np.isnan(x).any())
-    if given.typical and may_miss:
-        raise ConfigError(
-            f"--typical={given.typical} needs data without missing values: log p of fewer values cannot be compared"
-        )
     proposal = run.config.inference_proposal(may_miss)
     options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
     options["chunk_size"] = run.config.evaluation.latents_at_once
@@ -75,11 +72,22 @@ def main(argv: Sequence[str]) -> int:
         "ess": found.ess.tolist(),
         "is_bound": found.is_bound.tolist(),
     }
+    gaps = np.isnan(x).reshape(len(x), -1)
+    if may_miss:
+        is_cell = np.cumsum(run.form.sizes) - 1 if isinstance(run.form, Table) else slice(None)
+        table["num_observed"] = (~gaps[:, is_cell]).sum(axis=1).tolist()
     if others is not None:
-        typical = apply(scored, key_typical, others).value - run.form.log_volume(others)
-        table["typicality"] = typicality_of(jnp.asarray(in_units), typical).tolist()
+        typicality = np.empty(len(x))
+        patterns, pattern = np.unique(gaps, axis=0, return_inverse=True)
+        for i, is_gap in enumerate(patterns):
+            alike = np.where(is_gap.reshape(x.shape[1:]), np.nan, others)
+            typical = apply(scored, key_typical, alike).value - run.form.log_volume(alike)
+            own = pattern.ravel() == i
+            typicality[own] = typicality_of(jnp.asarray(in_units[own]), typical)
+        table["typicality"] = typicality.tolist()
     write_table(out, table)
-    print(f"{len(x)} scores of step {run.step} in {out}", file=sys.stderr)
+    hint = "; values are missing, and fewer have a larger log p: compare by --typical N" if may_miss else ""
+    print(f"{len(x)} scores of step {run.step} in {out}{hint * (others is None)}", file=sys.stderr)
     return 0
 
 
