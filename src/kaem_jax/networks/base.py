@@ -95,8 +95,11 @@ class NnxNetwork:
 
     def call(self, params: Params, inputs: Array, event_ndim: int = 1) -> Array:
         """The network on [..., *event], with `event_ndim` axes of an event and any number of axes before."""
-        network: Callable[[Array], Array] = self.network(params)
         lead = inputs.ndim - event_ndim
+        single = tuple(axis for axis in range(lead - 1) if inputs.shape[axis] == 1)
+        if single:  # one draw or one chain for each datum: `vmap` would transpose and copy every layer
+            return jnp.expand_dims(self.call(params, jnp.squeeze(inputs, single), event_ndim), single)
+        network: Callable[[Array], Array] = self.network(params)
         if lead > 1 and is_spread():
             return _of_merged(network, inputs, lead)
         for _ in range(lead - 1):
