@@ -100,11 +100,21 @@ class NnxNetwork:
         if single:  # one draw or one chain for each datum: `vmap` would transpose and copy every layer
             return jnp.expand_dims(self.call(params, jnp.squeeze(inputs, single), event_ndim), single)
         network: Callable[[Array], Array] = self.network(params)
+        if not lead:
+            return network(inputs[None])[0]
         if lead > 1 and is_spread():
             return _of_merged(network, inputs, lead)
+        at_once = network
         for _ in range(lead - 1):
-            network = jax.vmap(network)
-        return network(inputs) if lead else network(inputs[None])[0]
+            at_once = jax.vmap(at_once)
+        if lead == 1 or not getattr(self.module, "is_large", False):
+            return at_once(inputs)
+
+        def in_turn(inputs: Array) -> Array:  # the layers of one minibatch fit into a CPU's cache, those of all do not
+            out = jax.lax.map(network, inputs.reshape(-1, *inputs.shape[lead - 1 :]))
+            return out.reshape(*inputs.shape[:lead], *out.shape[2:])
+
+        return jax.lax.platform_dependent(inputs, cpu=in_turn, default=at_once)
 
     def network(self, params: Params) -> Any:
         """The module with these parameters."""

@@ -147,6 +147,8 @@ class UpConvolutions(nnx.Module):
     A non-linearity follows every hidden layer, whatever else is switched off (docs/method.md, section 12, mistake 14).
     """
 
+    is_large = True
+
     def __init__(self, settings: "ConvDecoder", in_features: int, data_shape: tuple[int, int, int], *, rngs: nnx.Rngs):
         channels, default = settings.hidden, jnp.result_type(float)
         self.activation = activation_function(settings.activation)
@@ -183,6 +185,8 @@ class DownConvolutions(nnx.Module):
     The readout is scaled since it sums over thousands of features, which an update moves together, so that codes would
     jump by more than their posterior's scale (docs/decisions/encoders.md).
     """
+
+    is_large = True
 
     def __init__(self, settings: "ConvEncoder", data_shape: tuple[int, int, int], out_features: int, *, rngs: nnx.Rngs):
         self.activation = activation_function(settings.activation)
