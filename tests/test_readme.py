@@ -51,7 +51,7 @@ def test_the_pages_on_export_and_on_python_run(capsys, tmp_path, monkeypatch):
     count, names = run_blocks(ROOT / "docs" / "export.md", tmp_path, monkeypatch)
     assert (count, names["drawn"]["x"].shape, names["z"].shape) == (2, (16, 8, 8), (200, 3))
     count, names = run_blocks(ROOT / "docs" / "python.md", tmp_path, monkeypatch)
-    assert count == 4
+    assert count == 5
     assert np.isfinite(float(names["metrics"]["loss"]))
     assert (tmp_path / "model.npz").exists()
     assert "nan" not in capsys.readouterr().out
