@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax.networks import conv
+from kaem_jax.networks import ConvDecoder, conv
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 3, 5, 2)])
@@ -42,3 +42,21 @@ def test_each_platform_has_its_form(layer):
     assert {name: "stablehlo.convolution" in text for name, text in lowered.items()} == {
         "cpu": False, "tpu": True, "cuda": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (1, 3), (2, 1, 3), (4, 2, 3)], ids=str)
+def test_axes_in_front_of_the_data_are_as_if_there_were_one(lead):
+    """Of a decoder: values, and gradients in parameters and in latents, which go through axes in turn or squeezed."""
+    decoder = ConvDecoder(hidden=(4, 3)).decoder(2, (8, 8, 1), (8, 8, 1))
+    params = decoder.init(jax.random.key(0))
+    z = jax.random.normal(jax.random.key(1), (*lead, 2))
+    weight = jax.random.normal(jax.random.key(2), (*lead, 8, 8, 1))
+
+    def sums(params, z, weight):
+        return jnp.sum(weight * decoder.apply(params, z))
+
+    found = jax.jit(jax.value_and_grad(sums, argnums=(0, 1)))(params, z, weight)
+    flat = jax.value_and_grad(sums, argnums=(0, 1))(params, z.reshape(-1, 2), weight.reshape(-1, 8, 8, 1))
+    np.testing.assert_allclose(found[0], flat[0], rtol=1e-5)
+    np.testing.assert_allclose(found[1][1].reshape(-1, 2), flat[1][1], atol=1e-5)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), found[1][0], flat[1][0])
