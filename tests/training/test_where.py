@@ -83,6 +83,7 @@ def test_scores_are_those_of_rows_that_meet_the_conditions(run, tmp_path):
     truth = np.log(
         integral(lambda z: is_female(z) * age(z).pdf(65) * dose(z).pdf(1.5)) / integral(lambda z: age(z).pdf(65))
     )
+    assert found["num_observed"].to_list() == [3, 3, 3, 2]
     for row in (0, 3):  # known to be 65, or given
         assert_within(found["log_prob"][row], truth, found["standard_error"][row], 4)
 

@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
         num = len(data)
         parts = (as_seen(x) for x in np.array_split(data, -(-num // _BATCH)))
         streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": parts}
-    elif given.where:
+    elif given.where is not None:
         mixture, _ = compile_conditions(key, with_conditions(run, given.where))
         streams = {"samples": iter([np.asarray(mixture.sample(key, num))])}
     elif is_noisy:

@@ -46,12 +46,13 @@ def main(argv: Sequence[str]) -> int:
     check_file(out, (".csv", ".parquet"), given.overwrite)
     if given.typical == 1:
         raise ConfigError("--typical=1 must be 0 or at least 2")
-    if given.where and given.typical:
+    if given.where is not None and given.typical:
         raise ConfigError("--typical compares rows without conditions: leave out --where")
     run, x = open_run(given)
     key, key_typical = jax.random.split(inference_key(given.seed))
     log_condition, error, meets = 0.0, 0.0, np.ones(len(x), bool)
-    if given.where:
+    gaps = np.isnan(x).reshape(len(x), -1)
+    if given.where is not None:
         run = with_conditions(run, given.where)
         log_condition, error = map(float, compile_conditions(key_typical, run)[1])
         x, meets = meeting(run, x)
@@ -72,8 +73,7 @@ def main(argv: Sequence[str]) -> int:
         "ess": found.ess.tolist(),
         "is_bound": found.is_bound.tolist(),
     }
-    gaps = np.isnan(x).reshape(len(x), -1)
-    if may_miss:
+    if gaps.any():
         is_cell = np.cumsum(run.form.sizes) - 1 if isinstance(run.form, Table) else slice(None)
         table["num_observed"] = (~gaps[:, is_cell]).sum(axis=1).tolist()
     if others is not None:
@@ -86,8 +86,10 @@ def main(argv: Sequence[str]) -> int:
             typicality[own] = typicality_of(jnp.asarray(in_units[own]), typical)
         table["typicality"] = typicality.tolist()
     write_table(out, table)
-    hint = "; values are missing, and fewer have a larger log p: compare by --typical N" if may_miss else ""
-    print(f"{len(x)} scores of step {run.step} in {out}{hint * (others is None)}", file=sys.stderr)
+    said = f"{len(x)} scores of step {run.step} in {out}"
+    if gaps.any() and others is None:
+        said += "; values are missing, and fewer have a larger log p: compare by --typical N"
+    print(said, file=sys.stderr)
     return 0
 
 

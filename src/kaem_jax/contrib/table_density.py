@@ -251,7 +251,7 @@ def _given(normal: ClusteredPrior, params: Params, z: Array) -> _Given:
         gap = jnp.where(known, z - mean, 0)  # [C, Q]
         factor = jnp.linalg.cholesky(jnp.where(both, covariance, 0) + jnp.diag(jnp.where(known, 0.0, 1.0)))
         cross = jnp.where(known, covariance, 0)  # of all numbers with the known ones
-        # One call for all right-hand sides: two at once can wait for each other for ever (jaxlib 0.10, two threads).
+        # All right-hand sides in one call: two calls at once deadlock on two threads in jaxlib 0.10.
         right = jnp.concatenate([gap[..., None], jnp.swapaxes(cross, -1, -2)], axis=-1)
         both_solved = jax.vmap(lambda lower, right: jax.scipy.linalg.cho_solve((lower, True), right))(factor, right)
         solved, gain = both_solved[..., 0], both_solved[..., 1:]
@@ -294,6 +294,7 @@ def _sums_with_gaps(
     normal: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray
 ) -> tuple[np.ndarray, Sums, float]:
     """Responsibilities of rows with gaps, their expected sums, and the sum of log p of what is known."""
+    # One program at a time: two would share the threads of their solves.
     found = [jax.block_until_ready(_sums_of_chunk(normal, params, *chunk)) for chunk in _chunks(normal, z, terms)]
     share = np.concatenate([np.asarray(part[0]) for part in found])[: len(z)]
     sums, value = _total(part[1:] for part in found)
@@ -322,10 +323,9 @@ def _propose(
         is_gap = np.isnan(rows)
         ridge = np.where(is_gap, 1e-7, 1.0)[:, None, :, None] * np.eye(z.shape[1], dtype=np.float32)
         factor, row = np.linalg.cholesky(given.covariance + ridge), np.arange(len(rows))
-        for one in cluster:
-            noise = np.where(is_gap, rng.standard_normal(rows.shape, np.float32), 0)
-            filled = given.mean[row, one] + (factor[row, one] @ noise[..., None])[..., 0]
-            draws.append(np.where(is_gap, filled, rows))
+        noise = np.where(is_gap, rng.standard_normal((num_draws, *rows.shape), np.float32), 0)
+        pairs = zip(cluster, noise, strict=True)
+        spread = np.stack([(factor[row, one] @ own[..., None])[..., 0] for one, own in pairs])
+        draws.append(np.where(is_gap, given.mean[row, cluster] + spread, rows))
         log_known.append(special.logsumexp(log_joint, axis=-1))
-    whole = np.concatenate([np.stack(draws[i : i + num_draws]) for i in range(0, len(draws), num_draws)], axis=1)
-    return whole.astype(np.float32), np.concatenate(log_known)
+    return np.concatenate(draws, axis=1).astype(np.float32), np.concatenate(log_known)

@@ -64,9 +64,16 @@ def _of_number(column: Column, sign: str, value: str) -> Bounds:
         raise ValueError(f"{column.name}{sign}{value} must compare a number by <, <=, >, >= or =")
     at = column.encode([number])[:, 0]
     low, high = _anything(column)
-    # Half a step of float32 inside: what rounds to the bound would not meet the condition.
-    if ">" in sign:
-        low = np.nextafter(at, np.float32(np.inf))
-    if "<" in sign:
-        high = np.nextafter(at, np.float32(-np.inf))
-    return (at, at) if sign == "=" else (low, high)
+    # The next number of float32 is the first beyond a bound that does not belong.
+    match sign:
+        case ">":
+            low = np.nextafter(at, high)
+        case "<":
+            high = np.nextafter(at, low)
+        case ">=":
+            low = at
+        case "<=":
+            high = at
+        case "=":
+            low = high = at
+    return low, high

@@ -110,8 +110,7 @@ class Columns(Settings, Termwise):
         possible = jnp.where(high >= 1, self._log_probabilities(output), -jnp.inf)
         is_first = np.diff(column, prepend=-1) > 0  # which stands for its column
         mass = jnp.stack([jax.nn.logsumexp(part, axis=-1) for part in self._split(possible)], axis=-1)[..., column]
-        is_free = jnp.stack([jnp.all(part >= 1) for part in self._split(high)])[column]
-        return jnp.where(is_number, numbers, jnp.where(is_first & ~is_free, mass, 0))
+        return jnp.where(is_number, numbers, jnp.where(is_first, mass, 0))
 
     def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
         """See `Likelihood`; a category whose upper bound is below 1 is excluded."""

@@ -147,7 +147,7 @@ class UpConvolutions(nnx.Module):
     A non-linearity follows every hidden layer, whatever else is switched off (docs/method.md, section 12, mistake 14).
     """
 
-    is_large = True
+    is_large = True  # see `NnxNetwork.call`
 
     def __init__(self, settings: "ConvDecoder", in_features: int, data_shape: tuple[int, int, int], *, rngs: nnx.Rngs):
         channels, default = settings.hidden, jnp.result_type(float)
@@ -186,7 +186,7 @@ class DownConvolutions(nnx.Module):
     jump by more than their posterior's scale (docs/decisions/encoders.md).
     """
 
-    is_large = True
+    is_large = True  # see `NnxNetwork.call`
 
     def __init__(self, settings: "ConvEncoder", data_shape: tuple[int, int, int], out_features: int, *, rngs: nnx.Rngs):
         self.activation = activation_function(settings.activation)
