@@ -54,6 +54,8 @@ def images(
         config.prior.update({"kind": "neural"} if neural else {"kind": "mixture", "num_components": num_components})
         config.update(_papers_posterior(is_tiny, tempered))
         return config
+    if not tempered:  # docs/decisions/convolutions.md
+        config.train.steps_per_call = 10
     # With learned shapes an update takes several times as long (docs/decisions/clustered-prior.md).
     config.prior.update({"kind": "clustered", "num_clusters": 100, "shape": "gaussian"})
     # Densities follow the encoder's draws; with the decoder's rate they lag (docs/decisions/clustered-prior.md).
@@ -128,7 +130,7 @@ def values(name: str, variant: str, num_steps: int, others: Sequence[str] = ()) 
                 "prior": {"warmup_steps": warmup_steps},
                 "decoder": {"warmup_steps": warmup_steps},
             },
-            "train": {"num_steps": num_steps, "log_every": num_steps // 10},
+            "train": {"num_steps": num_steps, "log_every": num_steps // 10, "steps_per_call": 10},
             "evaluation": {
                 "estimator": {"kind": "importance", "num_samples": 300, "final_num_samples": 1000},
                 "proposal": "laplace",

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
             "likelihood": {"kind": "gaussian", "sigma": 0.3, "learn_sigma": True},
             # Few latents and many proposals: the weights stay as even as sharp digits allow (docs/decisions/digits.md).
             "posterior": {"kind": "importance", "num_samples": 4000, "num_draws": 4},
-            "train": {"num_steps": 2500, "log_every": 50},
+            "train": {"num_steps": 2500, "log_every": 50, "steps_per_call": 10},
             "evaluation": {
                 "every_steps": 500,
                 "num_data": 100,

@@ -126,7 +126,7 @@ def train_and_evaluate(
 
         # 3. The step, compiled once and ahead of time, so that compilation is timed separately.
         held_out = to_unit_interval(place(dataset.held_out, mesh))
-        per_call = config.train.steps_per_call
+        per_call = config.train.updates_a_call(training.step)
         feed = Feed(
             dataset.train,
             config.data.storage,

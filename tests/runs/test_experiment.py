@@ -139,7 +139,6 @@ TEMPERED = {"posterior__kind": "tempered"}
         ({"likelihood__learn_sigma": False, "likelihood__anneal_steps": 61},
          ["likelihood.anneal_steps=61", "train.num_steps=60"]),
         ({"optimizer__prior__warmup_steps": 60}, ["optimizer.prior.warmup_steps=60", "num_steps=60"]),
-        ({"train__steps_per_call": 7}, ["train.num_steps=60", "train.steps_per_call=7"]),
         ({"evaluation__every_steps": 7}, ["evaluation.every_steps=7", "train.log_every=5"]),
         ({"checkpoint__every_steps": 15}, ["checkpoint.every_steps=15", "evaluation.every_steps=10"]),
         ({"evaluation__samples_every_steps": 5}, ["evaluation.samples_every_steps=5", "evaluation.every_steps=10"]),

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaem_jax.errors import ConfigError
+from kaem_jax.runs.experiment import Train
 from kaem_jax.runs.experiment_file import read_experiment
 
 NAMES = (
@@ -35,3 +36,11 @@ def test_what_is_given_stays():
     assert (after.train.log_every, after.evaluation.every_steps, after.checkpoint.every_steps) == (10, 250, 250)
     with pytest.raises(ConfigError, match=r"train\.num_steps"):
         read_experiment("digits", ["--config.train.num_steps=-3"])
+
+
+@given(*[st.integers(1, 300)] * 3, st.integers(0, 300))
+def test_a_call_makes_the_most_updates_that_end_at_every_line_of_the_log(num_steps, log_every, most, step):
+    """Also of a run that goes on from a step at which no call would have ended."""
+    train = Train(num_steps=num_steps, log_every=log_every, steps_per_call=most)
+    fitting = [num for num in range(1, most + 1) if num_steps % num == log_every % num == step % num == 0]
+    assert train.updates_a_call(step) == max(fitting)

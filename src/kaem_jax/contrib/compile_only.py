@@ -169,7 +169,7 @@ def _lower(
     if program == "step":
         along = NamedSharding(mesh, PartitionSpec(None, "data"))
         indices: Any = jax.ShapeDtypeStruct(
-            (config.train.steps_per_call, config.data.batch_size), jnp.int32, sharding=along
+            (config.train.updates_a_call(), config.data.batch_size), jnp.int32, sharding=along
         )
         size = math.prod(data_shape)
         if stays_on_devices(config.data.storage, num_train * size * jnp.dtype(dtype).itemsize):

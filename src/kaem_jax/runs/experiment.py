@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -41,7 +42,7 @@ class Train(Settings):
     Attributes:
       num_steps: updates.
       log_every: updates between lines of metrics.jsonl.
-      steps_per_call: updates scanned in one dispatch.
+      steps_per_call: most updates of one dispatch, which a scan makes. Their number divides `num_steps` and `log_every`.
       refit: fit a clustered prior anew after the last update, to posterior draws of the training data
         (`kaem_jax.refit`). The updates then train a mixture of diagonal Gaussians.
     """
@@ -50,6 +51,11 @@ class Train(Settings):
     log_every: int = setting(50, low=1)
     steps_per_call: int = setting(1, low=1)
     refit: bool = False
+
+    def updates_a_call(self, step: int = 0) -> int:
+        """The number of updates of each dispatch of a run that goes on after `step`."""
+        whole = math.gcd(self.num_steps, self.log_every, step)
+        return next(num for num in range(min(self.steps_per_call, whole), 0, -1) if whole % num == 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,8 +243,6 @@ class Experiment(Settings):
         """Steps after which something is done are multiples of each other, and schedules come to their end."""
         num_steps = self.train.num_steps
         for name, value, base_name, base in (
-            ("train.num_steps", num_steps, "train.steps_per_call", self.train.steps_per_call),
-            ("train.log_every", self.train.log_every, "train.steps_per_call", self.train.steps_per_call),
             ("evaluation.every_steps", self.evaluation.every_steps, "train.log_every", self.train.log_every),
             ("checkpoint.every_steps", self.checkpoint.every_steps, "evaluation.every_steps",
              self.evaluation.every_steps),

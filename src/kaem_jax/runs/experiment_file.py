@@ -60,7 +60,7 @@ def _followers(before: Experiment, length: int, given: Mapping[str, str]) -> lis
     at_least = {"evaluation.every_steps": min(old["evaluation.every_steps"], length) / _FEW}
     numbers = {name: int(value) for name in old if (value := given.get(f"--config.{name}", "")).isdecimal()}
     fixed = [numbers[name] for name in _INTERVALS if numbers.get(name)]
-    base = numbers.get("train.steps_per_call", old["train.steps_per_call"])
+    base = 1
     for name in _INTERVALS:
         if old[name]:
             wanted = max(ratio * old[name], at_least.get(name, 1))
