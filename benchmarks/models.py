@@ -1,11 +1,16 @@
 """The models that quality.py compares: settings that change the experiment `tiny` of each set of images."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 from measure import experiment
+from rivals import Vamp, fit_flow, fit_flow_matching
 
-from kaem_jax.priors import ClusteredPrior
+from kaem_jax.model import Params
+from kaem_jax.priors import ClusteredPrior, Prior, fit_prior
 from kaem_jax.runs.experiment import Experiment
 
 _MANY_LATENTS = (
@@ -29,29 +34,49 @@ _ULA = (
     *_RATES, "posterior.kind=langevin", "posterior.encoder=None", "posterior.kernel=ula", "posterior.num_steps=20",
     "posterior.step_size=0.02",
 )  # fmt: skip
-# `ddpm` is in ddpm.py.
+_NORMAL = ("prior.num_clusters=1", "prior.shape=gaussian", "prior.spread=0", "optimizer.prior.learning_rate=0")
 MODELS: dict[str, tuple[str, ...]] = {
     "clustered": ("prior.shape=learned",),
     "mixture": _MIXTURE,
     # N(0, I), which does not move.
-    "vae": ("prior.num_clusters=1", "prior.shape=gaussian", "prior.spread=0", "optimizer.prior.learning_rate=0"),
+    "vae": _NORMAL,
+    "vamp": _NORMAL,  # whose posterior, `rivals.Vamp`, replaces the prior
     "gaussians": (),
     "full_gaussians": ("prior.map=full",),
     "neural": (*_ULA, "prior.kind=neural", "evaluation.proposal=prior"),
     "ula_from_prior": (*_MIXTURE, *_ULA),
 }  # fmt: skip
-# A model whose prior is fitted to posterior draws of training images in the last part of its time.
-_SHAPES: dict[str, Literal["gaussian", "learned"]] = {"gaussians": "gaussian", "affine": "learned"}
-_FULL = ClusteredPrior(num_latents=1, map="full", proportions="learned")
-REFITS: dict[str, tuple[str, ClusteredPrior]] = {
-    f"{model}_then_{size}_{name}": (model, dataclasses.replace(_FULL, num_clusters=size, shape=shape))
-    for model in ("vae", "gaussians")
-    for size in (10, 40)
-    for name, shape in _SHAPES.items()
+# A model whose prior is fitted to posterior draws of training images in the last part of its time: by seed and codes.
+Fit = Callable[[int, np.ndarray], tuple[Prior, Params]]
+
+
+def _clusters(num_clusters: int, shape: Literal["gaussian", "learned"]) -> Fit:
+    def fit(seed: int, codes: np.ndarray) -> tuple[Prior, Params]:
+        return fit_prior(
+            seed,
+            codes,
+            ClusteredPrior(
+                num_latents=codes.shape[1], num_clusters=num_clusters, map="full", proportions="learned", shape=shape
+            ),
+        )
+
+    return fit
+
+
+REFITS: dict[str, tuple[str, Fit]] = {
+    "vae_then_10_gaussians": ("vae", _clusters(10, "gaussian")),
+    "vae_then_100_gaussians": ("vae", _clusters(100, "gaussian")),
+    "vae_then_flow": ("vae", functools.partial(fit_flow, num_updates=1500)),
+    "vae_then_flow_matching": ("vae", functools.partial(fit_flow_matching, num_updates=4000)),
+    "vae_then_10_affine": ("vae", _clusters(10, "learned")),
+    "vae_then_40_affine": ("vae", _clusters(40, "learned")),
+    "gaussians_then_10_affine": ("gaussians", _clusters(10, "learned")),
+    "gaussians_then_40_gaussians": ("gaussians", _clusters(40, "gaussian")),
+    "gaussians_then_40_affine": ("gaussians", _clusters(40, "learned")),
 }
 _EVALUATION = (
     "train.log_every=1", "evaluation.every_steps=1", "checkpoint.every_steps=1",
-    "evaluation.estimator.kind=ais", "evaluation.estimator.num_chains=8", "evaluation.estimator.num_temperatures=128",
+    "evaluation.estimator.kind=ais", "evaluation.estimator.num_chains=4", "evaluation.estimator.num_temperatures=64",
     "evaluation.estimator.batch_size=64", "evaluation.proposal.kind=laplace", "evaluation.proposal.num_modes=2",
     "evaluation.proposal.num_draws=1000", "evaluation.proposal.num_steps=10",
 )  # fmt: skip
@@ -62,4 +87,7 @@ def configure(name: str, model: str, data_dir: str, num_steps: int, *settings: s
     file, changes, of_clusters = DATA[name]
     changes += of_clusters if model in ("clustered", "gaussians") else ()
     run = f"data.dir={data_dir}", f"train.num_steps={num_steps}"
-    return experiment(file, (*changes, *_EVALUATION, *MODELS[model], *run, *settings))
+    config = experiment(file, (*changes, *_EVALUATION, *MODELS[model], *run, *settings))
+    if model != "vamp":
+        return config
+    return dataclasses.replace(config, posterior=Vamp(encoder=config.posterior.encoder))  # type: ignore[attr-defined]

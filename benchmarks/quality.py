@@ -10,7 +10,7 @@ experiment, model and seed, and a picture of samples for each experiment; what i
 `python benchmarks/seeds.py FOLDER/results.jsonl` makes tables of them.
 
 All models are evaluated alike: held-out nats of 256 data by annealing from Laplace approximations (a bound where the
-effective sample size says so; none for the neural prior, which has no normaliser, nor for diffusion), and distances of
+effective sample size says so; none for a neural prior or flow matching, which have no normaliser), and distances of
 2,000 samples to 2,000 held-out images in features of a classifier of the training data. Beside them are the distances
 of as many training images, about what a perfect model would reach.
 """
@@ -27,9 +27,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ddpm import DiffusionTraining
 from measure import Training, emit, make_parser, time_updates
 from models import MODELS, REFITS, configure
+from rivals import mixture_of
 
 from kaem_jax.data import Dataset, load_dataset, to_pixels, to_unit_interval
 from kaem_jax.evaluation import figures
@@ -39,13 +39,13 @@ from kaem_jax.evaluation.features import Extractor
 from kaem_jax.evaluation.generate import sample_in_batches
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
-from kaem_jax.training.refit import refit
+from kaem_jax.training.refit import posterior_codes
 
-NUM_TURNS, UPDATES_A_TURN = 20, 4  # of the measurement
-PROBE_STEPS = 1 + NUM_TURNS * UPDATES_A_TURN
+UPDATES_A_CALL, NUM_TURNS = 20, 20  # turns of the measurement, of one call each
+PROBE_STEPS = UPDATES_A_CALL * (1 + NUM_TURNS)
 # The log p of one image by two seeds of one model differs by tens of nats (docs/decisions/image-benchmarks.md).
 NUM_IMAGES, NUM_SHOWN, NUM_JUDGED = 2000, 12, 256
-SHARE_OF_REFITS = 0.15  # of the time
+SHARE_OF_REFITS = 0.25  # of the time
 NUM_TIMED = 4096  # latents are drawn in blocks of so many
 METRICS = ("fid", "kid", "precision_recall", "density_coverage")
 JUDGES = f"{NUM_JUDGED} data, {NUM_IMAGES} images"
@@ -60,9 +60,7 @@ def configured(name: str, model: str, given: Namespace, num_steps: int) -> Exper
 
 def start(name: str, model: str, given: Namespace, dataset: Dataset, seed: int, num_steps: int) -> Any:
     """A run before its first update."""
-    if model == "ddpm":
-        return DiffusionTraining(dataset, seed, num_steps)
-    return Training(configured(name, model, given, num_steps), dataset, seed)
+    return Training(configured(name, model, given, num_steps), dataset, seed, per_call=UPDATES_A_CALL)
 
 
 def numbers_of(run: Run, dataset: Dataset) -> dict[str, Any]:
@@ -81,19 +79,16 @@ def updates_in_time(given: Namespace, name: str, dataset: Dataset) -> dict[str, 
     """Updates of each model that take the wanted seconds, measured once."""
     path = given.out / "updates.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    models = {REFITS.get(model, (model,))[0] for model in given.models}
+    models = {REFITS[model][0] if model in REFITS else model for model in given.models}
     cases = {model: " ".join([name, model, f"{given.seconds:g} s", *given.set]) for model in models}
     trainings = {
         model: start(name, model, given, dataset, 0, PROBE_STEPS) for model, case in cases.items() if case not in known
     }
     for training in trainings.values():
         time_updates(training, 1)  # compiles
-    turns = [
-        {model: time_updates(training, UPDATES_A_TURN) for model, training in trainings.items()}
-        for _ in range(NUM_TURNS)
-    ]
+    turns = [{model: time_updates(training, 1) for model, training in trainings.items()} for _ in range(NUM_TURNS)]
     for model in trainings:
-        known[cases[model]] = int(given.seconds * UPDATES_A_TURN / np.median([turn[model] for turn in turns]))
+        known[cases[model]] = UPDATES_A_CALL * int(given.seconds / np.median([turn[model] for turn in turns]))
     path.write_text(json.dumps(known, indent=2) + "\n")
     return {model: known[case] for model, case in cases.items()}
 
@@ -118,30 +113,30 @@ def judge_samples(draw: Draw, dataset: Dataset, extractor: Extractor | None) -> 
     return images[:NUM_SHOWN], numbers
 
 
-def refitted(training: Training, model: str, dataset: Dataset, seed: int) -> Run:
-    """The run of a trained model with the prior of `REFITS`."""
+def finished(training: Training, model: str, dataset: Dataset, seed: int) -> Run:
+    """The run of a trained model, with the prior of `REFITS` if it has one, or that of its pseudo-inputs."""
     run = Run.of_state(training.config, training.model, training.state, training.num_updates, dataset.form)
-    prior = dataclasses.replace(REFITS[model][1], num_latents=training.model.prior.num_features)
-    x = dataset.train[np.arange(len(dataset.train))]
-    new, params = refit(jax.random.key(seed), run.model, run.params, x, run.training_posterior, prior, num_draws=1)
-    return dataclasses.replace(run, model=new, params=params)
-
-
-def evaluated(training: Any, dataset: Dataset, extractor: Extractor | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Some samples of a trained model, or of a run, and its numbers."""
-    if isinstance(training, DiffusionTraining):
-        draw: Draw = training.sample
-        images, numbers = judge_samples(draw, dataset, extractor)
+    if model in REFITS:
+        x, key = dataset.train[np.arange(len(dataset.train))], jax.random.key(seed)
+        [codes] = posterior_codes(key, run.model, run.params, x, run.training_posterior, 1)
+        prior, params = REFITS[model][1](seed, codes)
+    elif model == "vamp":
+        prior, params = mixture_of(training.config.sampler.encoder, run.model, run.params)  # type: ignore[attr-defined]
     else:
-        run = training
-        if isinstance(training, Training):
-            run = Run.of_state(training.config, training.model, training.state, training.num_updates, dataset.form)
+        return run
+    return dataclasses.replace(
+        run, model=dataclasses.replace(run.model, prior=prior), params=run.params | {"prior": params}
+    )
 
-        def draw(key: jax.Array, num: int) -> np.ndarray:
-            return np.concatenate(list(sample_in_batches(key, run.model, run.params, num)))
 
-        images, numbers = judge_samples(draw, dataset, extractor)
-        numbers = numbers_of(run, dataset) | numbers
+def evaluated(run: Run, dataset: Dataset, extractor: Extractor | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Some samples of a run, and its numbers."""
+
+    def draw(key: jax.Array, num: int) -> np.ndarray:
+        return np.concatenate(list(sample_in_batches(key, run.model, run.params, num)))
+
+    images, numbers = judge_samples(draw, dataset, extractor)
+    numbers = numbers_of(run, dataset) | numbers
     started = time.perf_counter()
     draw(jax.random.key(1), NUM_TIMED)  # compiled by now
     return images, numbers | {"seconds_for_10000_samples": (time.perf_counter() - started) * 10_000 / NUM_TIMED}
@@ -150,7 +145,7 @@ def evaluated(training: Any, dataset: Dataset, extractor: Extractor | None) -> t
 def draw_picture(folder: pathlib.Path, name: str, dataset: Dataset) -> None:
     """The first seed's samples of every model that is there, under held-out images."""
     rows = {"held out": to_pixels(dataset.held_out[:NUM_SHOWN])}
-    for model in (*MODELS, "ddpm"):
+    for model in (*MODELS, *REFITS):
         if (path := folder / "samples" / f"{name}_{model}.npy").exists():
             rows[model] = np.load(path)
     title = f"{name}: samples of each model after equal time"
@@ -162,7 +157,7 @@ def main() -> None:
     """Adds one JSON line for each experiment, model and seed that results.jsonl does not have."""
     given = make_parser(
         __doc__, data_dir=str, out=pathlib.Path, experiments=["mnist", "svhn", "cifar10"], seconds=200.0,
-        models=["clustered", "mixture", "vae", "neural", "ddpm"], seeds=[0, 1, 2], set=[],
+        models=["vae", "vamp", "mixture", "gaussians", *REFITS], seeds=[0, 1, 2], set=[], measure=False,
     ).parse_args()  # fmt: skip
     (given.out / "samples").mkdir(parents=True, exist_ok=True)
     results = given.out / "results.jsonl"
@@ -173,25 +168,27 @@ def main() -> None:
     for name in given.experiments:
         config = configured(name, "vae", given, PROBE_STEPS)
         dataset = load_dataset(config.data)
+        updates, trained_as = updates_in_time(given, name, dataset), None
+        if given.measure:
+            continue
         classifier = given.out / f"classifier_{name}_{config.data.held_out}.npz"  # of other training data for each
         extractor = prepare_features(config, dataset, METRICS, "classifier", classifier)
-        updates, trained_as = updates_in_time(given, name, dataset), None
         for seed, model in itertools.product(given.seeds, given.models):
-            case = dict(zip(identity, (f"{name}:tiny", model, seed, conditions, JUDGES), strict=True))
+            case = dict(zip(identity, (name, model, seed, conditions, JUDGES), strict=True))
             if tuple(case.values()) in done:
                 continue
-            base, num_updates = REFITS.get(model, (model,))[0], updates[REFITS.get(model, (model,))[0]]
-            if model in REFITS:
-                num_updates = int((1 - SHARE_OF_REFITS) * num_updates)
+            base = REFITS[model][0] if model in REFITS else model
+            share = 1 - SHARE_OF_REFITS if model in REFITS else 1
+            num_updates = UPDATES_A_CALL * int(share * updates[base] / UPDATES_A_CALL)
             if (base, seed, num_updates) != trained_as:  # models that differ in their fit alone are trained once
                 training, trained_as = start(name, base, given, dataset, seed, num_updates), (base, seed, num_updates)
                 time_updates(training, 1)
-                seconds = time_updates(training, num_updates - 1)
+                seconds = time_updates(training, num_updates // UPDATES_A_CALL - 1)
             started = time.perf_counter()
-            result = refitted(training, model, dataset, seed) if model in REFITS else training
+            run = finished(training, model, dataset, seed)
             fit_seconds = time.perf_counter() - started if model in REFITS else 0.0
-            images, numbers = evaluated(result, dataset, extractor)
-            if seed == given.seeds[0]:
+            images, numbers = evaluated(run, dataset, extractor)
+            if seed == 0:
                 np.save(given.out / "samples" / f"{name}_{model}.npy", images)
             line = emit(
                 "quality", case, {"num_steps": num_updates, "seconds": seconds, "fit_seconds": fit_seconds} | numbers

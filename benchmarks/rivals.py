@@ -1,0 +1,230 @@
+"""Priors that rival the clustered one: a VampPrior, trained with its model, a flow and flow matching, fitted to codes.
+
+The last two need `pip install flowjax`.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+import kaem_jax as kaem
+from kaem_jax.inference.proposals.approximation import approximate
+from kaem_jax.inference.samplers.variational_sampler import EncoderDraws
+from kaem_jax.model import Model, Params
+from kaem_jax.priors import Prior
+from kaem_jax.priors.base_density import BaseDensity, Gaussian
+
+MINIBATCH, RATE, NUM_CHECKS = 256, 1e-3, 20  # of fits to codes
+NUM_EULER_STEPS = 50
+
+
+class VampDraws(EncoderDraws):
+    """Draws of an encoder under a mixture of its own approximations of pseudo-inputs."""
+
+    def bound(self, model: Model, params: Params, x: Array, table: Any, labels: Any = None) -> Any:
+        """As with N(0, I), whose log p(z) the mixture's replaces."""
+        bound, scalars = super().bound(model, params, x, table, labels)
+        z = approximate(self.encoder, model, params, x).at(self.noise)
+        prior, of_prior = mixture_of(self.encoder, model, params)
+        replaced = prior.log_prob(of_prior, z) - model.prior.log_prob(params["prior"], z, table)
+        assert len(z) == 1, "one draw: the bound is linear in log p(z)"
+        return bound + replaced[0], scalars
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vamp(kaem.Variational):
+    """A variational posterior whose prior is (1/K) sum_k q(z | u_k), with learned images u_k (Tomczak, Welling, 2018).
+
+    Attributes:
+      num_inputs: K.
+    """
+
+    num_inputs: int = 100
+
+    def init_params(self, key: Array, model: Model) -> Params:
+        """Adds the pseudo-inputs, uniform noise around grey."""
+        shape = (self.num_inputs, *model.data_shape)
+        noise = jax.random.uniform(jax.random.fold_in(key, 1), shape, float, 0.25, 0.75)
+        return super().init_params(key, model) | {"pseudo_inputs": noise}
+
+    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> VampDraws:
+        """Those of the encoder."""
+        found = super().draws(key, step, model, params, x)
+        return VampDraws(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
+
+
+def mixture_of(encoder: Any, model: Model, params: Params) -> tuple[kaem.ClusteredPrior, Params]:
+    """The mixture of Gaussians of the pseudo-inputs in `params`."""
+    q = approximate(encoder, model, params, jnp.clip(params["pseudo_inputs"], 0, 1))
+    prior = kaem.ClusteredPrior(num_latents=q.mean.shape[1], num_clusters=len(q.mean), shape="gaussian")
+    return prior, {"location": q.mean, "log_scale": -q.log_scale}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedPrior(Prior):
+    """What fits to codes have in common: Q real latents without univariate densities."""
+
+    size: int
+
+    has_quantiles: ClassVar[bool] = False  # type: ignore[assignment]
+
+    @property
+    def base(self) -> BaseDensity:
+        """N(0, 1)."""
+        return Gaussian()
+
+    @property
+    def centred(self) -> Prior:
+        """Itself."""
+        return self
+
+    @property
+    def event_shape(self) -> tuple[int]:
+        """[Q]."""
+        return (self.size,)
+
+    @property
+    def num_features(self) -> int:
+        """Q."""
+        return self.size
+
+    def init(self, key: Array) -> Params:
+        """Fits alone make parameters."""
+        raise NotImplementedError
+
+    def tabulate(self, params: Params) -> Params:
+        """No table: the parameters."""
+        return params
+
+    def curvature(self, params: Params, z: Array, table: Any) -> Array:
+        """That of N(0, 1), for a proposal."""
+        return jnp.ones_like(z)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FlowPrior(FittedPrior):
+    """A coupling flow with rational-quadratic splines (Durkan et al., 2019), of flowjax, on standardised codes."""
+
+    static: Any
+
+    def _flow(self, params: Params) -> Any:
+        import equinox
+
+        return equinox.combine(params["flow"], self.static)
+
+    def sample(self, key: Array, table: Params, shape: Any = (), points: str = "random") -> Array:
+        """Exact draws."""
+        with jax.numpy_dtype_promotion("standard"):
+            return table["mean"] + table["scale"] * self._flow(table).sample(key, tuple(shape))
+
+    def log_prob(self, params: Params, z: Array, table: Any = None) -> Array:
+        """Exact."""
+        with jax.numpy_dtype_promotion("standard"):
+            inner = self._flow(params).log_prob((z - params["mean"]) / params["scale"])
+        return inner - jnp.sum(jnp.log(params["scale"]))
+
+
+def fit_flow(seed: int, codes: np.ndarray, num_updates: int) -> tuple[FlowPrior, Params]:
+    """Maximum likelihood of codes [N, Q]; the best of a tenth that is held out."""
+    import equinox
+    import flowjax.bijections
+    import flowjax.distributions
+    import flowjax.flows
+
+    with jax.numpy_dtype_promotion("standard"):
+        flow = flowjax.flows.coupling_flow(
+            jax.random.key(seed),
+            base_dist=flowjax.distributions.Normal(np.zeros(codes.shape[1], np.float32)),
+            transformer=flowjax.bijections.RationalQuadraticSpline(knots=8, interval=5),
+            flow_layers=6,
+            nn_width=128,
+        )
+        start, static = equinox.partition(flow, equinox.is_inexact_array)
+
+        def loss(params: Any, key: Array, z: Array) -> Array:
+            return -jnp.mean(equinox.combine(params, static).log_prob(z))
+
+        fitted, standard = minimise(seed, loss, start, codes, num_updates)
+    return FlowPrior(codes.shape[1], static), {"flow": fitted, **standard}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FlowMatchingPrior(FittedPrior):
+    """Latent flow matching (Lipman et al., 2023): an ordinary differential equation from N(0, I) to the codes."""
+
+    is_normalized: ClassVar[bool] = False
+
+    def log_prob(self, params: Params, z: Array, table: Any = None) -> Array:
+        """Not computed."""
+        raise NotImplementedError
+
+    def sample(self, key: Array, table: Params, shape: Any = (), points: str = "random") -> Array:
+        """Draws by Euler steps."""
+        z = jax.random.normal(key, (*shape, self.size))
+
+        def step(z: Array, time: Array) -> tuple[Array, None]:
+            return z + velocity(table["layers"], z, time) / NUM_EULER_STEPS, None
+
+        z, _ = jax.lax.scan(step, z, jnp.arange(NUM_EULER_STEPS) / NUM_EULER_STEPS)
+        return table["mean"] + table["scale"] * z
+
+
+def velocity(layers: Any, z: Array, time: Array) -> Array:
+    """A residual network of z [..., Q] and of sines of the time."""
+    angles = jnp.broadcast_to(time, z.shape[:-1])[..., None] * (2 * jnp.pi * jnp.arange(1.0, 9))
+    x = jnp.concatenate([z, jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    first, *middle, last = layers
+    x = x @ first
+    for kernel in middle:
+        x = x + jax.nn.silu(x) @ kernel
+    return jax.nn.silu(x) @ last
+
+
+def fit_flow_matching(seed: int, codes: np.ndarray, num_updates: int) -> tuple[FlowMatchingPrior, Params]:
+    """Least squares of the velocity between noise and codes [N, Q]."""
+    size, width = codes.shape[1], 512
+    sizes = [(size + 16, width), *[(width, width)] * 4, (width, size)]
+    keys = jax.random.split(jax.random.key(seed), len(sizes))
+    start = [jax.nn.initializers.lecun_normal()(key, shape) for key, shape in zip(keys, sizes, strict=True)]
+
+    def loss(layers: Any, key: Array, z: Array) -> Array:
+        key_time, key_noise = jax.random.split(key)
+        time, noise = jax.random.uniform(key_time, (len(z), 1)), jax.random.normal(key_noise, z.shape)
+        found = velocity(layers, (1 - time) * noise + time * z, time[:, 0])
+        return jnp.mean(jnp.square(found - (z - noise)))
+
+    fitted, standard = minimise(seed, loss, start, codes, num_updates)
+    return FlowMatchingPrior(size), {"layers": fitted, **standard}
+
+
+def minimise(seed: int, loss: Any, params: Any, codes: np.ndarray, num_updates: int) -> tuple[Any, Params]:
+    """Adam along a cosine on standardised codes; the best parameters on a held-out tenth, and the standardisation."""
+    standard = {"mean": jnp.asarray(codes.mean(axis=0)), "scale": jnp.asarray(codes.std(axis=0))}
+    z = (codes - codes.mean(axis=0)) / codes.std(axis=0)
+    held_out, rows = np.split(jnp.asarray(np.random.default_rng(seed).permutation(z), float), [len(z) // 10])
+    optimizer = optax.adam(optax.cosine_decay_schedule(RATE, num_updates))
+    num_each = num_updates // NUM_CHECKS
+
+    @jax.jit
+    def some_updates(params: Any, state: Any, key: Array) -> Any:
+        def update(carry: Any, key: Array) -> Any:
+            params, state = carry
+            key_rows, key_loss = jax.random.split(key)
+            chosen = rows[jax.random.randint(key_rows, (MINIBATCH,), 0, len(rows))]
+            updates, state = optimizer.update(jax.grad(loss)(params, key_loss, chosen), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, state), _ = jax.lax.scan(update, (params, state), jax.random.split(key, num_each))
+        return params, state, loss(params, jax.random.key(0), held_out)
+
+    state, best, least = optimizer.init(params), params, np.inf
+    for key in jax.random.split(jax.random.key(seed), NUM_CHECKS):
+        params, state, value = some_updates(params, state, key)
+        if float(value) < least:
+            best, least = params, float(value)
+    return best, standard
