@@ -1,5 +1,6 @@
 """Batches: the order of the data, and the same examples whether all data lie on the devices or not."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
@@ -43,6 +44,25 @@ def test_all_data_or_just_the_batches_are_the_same_batches(rng):
         # Each device holds its part of every batch and no more.
         assert {shard.data.shape for shard in sent.stored.addressable_shards} == {(2, 2, 16)}
     assert resident(0).stored is whole.stored  # sent once
+
+
+def test_of_several_processes_each_reads_a_share_of_what_all_hold(rng, monkeypatch):
+    """Here one process has all eight devices: every row is read once, whether or not devices divide their number."""
+    mesh, read = make_mesh(Parallel(data=4, temp=2), 8, 2), []
+
+    class Rows(np.ndarray):
+        def __getitem__(self, rows):
+            read.extend(np.arange(len(self))[rows].tolist())
+            return np.asarray(self)[rows]
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for size in (3, 16, 50):
+        images = rng.integers(0, 256, (size, 4, 4, 1), dtype=np.uint8)
+        stored = Feed(images.view(Rows), "device", mesh, batch_size=8, seed=3)(0).stored
+        np.testing.assert_array_equal(stored, images.reshape(size, 16))
+        assert stored.sharding.is_fully_replicated
+        assert sorted(read) == list(range(size))
+        read.clear()
 
 
 def test_where_data_stay():

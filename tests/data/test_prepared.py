@@ -4,6 +4,7 @@ import json
 import shutil
 import types
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,6 +29,9 @@ def test_pixels_come_back_as_they_were_written(prepare, monkeypatch, name, shape
     chosen = np.array([41, 3, 3, 59], np.int32)  # decoded on demand, in any order
     assert on_disk.train.shape == (60, *shape)
     np.testing.assert_array_equal(on_disk.train[chosen], in_memory.train[chosen])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for storage, is_shared in (("auto", True), ("device", True), ("host", False)):
+        assert isinstance(load_dataset(DataSettings(name=name, storage=storage)).train, PreparedImages) == is_shared
 
 
 @pytest.mark.parametrize("storage", ["auto", "disk"])

@@ -46,7 +46,12 @@ def main(argv: Sequence[str]) -> int:
     use_compilation_cache(given.cache)
     initialize(given.coordinator_address, given.num_processes, given.process_id)
     workdir = given.workdir or pathlib.Path(f"runs/{config.name}")
-    outcome = train_and_evaluate(config, workdir, given.overwrite, num_profiled=given.profile)
+    if given.num_replicas:
+        from kaem_jax.contrib.replicas import train_replicas
+
+        outcome = train_replicas(config, workdir, given.num_replicas, given.overwrite)
+    else:
+        outcome = train_and_evaluate(config, workdir, given.overwrite, num_profiled=given.profile)
     if outcome is Outcome.INTERRUPTED:
         say(f"the same command{' without --overwrite' if given.overwrite else ''} continues")
         return EXIT_INTERRUPTED
@@ -69,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--profile", type=at_least(0), default=0, metavar="STEPS", help="record a trace of so many steps"
     )
+    parser.add_argument("--num_replicas", type=at_least(1), help="train so many models in one program, with seeds from "
+                        "config.seed on; their runs are in folders seed_S of --workdir")  # fmt: skip
     parser.add_argument("--compile_only", nargs="*", choices=("step", "evaluation"), help="train nothing: compile "
                         "a step, or these programs, for --topology, and say what they need and take there")  # fmt: skip
     parser.add_argument("--topology", help="with --compile_only: the chips, which need not be here, such as "

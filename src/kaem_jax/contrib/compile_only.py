@@ -168,9 +168,7 @@ def _lower(
     key = _placed(everywhere, keys.state)
     if program == "step":
         along = NamedSharding(mesh, PartitionSpec(None, "data"))
-        indices: Any = jax.ShapeDtypeStruct(
-            (config.train.updates_a_call(), config.data.batch_size), jnp.int32, sharding=along
-        )
+        indices: Any = jax.ShapeDtypeStruct((1, config.data.batch_size), jnp.int32, sharding=along)
         size = math.prod(data_shape)
         if stays_on_devices(config.data.storage, num_train * size * jnp.dtype(dtype).itemsize):
             stored: Any = jax.ShapeDtypeStruct((num_train, size), dtype, sharding=everywhere)

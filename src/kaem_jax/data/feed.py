@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from kaem_jax.data.dataset import Labels, to_unit_interval
 from kaem_jax.data.prepared import PreparedImages
-from kaem_jax.devices.placement import constrain, place, place_lazily
+from kaem_jax.devices.placement import constrain, gather, place, place_lazily
 from kaem_jax.devices.transforms import STATIC
 
 __all__ = ["Batch", "Feed", "batch_indices", "stays_on_devices"]
@@ -112,8 +112,22 @@ class Feed:
         self._order = {"size": len(values), "batch_size": batch_size, "seed": seed}
         self._steps_per_call = steps_per_call
         everything = np.arange(len(values))
-        self._resident = place(values[everything].reshape(len(values), -1), mesh) if resident else None
+        self._resident = self._everything() if resident else None
         self._classes = None if labels is None else place(labels(everything).astype(np.int32), mesh)
+
+    def _everything(self) -> Array:
+        """All data on every device, [N, D]. Of several processes each reads, and decodes, its share."""
+        shape = len(self._values), math.prod(self._values.shape[1:])
+
+        def rows(chosen: slice) -> np.ndarray:
+            wanted = np.arange(len(self._values))[chosen]
+            return (
+                self._values[wanted].reshape(-1, shape[1])
+                if len(wanted)
+                else np.zeros((0, shape[1]), self._values.dtype)
+            )
+
+        return place(rows(slice(None)), self._mesh) if jax.process_count() == 1 else gather(shape, rows, self._mesh)
 
     def __call__(self, step: int) -> Batch:
         """The K minibatches from `step` on."""

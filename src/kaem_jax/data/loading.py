@@ -1,13 +1,16 @@
 """Loads or opens the data set of a run."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from kaem_jax.data.arrays import open_fields, open_images
 from kaem_jax.data.dataset import Dataset, Labels
+from kaem_jax.data.feed import stays_on_devices
 from kaem_jax.data.folder import open_folder
 from kaem_jax.data.prepared import PreparedImages, open_prepared
 from kaem_jax.data.preprocessing import PIXELS
@@ -37,7 +40,11 @@ def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
         parts, labels, learn = _READERS[settings.name](settings)
         rows, held_out = chosen_rows(settings, parts)
         values, form = learn(rows)
-        stays = isinstance(values, PreparedImages) and (lazy or settings.storage == "disk")
+        # Of several processes each decodes its share; see `Feed`.
+        is_shared = jax.process_count() > 1 and stays_on_devices(
+            settings.storage, len(rows) * math.prod(values.shape[1:])
+        )
+        stays = isinstance(values, PreparedImages) and (lazy or is_shared or settings.storage == "disk")
         train = values.take(rows) if stays else values[rows]
         return Dataset(train, values[held_out], _labels_of(labels, rows), _labels_of(labels, held_out), form)
 

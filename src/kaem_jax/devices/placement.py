@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["constrain", "is_spread", "place", "place_lazily", "replicated"]
+__all__ = ["constrain", "gather", "is_spread", "place", "place_lazily", "replicated"]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -24,18 +24,37 @@ def place(value: np.ndarray, mesh: Mesh, *axes: str | None) -> Array:
     return place_lazily(value.shape, value.__getitem__, mesh, *axes)
 
 
-def place_lazily(shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh: Mesh, *axes: str | None) -> Array:
+def place_lazily(
+    shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh: Mesh, *axes: str | tuple[str, ...] | None
+) -> Array:
     """An array of which each process makes only what its own devices hold.
 
     Args:
       shape: shape of the whole array.
       part: returns the block at a tuple of slices.
-      axes: axis of the mesh for each leading dimension; None for a dimension that is not distributed.
+      axes: axes of the mesh for each leading dimension; None for a dimension that is not distributed.
     """
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
     blocks = sharding.addressable_devices_indices_map(shape)
     parts = [jax.device_put(part(block), device) for device, block in blocks.items()]
     return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+
+def gather(shape: tuple[int, ...], part: Callable[[slice], np.ndarray], mesh: Mesh) -> Array:
+    """The same array on every device, of which each process makes its share of the rows; devices exchange them.
+
+    Args:
+      shape: shape of the array.
+      part: returns the rows of a slice.
+    """
+    num_rows = -(-shape[0] // mesh.size) * mesh.size
+
+    def padded(block: tuple[slice, ...]) -> np.ndarray:
+        rows = part(slice(*block[0].indices(shape[0])))
+        return np.pad(rows, ((0, num_rows // mesh.size - len(rows)), *[(0, 0)] * (rows.ndim - 1)))
+
+    spread = place_lazily((num_rows, *shape[1:]), padded, mesh, mesh.axis_names)
+    return jax.jit(lambda rows: rows[: shape[0]], out_shardings=replicated(mesh))(spread)
 
 
 def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:

@@ -42,7 +42,7 @@ class Train(Settings):
     Attributes:
       num_steps: updates.
       log_every: updates between lines of metrics.jsonl.
-      steps_per_call: most updates of one dispatch, which a scan makes. Their number divides `num_steps` and `log_every`.
+      steps_per_call: most updates of one dispatch; how many there are divides `num_steps` and `log_every`.
       refit: fit a clustered prior anew after the last update, to posterior draws of the training data
         (`kaem_jax.refit`). The updates then train a mixture of diagonal Gaussians.
     """
