@@ -162,6 +162,23 @@ def test_killed_and_restarted_it_ends_bit_for_bit_the_same(whole, tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=2e-2)
 
 
+def test_preempted_in_its_last_evaluation_it_evaluates_once_more(whole, tmp_path):
+    """It does not notice the signal there, so the grace of the launcher runs out; nothing is lost."""
+    run = tmp_path / "run"
+    with Job(training(run), tmp_path, "preempted") as job:
+        job.until(lambda: "evaluating held-out data once more" in job.logs[0].read_text())
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in job.processes:
+                process.send_signal(number)
+    assert not (run / "summary.json").exists()
+    with Job(training(run), tmp_path, "again") as job:
+        assert "resuming" in job.finish()[0]
+    ours, theirs = (json.loads((folder / "summary.json").read_text()) for folder in (run, whole))
+    assert_close(ours, theirs, "summary")
+    for ours, theirs in zip(parameters(run), parameters(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):
     workdir = tmp_path / "run"
     with Job(training(workdir, train__num_steps=100_000, train__steps_per_call=5), tmp_path, "stopped") as job:
