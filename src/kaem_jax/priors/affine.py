@@ -20,7 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["Map", "directions", "from_standard", "init_map", "inverse_of", "to_standard", "triangular_params"]
+__all__ = [
+    "Map",
+    "directions",
+    "from_standard",
+    "init_map",
+    "inverse_of",
+    "squared_norms",
+    "to_standard",
+    "triangular_params",
+]
 
 Map = Literal["diagonal", "shared", "full"]
 Params = dict[str, Array]
@@ -67,6 +76,28 @@ def to_standard(kind: Map, params: Params, z: Array) -> Array:
         return y
     # A second product, since that of the matrices would cost C Q^3.
     return jnp.einsum("cij,...cj->...ci", jax.lax.stop_gradient(params["rotation"]), y, precision="highest")
+
+
+def squared_norms(kind: Map, params: Params, z: Array) -> Array:
+    """|y_c|^2 of latents [..., Q] in every cluster, [..., C], under diagonal or shared maps."""
+    scale, location = jnp.exp(params["log_scale"]), params["location"]
+    if kind == "shared":
+        z = jnp.matmul(z, _unit_lower(params["lower"]).T, precision="highest")
+    return jax.lax.platform_dependent(z, location, scale, tpu=_norms_by_products, default=_norms_one_by_one)
+
+
+def _norms_one_by_one(z: Array, location: Array, scale: Array) -> Array:
+    return jnp.sum(jnp.square(scale * (z[..., None, :] - location)), axis=-1)
+
+
+def _norms_by_products(z: Array, location: Array, scale: Array) -> Array:
+    """The square multiplied out: on a TPU the differences of all data and clusters take longer than a network."""
+    # Products of latents around their middle lose the fewest digits where they cancel.
+    middle = jax.lax.stop_gradient(jnp.mean(location, axis=0))
+    z, location, weight = z - middle, location - middle, jnp.square(scale)
+    both = jnp.concatenate([jnp.square(z), z], axis=-1)
+    weights = jnp.concatenate([weight, -2 * weight * location], axis=-1)
+    return jnp.matmul(both, weights.T, precision="highest") + jnp.sum(weight * jnp.square(location), axis=-1)
 
 
 def directions(kind: Map, params: Params) -> Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -197,8 +198,12 @@ class ClusteredPrior(Prior):
     @method_of_latents
     def log_joint(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(z, c) = log pi_c |det W_c| prod_q p_{q,c}(y_q), for latents [..., Q]: [..., C] nats."""
-        log_density = self._log_densities(params, self.coordinates_of_clusters(params, z), table)
-        return self.log_proportions(params) + jnp.sum(params["log_scale"], axis=-1) + jnp.sum(log_density, axis=-1)
+        if self.is_gaussian and self.map != "full":
+            norms = affine.squared_norms(self.map, params, z)
+            log_density = -0.5 * (norms + self.num_latents * math.log(2 * math.pi))
+        else:
+            log_density = jnp.sum(self._log_densities(params, self.coordinates_of_clusters(params, z), table), axis=-1)
+        return self.log_proportions(params) + jnp.sum(params["log_scale"], axis=-1) + log_density
 
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
