@@ -71,6 +71,7 @@ REFITS: dict[str, tuple[str, Fit]] = {
     "vae_then_10_affine": ("vae", _clusters(10, "learned")),
     "vae_then_40_affine": ("vae", _clusters(40, "learned")),
     "gaussians_then_10_affine": ("gaussians", _clusters(10, "learned")),
+    "gaussians_then_100_affine": ("gaussians", _clusters(100, "learned")),
     "gaussians_then_40_gaussians": ("gaussians", _clusters(40, "gaussian")),
     "gaussians_then_40_affine": ("gaussians", _clusters(40, "learned")),
 }

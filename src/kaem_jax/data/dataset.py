@@ -44,7 +44,7 @@ class Dataset:
         return tuple(self.train.shape[1:])
 
     def fingerprint(self) -> int:
-        """CRC-32 of the shape and type of the training data and of 64 of them."""
+        """CRC-32 of the training data's shape, dtype and 64 examples."""
         return _fingerprint(self.train)
 
     def held_out_fingerprint(self) -> int:

@@ -76,7 +76,7 @@ def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def stays_on_devices(storage: str, num_bytes: int) -> bool:
-    """Whether training data of this size are in the memory of each device, by `data.storage`."""
+    """Whether `data.storage` keeps training data of this size in each device's memory."""
     return storage == "device" or (storage == "auto" and num_bytes <= _MAX_RESIDENT_BYTES)
 
 

@@ -27,7 +27,7 @@ def place(value: np.ndarray, mesh: Mesh, *axes: str | None) -> Array:
 def place_lazily(
     shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh: Mesh, *axes: str | tuple[str, ...] | None
 ) -> Array:
-    """An array of which each process makes only what its own devices hold.
+    """An array; each process makes only the blocks of its own devices.
 
     Args:
       shape: shape of the whole array.
@@ -41,7 +41,7 @@ def place_lazily(
 
 
 def gather(shape: tuple[int, ...], part: Callable[[slice], np.ndarray], mesh: Mesh) -> Array:
-    """The same array on every device, of which each process makes its share of the rows; devices exchange them.
+    """The same array on every device. Each process makes its share of the rows, and devices exchange them.
 
     Args:
       shape: shape of the array.

@@ -102,7 +102,7 @@ def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = 
     """The prior, if it has this cluster and this class.
 
     Raises:
-      ValueError: it has no clusters or no classes, or fewer.
+      ValueError: the cluster or class does not exist.
     """
     name, value = ("cluster", cluster) if label is None else ("label", label)
     if not isinstance(prior, ClusteredPrior):

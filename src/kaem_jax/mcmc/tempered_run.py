@@ -115,8 +115,9 @@ class TemperedRun:
 
     @functools.cached_property
     def barrier(self) -> float:
-        """Lambda, the communication barrier: about 2 Lambda rungs are best. A pair adds 1 at most, so that where
-        exchanges are rare it is too low.
+        """Lambda, the communication barrier: about 2 Lambda rungs are best.
+
+        Each pair adds at most 1, so rare swaps make this an underestimate.
         """
         return float(communication_barrier(self.swap_acceptance)[-1])
 

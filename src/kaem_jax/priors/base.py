@@ -76,7 +76,7 @@ class BoundPrior:
 class Prior(Settings, abc.ABC):
     """A prior over latents. Static and hashable; every method is pure and composes with jit, vmap and grad.
 
-    Methods that take `table` also take the parameters, from which they then compute it.
+    Methods accept `params` in place of `table`, and then compute the table.
 
     Attributes:
       is_normalized: whether `log_prob` is normalised; where it is not, `log_normalizer` raises.

@@ -35,7 +35,7 @@ class MetricsFile:
 
     On opening, lines beyond `last_step` and a half-written last line are dropped: a resumed run writes them again,
     bit for bit. The row of a final evaluation is dropped, too: a run that is opened again has not finished. Other lines
-    that are no rows stay, and nobody reads them.
+    that are not rows stay; `read` skips them.
     """
 
     def __init__(self, path: pathlib.Path, last_step: int):

@@ -34,7 +34,7 @@ class Loss(Settings):
     negative_phase: NegativePhase = "auto"
 
     def check(self, prior: Prior, sampler: Sampler) -> None:
-        """Refuses what contradicts the prior or the draws of the sampler, before anything is traced.
+        """Refuses loss settings that do not fit the prior or the sampler, before tracing.
 
         Raises:
           ValueError: the message begins with the setting.

@@ -72,7 +72,7 @@ def refit(
 
 
 def refit_state(state: TrainState, model: Model, sampler: Sampler, x: Any, labels: Any, step: int) -> TrainState:
-    """The state after training with its prior fitted anew, to draws under the parameters that are evaluated."""
+    """The trained state with its prior refitted to posterior draws under the evaluated parameters."""
     posterior = FrozenSampler.freeze(sampler, state.sampler, step)
     assert isinstance(model.prior, ClusteredPrior), "the experiment refuses others"
     _, params = refit(refit_key(state.root_key), model, state.evaluated, x, posterior, model.prior, labels=labels)
