@@ -8,10 +8,12 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from kaem_jax.data import Dataset, load_dataset, to_pixels
 from kaem_jax.data.settings import DataSettings
 from kaem_jax.errors import ConfigError
+from kaem_jax.evaluation.evaluators.distances import frechet_distance
 from kaem_jax.evaluation.evaluators.sample_comparison import prepare_features
 from kaem_jax.evaluation.features import make_extractor
 from kaem_jax.evaluation.features.classifier import classifier_features, classify, load_classifier, train_classifier
@@ -81,8 +83,8 @@ def test_what_cannot_be_had_is_refused_in_one_sentence(tmp_path, refuses, rng):
     np.savez(tmp_path / "other.npz", a=rng.normal(size=1000))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:4000])
     for spec, parts in {
-        "inceptoin": ("'inceptoin'", "allowed: classifier, inception"),
-        "classifier": ("labelled images", "allowed: inception"),
+        "inceptoin": ("'inceptoin'", "allowed: classifier, random, inception"),
+        "classifier": ("labelled images", "allowed: random, inception"),
         "no.such:thing": ("no.such:thing", "cannot be imported"),
         **{str(tmp_path / name): (name, "saved classifier") for name in ("missing.npz", "other.npz", "cut.npz")},
         "os.path:sep": ("os.path:sep", "not a function"),
@@ -115,3 +117,19 @@ def test_inception_sees_colours_in_their_order(monkeypatch, tmp_path, rng, refus
     np.testing.assert_allclose(extractor(grey), np.repeat(grey.mean(axis=(1, 2)), 3, axis=1))
     with refuses(ConfigError, "there is no such file"):
         make_extractor(f"inception:{tmp_path}/no.pth", tmp_path, "own", UNLABELLED)
+
+
+def test_random_features_need_no_labels_and_see_what_is_wrong_with_images(tmp_path):
+    """Distances grow with noise and with blur; a grey image has the features of its three equal channels."""
+    images = to_pixels(load_dataset(DataSettings()).train[np.arange(1400)])
+    extractor = make_extractor("random", tmp_path / "c.npz", "own", UNLABELLED)
+    real, other = extractor(images[:700]), extractor(images[700:])
+    assert (real.shape, extractor.name) == ((700, 96), "random")  # two layers: 8 pixels are 2 after them
+    np.testing.assert_array_equal(extractor(np.repeat(images[:100], 3, axis=-1)), real[:100])
+    noise = np.random.default_rng(0).normal(size=images[700:].shape)
+    worse = [np.clip(images[700:] + scale * noise, 0, 255).astype(np.uint8) for scale in (10, 30, 90)]
+    blurred = [ndimage.gaussian_filter(images[700:], (0, width, width, 0)) for width in (0.5, 1.0)]
+    for changed in (worse, blurred):
+        found = [frechet_distance(real, features) for features in (other, *map(extractor, changed))]
+        assert found == sorted(found)
+        assert found[2] > 2 * found[0]

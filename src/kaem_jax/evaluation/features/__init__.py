@@ -14,20 +14,22 @@ from kaem_jax.evaluation.features.classifier import (
     train_classifier,
 )
 from kaem_jax.evaluation.features.inception import inception_extractor
+from kaem_jax.evaluation.features.random_network import random_extractor
 
 __all__ = ["Extractor", "make_extractor"]
 
-_ALLOWED = "classifier, inception[:WEIGHTS.pth], a classifier.npz of another run, or package.module:function"
+_ALLOWED = "classifier, random, inception[:WEIGHTS.pth], a classifier.npz of another run, or package.module:function"
 
 
 def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
     """The feature extractor that a user names.
 
     Args:
-      spec: `classifier`: a small network trained on the labelled training split, kept in the file `own`; `inception` or
-        `inception:WEIGHTS.pth`: InceptionV3 by torch-fidelity (the extra `inception`), weights from its cache or from a
-        file; the `classifier.npz` of another run, so that runs share one space of features; or
-        `package.module:function`: a function of uint8 NumPy arrays [N, H, W, C].
+      spec: `classifier`: a small network trained on the labelled training split, kept in the file `own`; `random`: a
+        network with random weights, without labels; `inception` or `inception:WEIGHTS.pth`: InceptionV3 by
+        torch-fidelity (the extra `inception`), weights from its cache or from a file; the `classifier.npz` of another
+        run, so that runs share one space of features; or `package.module:function`: a function of uint8 NumPy arrays
+        [N, H, W, C].
       own: where this run's classifier is, or will be written.
       source: the name of the data.
       dataset: on which the classifier is trained.
@@ -45,6 +47,8 @@ def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) 
                 save_classifier(own, classifier)
             return classifier_features(classifier)
         spec = str(own)
+    if spec == "random":
+        return random_extractor()
     name, _, rest = spec.partition(":")
     if name == "inception":
         return inception_extractor(rest or None)
