@@ -29,18 +29,18 @@ class Model:
 
         model = kaem.Model(kaem.ClusteredPrior(num_latents=6), kaem.MLP(), kaem.Gaussian(0.2), data_shape=(8, 8))
 
-    Args to the methods: `params` as `init` returns; `z` latents [..., *prior.event_shape]; `x` data
-    [B, *data_shape]; `table`, where given, must be `prior.tabulate(params["prior"])`.
+    Arguments of the methods: `params` as `init` returns them; `z`, latents [..., *prior.event_shape]; `x`, data
+    [B, *data_shape]; `table`, `prior.tabulate(params["prior"])`, computed if left out.
 
     Attributes:
       prior: p(z).
       decoder: the settings of a network, or a `Decoder` of fixed sizes.
       likelihood: p(x | output).
-      data_shape: shape of one datum; a `Decoder` of fixed sizes may know it.
+      data_shape: shape of one datum; may be left out if a `Decoder` of fixed sizes has it.
 
     Raises:
-      ValueError: a part is of another kind, cannot be hashed, or does not fit the others. Of the methods: the decoder's
-        output is not of the shape that it says, or `x` is not [B, *data_shape] with B > 0.
+      ValueError: a part has a wrong type, is not hashable, or does not fit the others. Methods: the decoder's output
+        does not have the shape that the decoder declares, or `x` is not [B, *data_shape] with B > 0.
     """
 
     prior: Prior = setting(kinds=PRIORS)
@@ -65,6 +65,8 @@ class Model:
                     f"the {name} must be hashable, as a frozen dataclass without lists or arrays is ({error}); arrays "
                     "belong in its parameters"
                 ) from None
+        if missing := [name for name in ("init", "log_prob", "mean", "sample") if not hasattr(self.likelihood, name)]:
+            raise ValueError(f"likelihood={self.likelihood} lacks {', '.join(missing)}: see docs/extend.md")
         shape = getattr(self.decoder, "data_shape", ())
         object.__setattr__(self, "data_shape", as_shape(self.data_shape) or shape)
         if (shape and self.data_shape != shape) or not self.data_shape:
@@ -119,7 +121,7 @@ class Model:
 
     @property
     def is_autoregressive(self) -> bool:
-        """Whether the decoder reads the values before each value, so that its output is of latents and data."""
+        """Whether the decoder reads the values before each value, so that its output depends on latents and data."""
         return getattr(self.network, "is_autoregressive", False)
 
     @property
@@ -128,7 +130,7 @@ class Model:
         return getattr(self.likelihood, "takes_tokens", False)
 
     def decode(self, params: Params, z: Array, table: Table | None = None) -> Array:
-        """E[x | z], [..., *data_shape]; of tokens, which have no mean, the most probable one after the other."""
+        """E[x | z], [..., *data_shape]; for tokens, which have no mean, greedy decoding."""
         no_key = jax.random.key(0)  # means need none
         return self._of_output(
             lambda _, output: self.likelihood.mean(params["likelihood"], output), no_key, params, z, table
@@ -165,13 +167,13 @@ class Model:
         return self.likelihood.pairwise_log_prob(params["likelihood"], self._flat_output(params, z, table), x)
 
     def output(self, params: Params, z: Array, table: Table | None = None, x: Array | None = None) -> Array:
-        """The likelihood's parameter, which the decoder makes of latents: [..., *data_shape], of tokens [..., T, V].
+        """The decoder's output for latents, the likelihood's parameter: [..., *data_shape], or [..., T, V] for tokens.
 
         Args:
-          x: [B, *data_shape], for an autoregressive decoder, and z [..., B, *event_shape]; others ignore it.
+          x: [B, *data_shape], which only an autoregressive decoder reads; z is then [..., B, *event_shape].
 
         Raises:
-          ValueError: an autoregressive decoder has no data to read.
+          ValueError: the decoder is autoregressive, and x is None.
         """
         if self.is_autoregressive and x is None:
             raise ValueError("this decoder reads the values before each value: give x, or take `simulate`")
@@ -189,7 +191,7 @@ class Model:
         return at_least_float32(output)
 
     def _decoder_inputs(self, params: Params, z: Array, table: Table | None) -> tuple[Params, Array]:
-        """The decoder's parameters, and the features that it takes."""
+        """The decoder's parameters and its input, the features of z."""
         z = check_latent(z, self.prior.event_shape, "z")
         if table is None:
             table = self.prior.tabulate(params["prior"])
@@ -197,14 +199,14 @@ class Model:
         return jax.tree.map(jnp.asarray, params["decoder"]), self.prior.features(table, z)
 
     def _flat_output(self, params: Params, z: Array, table: Table | None, x: Array | None = None) -> Array:
-        """The output with the axes of a datum in one: [..., D], of tokens [..., T V]. X is [B, D]."""
+        """The output with the axes of a datum flattened: [..., D], or [..., T V] for tokens; x is [B, D]."""
         output = self.output(params, z, table, None if x is None else x.reshape(-1, *self.data_shape))
         return output.reshape(*output.shape[: output.ndim - len(self._output_shape)], math.prod(self._output_shape))
 
     def _of_output(
         self, function: Callable[[Array, Array], Array], key: Array, params: Params, z: Array, table: Table | None
     ) -> Array:
-        """Data [..., *data_shape], which `function` makes of a key and the output; in order, if they depend on it."""
+        """Data [..., *data_shape] from `function` of a key and the output; value by value if autoregressive."""
         if not self.is_autoregressive:
             x = function(key, self._flat_output(params, z, table))
             return x.reshape(*x.shape[:-1], *self.data_shape)
@@ -233,15 +235,15 @@ def leaves_by_name(tree: Any) -> dict[str, Any]:
 
 
 def check_params(model: Model, params: Any, what: str = "params") -> None:
-    """Compares parameters with those of the model, leaf by leaf; other groups, as a sampler's, are ignored.
+    """Compares parameters with those of the model, leaf by leaf; ignores other groups, such as a sampler's.
 
     Args:
       model: the model.
-      params: what is said to be its parameters.
-      what: how to call them in a message.
+      params: the parameters to check.
+      what: their name in error messages.
 
     Raises:
-      ValueError: a leaf is missing, unknown, of another shape, or of no float type.
+      ValueError: a leaf is missing, unknown, of a wrong shape, or not of a float type.
     """
     template = jax.eval_shape(model.init, jax.random.key(0))
     expected, found = leaves_by_name(template), leaves_by_name(params)

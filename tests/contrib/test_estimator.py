@@ -117,6 +117,15 @@ def test_cells_say_why_a_row_is_unlikely(fitted, rng):
     assert abs(np.mean(of_group + np.logaddexp(0, -odds))) < 0.05
 
 
+def test_a_number_out_of_bounds_spoils_no_other_cell(rng):
+    x = normal_rows(rng, 500)
+    x[:, 0] = np.exp(x[:, 0])
+    model = KAEM(num_clusters=1, bounds={"x0": (0, None)}, random_state=0).fit(x)
+    found = model.cell_scores(np.where([True, False, False], -1e-3, x[:5]))
+    np.testing.assert_array_equal(found[:, 0], -np.inf)
+    np.testing.assert_allclose(found[:, 1:], model.cell_scores(np.where([True, False, False], np.nan, x[:5]))[:, 1:])
+
+
 def test_columns_are_plotted_with_their_rows(fitted):
     """The line is the column's own density: normal, with the mean and deviation of the truth."""
     figure, (mean, covariance) = fitted.plot_columns(), truth()
@@ -205,8 +214,12 @@ def test_frames_with_categories_counts_and_constants(rng, kind, capsys):
     assert "200 cells (e.g. 'c')" in capsys.readouterr().err  # and count as missing
     np.testing.assert_array_equal(unseen, model.score_samples(kind({**table, "group": [None] * 200})))
     draws = model.sample(50)
-    assert set(draws) == set(table) - {"id"}
+    assert isinstance(draws, kind)
+    assert list(draws.columns) == list(table)[:-1]
     assert set(draws["group"]) == {"a", "b"}
+    for rows in (draws, filled):
+        assert {type(value) for value in rows["is_new"].to_list()} == {bool}
+    assert str(filled["count"].dtype).lower() == "int64"  # nothing was missing there
 
 
 def test_kinds_of_pandas_with_gaps(rng):
@@ -220,6 +233,8 @@ def test_kinds_of_pandas_with_gaps(rng):
     filled = model.impute(frame)
     assert not filled.isna().any().any()
     np.testing.assert_array_equal(filled["n"][20:], numbers[20:].astype(float))
+    assert filled["t"].dtype == bool
+    np.testing.assert_array_equal(filled["t"][8:], truth[8:].astype(bool))
 
 
 def test_a_table_of_categories_alone(rng):

@@ -1,6 +1,7 @@
 """Runs that differ in their seeds, trained as one program."""
 
 import dataclasses
+import shutil
 import signal
 
 import jax
@@ -75,8 +76,13 @@ def test_each_is_the_run_of_its_seed_and_goes_on_after_a_signal(tmp_path, monkey
         assert losses(stopped / folder.name) == losses(folder)
     with pytest.raises(RunError, match="holds another run: optimizer"):
         train_replicas(tiny_config(**SETTINGS | {"optimizer__clip_norm": 1.0}), pair, 2)
-    with pytest.raises(RunError, match="some of these runs"):
+    with pytest.raises(RunError, match="seed_5, seed_6 hold runs and seed_7 none"):
         train_replicas(config, pair, 3)
+    assert not (pair / "seed_7").exists()
+    for name, step in (("seed_6", 20), ("seed_5", 10)):
+        shutil.rmtree(pair / name / "checkpoints" / str(step))
+    with pytest.raises(RunError, match="no checkpoint of the same step"):
+        train_replicas(config, pair, 2)
 
 
 def test_what_is_refused_and_which_run_diverged(tmp_path, monkeypatch):

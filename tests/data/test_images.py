@@ -55,11 +55,13 @@ def test_npz_with_two_parts_or_one_that_is_split_with_its_labels(tmp_path, image
 
 def test_what_are_no_images_is_refused(tmp_path, refuses, images):
     np.savez(tmp_path / "whole.npz", images=images)
+    np.save(tmp_path / "one.npy", np.zeros((20, 4, 4)))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:900])
     save(tmp_path / "damaged", images[:2])
     (tmp_path / "damaged" / "1.png").write_bytes(b"no image")
     (tmp_path / "empty").mkdir()
     for name, path, said in (
+        ("npz", "one.npy", "np.savez"),
         ("npz", "none.npz", "No such file"), ("npz", "cut.npz", ""), ("npz", "~nosuch/x", "home directory"),
         ("folder", "none", "No such file"), ("folder", "damaged", "1.png is not an image"), ("folder", "empty", ".png"),
     ):  # fmt: skip
@@ -67,8 +69,8 @@ def test_what_are_no_images_is_refused(tmp_path, refuses, images):
             load(path if path[0] == "~" else tmp_path / path, name)
     for said, arrays in (
         ("train and test, or images", {"pictures": [[1]]}),
-        ("float64 values; wanted: uint8, floats in [0, 1]", {"images": [[0.0, 16.0]] * 3}),
-        ("floats in [0, 1]", {"images": [[0.5, np.nan]] * 3}),
+        ("float64 values from 0.0 to 16.0; wanted: uint8, floats in [0, 1]", {"images": [[0.0, 16.0]] * 3}),
+        ("3 NaN, and images to train on have no gaps", {"images": [[0.5, np.nan]] * 3}),
         ("int64", {"images": [[0, 1]] * 3}),
         ("uint8 values 0 and 1", {"images": np.eye(3, dtype=np.uint8)}),
         ("1 examples", {"images": [[0.5]]}),

@@ -10,6 +10,7 @@ import pytest
 from scipy import special, stats
 
 from kaem_jax.likelihoods import Bernoulli, Columns, DiscretizedLogistic, Gaussian, Masked, Termwise
+from tests.builders import make_model
 from tests.truth import assert_within
 
 BATCH, SAMPLES, SIZE = 5, 7, 64
@@ -148,6 +149,21 @@ def test_an_annealed_scale_follows_its_schedule():
     found = [float(schedule(step)) for step in (0, 5, 10, 99)]
     np.testing.assert_allclose(found, np.log([1, 0.1**0.5, 0.1, 0.1]), atol=1e-6)
     assert Gaussian(0.1).log_sigma_schedule() is None
+
+
+def test_terms_that_are_no_terms_are_refused_and_what_a_likelihood_lacks_is_named(refuses):
+    """JAX would sum once more, or fail at the first draw."""
+
+    class Summed(Termwise):
+        def terms(self, params, output, x):
+            return -jnp.sum(jnp.square(output - x), axis=-1)
+
+    output, x = jnp.zeros((3, 2, 4)), jnp.ones((2, 4))
+    refuses.each(
+        (lambda: Summed().log_prob(Summed().init(None), output, x), ["Summed.terms has shape (3, 2)", "(2, 4)"]),
+        (lambda: Summed().log_prob({}, output[0], x), ["Summed.terms has shape (2,)"]),
+        (lambda: make_model(likelihood=Summed()), ["likelihood=", "lacks mean, sample"]),
+    )
 
 
 def test_data_that_a_likelihood_cannot_make_are_refused(refuses):

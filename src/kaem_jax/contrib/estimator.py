@@ -18,9 +18,11 @@ from kaem_jax.contrib.table_columns import (
     describe,
     encoded,
     is_gap,
+    is_truth,
     log_volume,
     middle,
     numbers_of,
+    typed,
 )
 from kaem_jax.contrib.table_density import Rows, TableDensity, fit_table_density
 from kaem_jax.data.preprocessing import Table
@@ -45,17 +47,17 @@ class KAEM(DensityMixin, BaseEstimator):
     values. NaN and None are gaps, in training and after.
 
     Args:
-      num_clusters: of the mixture; None chooses it, and the kind of the clusters' maps, on held-out rows.
-      map: `full` or `diagonal`, with `num_clusters`.
+      num_clusters: number of clusters; None chooses it, and the kind of the clusters' maps, on held-out rows.
+      map: kind of the clusters' maps if `num_clusters` is given: `full` or `diagonal`.
       contamination: share of false alarms among normal rows that `predict` allows.
       exclude: names of columns that are left out.
       bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside.
-      seconds: after which no larger mixture is tried.
-      random_state: of splits, starts and draws.
+      seconds: no larger mixture is tried after this time.
+      random_state: seed of splits, initial values and draws.
 
     Attributes:
-      density_: `kaem_jax.contrib.table_density.TableDensity`, of standardised columns, or of their powers.
-      columns_: how each column became these values.
+      density_: `kaem_jax.contrib.table_density.TableDensity` of standardised columns, or of their powers.
+      columns_: how each column is converted to these values.
 
     Example:
       >>> import numpy as np
@@ -92,6 +94,9 @@ class KAEM(DensityMixin, BaseEstimator):
           ValueError: there are fewer than two rows, a column has no value, or a number is infinite.
         """
         table = self._table(X, reset=True)
+        is_frame = hasattr(X, "columns")
+        self._frame = type(X) if is_frame else None
+        self._truths = {str(name) for name in X.columns if is_truth(X[name])} if is_frame else set()
         seed = check_random_state(self.random_state).randint(2**31)
         rng, num = np.random.default_rng(seed), len(next(iter(table.values())))
         if num < 2:
@@ -113,7 +118,7 @@ class KAEM(DensityMixin, BaseEstimator):
             density = fitted(columns, _prior(columns, 1, "full", "gaussian"), 0)
             return float(np.mean(density.log_prob(seed, rows) - log_volume(columns, rows)))
 
-        # Powers make columns symmetric, and lines of one column against another crooked.
+        # Powers make columns symmetric, but they bend linear relations between columns.
         described = [
             tuple(describe(name, cells, transform, bounds.get(name)) for name, cells in kept.items())
             for transform in ("power", "standard")
@@ -134,7 +139,7 @@ class KAEM(DensityMixin, BaseEstimator):
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log p of the known cells of each row, [N] nats, per unit of the columns of numbers.
+        """Log p of the known cells of each row, [N] nats, with numbers in the user's units.
 
         Rows with fewer known cells have larger values: compare them by `decision_function` or `p_values`.
         """
@@ -149,22 +154,28 @@ class KAEM(DensityMixin, BaseEstimator):
     def cell_scores(self, X: Any) -> np.ndarray:
         """Log p of each cell given the others of its row, [N, D] nats; NaN where it is missing.
 
-        The lowest say why a row is unlikely. Columns are those of `columns_`.
+        The cells with the lowest scores make a row unlikely. Columns are those of `columns_`. A number outside its
+        bounds has -inf, and counts as missing for the others.
         """
-        _, rows = self._read(X)
+        table, rows = self._read(X)
+        numbers = numbers_of(self.columns_)
+        outside = {column.name: column.is_outside(table[column.name]) for column in numbers}
+        for column, values in zip(numbers, rows.z.T, strict=False):
+            values[outside[column.name]] = np.nan  # other cells are scored as if it were missing
         whole, result = self.density_.log_prob(self._seed, rows), []
-        numbers, categories = itertools.count(), itertools.count()
+        of_numbers, categories = itertools.count(), itertools.count()
         for column in self.columns_:
             z, codes = rows.z.copy(), rows.codes.copy()
             if column.categories:
                 i, volume = next(categories), np.zeros(len(rows))
                 is_known, codes[:, i] = codes[:, i] >= 0, -1
             else:
-                i = next(numbers)
+                i = next(of_numbers)
                 volume = column.log_volume(z[:, i : i + 1])
                 is_known, z[:, i] = ~np.isnan(z[:, i]), np.nan
             without = self.density_.log_prob(self._seed, Rows(z, codes))
-            result.append(np.where(is_known, whole - without - volume, np.nan))
+            value = np.where(is_known, whole - without - volume, np.nan)
+            result.append(np.where(outside.get(column.name, False), -np.inf, value))
         return np.stack(result, axis=1)
 
     def plot_columns(self) -> Any:
@@ -182,7 +193,7 @@ class KAEM(DensityMixin, BaseEstimator):
             z = np.full((_NUM_POINTS, seen.shape[1]), np.nan, np.float32)
             z[:, i] = column.encode(grid.tolist())[:, 0]
             rows = Rows(z, np.full((_NUM_POINTS, self._kernels.codes.shape[1]), -1))
-            # The mean of many estimates: lines do not tremble.
+            # The mean of several estimates makes the line smooth.
             p = np.mean([np.exp(self.density_.log_prob(self._seed + k, rows)) for k in range(_NUM_LINES)], axis=0)
             p *= np.exp(-column.log_volume(z[:, i : i + 1]))
             axes.hist(seen[:, i], bins=40, range=(grid[0], grid[-1]), density=True, alpha=0.4, label="training rows")
@@ -197,11 +208,11 @@ class KAEM(DensityMixin, BaseEstimator):
         return float(np.mean(self.score_samples(X)))
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """How much more normal each row is than the rows that are alarms, [N] nats; outliers are below 0.
+        """How much more normal each row is than the threshold for alarms, [N] nats; outliers are below 0.
 
-        Normality is the mean of log p under the clusters and under kernels at the training rows: the clusters know
-        what columns have to do with each other, and the kernels where no training row was. It is compared with that
-        of held-out training rows with the same cells missing.
+        Normality is the mean of log p under the clusters and under kernels at the training rows. The clusters model how
+        columns depend on each other, and the kernels where no training row was. The threshold is a quantile of the
+        normality of held-out training rows with the same cells missing.
         """
         _, rows = self._read(X)
         return self._against_held_out(
@@ -224,7 +235,7 @@ class KAEM(DensityMixin, BaseEstimator):
         """The rows with their gaps filled: by means and most probable categories, or by draws.
 
         Returns:
-          What `X` is, or a list of `num_draws` of these.
+          Rows of the type of `X`, or a list of `num_draws` of them.
         """
         table, rows = self._read(X)
         z, codes = self.density_.fill(self._seed, rows, num_draws or _NUM_IMPUTATIONS)
@@ -235,12 +246,12 @@ class KAEM(DensityMixin, BaseEstimator):
         return self._like(X, table, means)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """Exact draws: an array [n_samples, D], or a dictionary of columns if there are categories."""
+        """Exact draws, n_samples rows: a frame where the rows of training were one, else an array."""
         check_is_fitted(self)
         seed = self._seed if random_state is None else check_random_state(random_state).randint(2**31)
         table = self._in_units(self.density_.sample(seed, n_samples))
-        if any(isinstance(cells[0], str) for cells in table.values()):
-            return table
+        if self._frame is not None:
+            return self._frame({name: typed(cells, name in self._truths) for name, cells in table.items()})
         return np.stack(list(table.values()), axis=1)
 
     def __sklearn_tags__(self):
@@ -280,12 +291,16 @@ class KAEM(DensityMixin, BaseEstimator):
 
     def _like(self, X: Any, table: Mapping[str, np.ndarray], filled: Mapping[str, np.ndarray]) -> Any:
         """Rows of the type of `X` whose gaps are filled."""
-        whole = {
-            name: np.where(is_gap(cells), filled[name], cells) if name in filled else cells
-            for name, cells in table.items()
-        }
         if not hasattr(X, "columns"):
-            return np.stack(list(whole.values()), axis=1)
+            cells = [np.where(is_gap(own), filled[name], own) if name in filled else own for name, own in table.items()]
+            return np.stack(cells, axis=1)
+        whole = {}
+        for column in X.columns:
+            own = table.get(str(column))
+            if own is None or str(column) not in filled or not (gap := is_gap(own)).any():
+                whole[column] = X[column]
+            else:
+                whole[column] = typed(np.where(gap, filled[str(column)], own), is_truth(X[column]))
         return type(X)(whole) if hasattr(X, "to_pandas") else type(X)(whole, index=X.index)
 
     def _normality(self, rows: Rows) -> np.ndarray:
@@ -293,7 +308,7 @@ class KAEM(DensityMixin, BaseEstimator):
         return (self.density_.log_prob(self._seed, rows) + self._log_kernel(rows, self._width)) / 2
 
     def _log_kernel(self, rows: Rows, width: float) -> np.ndarray:
-        """Log of the mean of normal kernels at the training rows, in what is known of each row, [N] nats."""
+        """Log of the mean of normal kernels at the training rows, over the known cells of each row, [N] nats."""
         if len(rows) > _ROWS_AT_ONCE:
             parts = gen_batches(len(rows), _ROWS_AT_ONCE)
             return np.concatenate([self._log_kernel(rows[part], width) for part in parts])
@@ -306,7 +321,7 @@ class KAEM(DensityMixin, BaseEstimator):
         return log_kernel - num_known * np.log(width * np.sqrt(2 * np.pi))
 
     def _standard(self, rows: Rows) -> np.ndarray:
-        """Numbers in deviations of their columns, without powers; 0 where missing."""
+        """Standardised numbers, without powers; 0 where missing."""
         return np.nan_to_num((self._raw(rows) - self._centre) / self._spread)
 
     def _raw(self, rows: Rows) -> np.ndarray:
@@ -315,7 +330,7 @@ class KAEM(DensityMixin, BaseEstimator):
         return np.stack(values, axis=1) if values else rows.z.astype(float)
 
     def _against_held_out(self, rows: Rows, compare: Any) -> np.ndarray:
-        """What `compare` makes of the normality of rows and of held-out rows, pattern by pattern of gaps."""
+        """Applies `compare` to the normality of rows and of held-out rows, for each pattern of missing cells."""
         value, result = self._normality(rows), np.zeros(len(rows))
         gaps = np.concatenate([np.isnan(rows.z), rows.codes < 0], axis=1)
         patterns, pattern = np.unique(gaps, axis=0, return_inverse=True)

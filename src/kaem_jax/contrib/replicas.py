@@ -1,7 +1,7 @@
 """`kaem train --num_replicas R`: R runs that differ in their seeds alone, in one program.
 
-A model that is small leaves a chip idle. Replicas are an axis in front of the whole training step, spread over the
-devices, which exchange nothing. Each has the folder of a run, `seed_S`, which every other command reads.
+A small model leaves a chip idle. Replicas are a leading axis of the whole training step, sharded over the devices,
+which do not communicate. Each replica has the folder of a run, `seed_S`, which every other command reads.
 """
 
 import contextlib
@@ -45,16 +45,16 @@ def train_replicas(config: Experiment, workdir: pathlib.Path, num_replicas: int,
     """Trains R runs with seeds from `config.seed` on, or continues them, and then evaluates one after the other.
 
     Args:
-      config: of the first.
-      workdir: gets a folder for each run.
-      num_replicas: R. As many devices are used as divide it.
+      config: configuration of the first run.
+      workdir: where each run gets its folder.
+      num_replicas: R. The number of devices used is the largest that divides R.
       overwrite: delete earlier runs in these folders first.
 
     Returns:
       FINISHED, or INTERRUPTED after SIGTERM or Ctrl-C with everything saved.
 
     Raises:
-      ConfigError: the data do not stay on devices, priors are to be fitted anew, or there are several processes.
+      ConfigError: the data are not kept on devices, `train.refit` is on, or there are several processes.
       ConfigError, DataError, RunError, DivergedError: see `train_and_evaluate`.
     """
     dataset = load_dataset(config.data)
@@ -62,6 +62,8 @@ def train_replicas(config: Experiment, workdir: pathlib.Path, num_replicas: int,
     _check(config, dataset)
     configs = [dataclasses.replace(config, seed=config.seed + i) for i in range(num_replicas)]
     folders = [RunFolder(workdir / f"seed_{one.seed}") for one in configs]
+    if not overwrite:
+        _check_alike(folders)
     with StopRequest() as stop:
         _train(configs, folders, dataset, stop, overwrite)
     for one, folder in zip(configs, folders, strict=True):
@@ -84,6 +86,17 @@ def _check(config: Experiment, dataset: Dataset) -> None:
             " keeps them elsewhere"
         )
     make_mesh(config.parallel, config.data.batch_size, config.sampler.num_rungs)  # of the evaluations
+
+
+def _check_alike(folders: Sequence[RunFolder]) -> None:
+    """Refuses new runs beside old ones, before a folder is made."""
+    are_old = {folder.root.name: folder.config.exists() for folder in folders}
+    if any(are_old.values()) and not all(are_old.values()):
+        old, new = (", ".join(name for name in are_old if are_old[name] == is_old) for is_old in (True, False))
+        raise RunError(
+            f"{old} hold runs and {new} none: train the new ones alone, by --config.seed and --num_replicas, or all "
+            "anew by --overwrite"
+        )
 
 
 def _train(
@@ -140,13 +153,11 @@ def _start(config: Experiment, model: Model, dataset: Dataset) -> TrainState:
 
 
 def _newest(saved: Sequence[Checkpoints], templates: Sequence[TrainState]) -> tuple[int, Sequence[TrainState]]:
-    """The states of the newest step that all have saved, or the first ones."""
+    """The newest step that all runs have saved, and its states; 0 and the initial states if no run has saved any."""
     common = sorted(set.intersection(*[set(checkpoints.steps) for checkpoints in saved]))
     if not common:
         if any(checkpoints.steps for checkpoints in saved):
-            raise RunError(
-                "some of these runs have checkpoints of steps that others lack; start again with --overwrite"
-            )
+            raise RunError("these runs have no checkpoint of the same step: train them one by one, by --config.seed")
         return 0, templates
     step = common[-1]
     return step, [one.restore(step, template) for one, template in zip(saved, templates, strict=True)]
@@ -155,7 +166,7 @@ def _newest(saved: Sequence[Checkpoints], templates: Sequence[TrainState]) -> tu
 def _program(
     configs: Sequence[Experiment], model: Model, dataset: Dataset, states: Sequence[TrainState], step: int
 ) -> tuple[Any, jax.stages.Compiled, TrainState]:
-    """What the program takes after a step, the program, and the states with an axis of replicas in front."""
+    """The arguments of the program as a function of the step, the program, and the states stacked over replicas."""
     config, num = configs[0], len(configs)
     count = max(size for size in range(1, jax.device_count() + 1) if num % size == 0)
     mesh = Mesh(np.array(jax.devices()[:count]), ("replica",), (AxisType.Auto,))

@@ -1,4 +1,4 @@
-"""The columns of a table as values of its density and back: kinds, powers, bounds, gaps and ties."""
+"""Converts columns of a table to values of its density and back: kinds, powers, bounds, gaps and ties."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +16,11 @@ __all__ = [
     "describe",
     "encoded",
     "is_gap",
+    "is_truth",
     "log_volume",
     "middle",
     "numbers_of",
+    "typed",
 ]
 
 Columns = tuple[Column, ...]
@@ -29,7 +31,7 @@ _BLUR = 0.1  # at least, in deviations
 
 
 def cells_of(column: Any) -> np.ndarray:
-    """A column of pandas or polars as float64, NaN where it is empty, or as texts and None."""
+    """Converts a pandas or polars column to float64 with NaN in empty cells, or to texts with None."""
     if hasattr(column, "is_null"):  # of polars
         is_number, cells = column.dtype.is_numeric(), column.to_numpy()
         return np.asarray(cells, float) if is_number else _texts(cells, column.is_null().to_numpy())
@@ -42,8 +44,20 @@ def _texts(cells: np.ndarray, is_gap: np.ndarray) -> np.ndarray:
     return np.array([None if gap else str(cell) for cell, gap in zip(cells, is_gap, strict=True)], object)
 
 
+def is_truth(column: Any) -> bool:
+    """Whether a column of pandas or polars has the type of truth values."""
+    return str(column.dtype).lower() in ("bool", "boolean")
+
+
+def typed(cells: np.ndarray, is_truth: bool) -> Any:
+    """Numbers, texts or truth values for a frame, of the cells of a column without gaps."""
+    if is_truth:
+        return cells == "True"
+    return cells.tolist() if cells.dtype == object else cells
+
+
 def describe(name: str, cells: np.ndarray, transform: str, bounds: Bounds | None) -> Column:
-    """What a column is, by its training rows."""
+    """Describes a column by its training rows."""
     known = cells[~is_gap(cells)]
     if not len(known):
         raise ValueError(f"column {name!r} has no value: leave it out by exclude=[{name!r}]")
@@ -53,12 +67,12 @@ def describe(name: str, cells: np.ndarray, transform: str, bounds: Bounds | None
 
 
 def numbers_of(columns: Columns) -> list[Column]:
-    """Those that are numbers, in their order."""
+    """The columns of numbers, in order."""
     return [column for column in columns if not column.categories]
 
 
 def encoded(columns: Columns, table: Mapping[str, np.ndarray]) -> Rows:
-    """The values of N rows, whose cells are numbers or texts."""
+    """Encodes N rows, whose cells are numbers or texts."""
     numbers, codes = [], []
     for column in columns:
         values = column.encode(table[column.name].tolist())
@@ -67,13 +81,13 @@ def encoded(columns: Columns, table: Mapping[str, np.ndarray]) -> Rows:
         else:
             numbers.append(values[:, 0])
     num = len(next(iter(table.values())))
-    # A table without numbers has one that is always 0.
+    # A table without numbers gets a number that is always 0.
     z = np.stack(numbers, axis=1) if numbers else np.zeros((num, 1), np.float32)
     return Rows(z, np.stack(codes, axis=1) if codes else np.zeros((num, 0), int))
 
 
 def blurred(seed: int, columns: Columns, rows: Rows) -> Rows:
-    """Rows whose columns with ties have noise: as wide as a step between neighbouring values, and as `_BLUR`."""
+    """Adds uniform noise to columns with ties: as wide as a step between neighbouring values, and at least `_BLUR`."""
     width = np.zeros(rows.z.shape[1])
     for i, values in enumerate(rows.z.T if numbers_of(columns) else ()):
         known = values[~np.isnan(values)]

@@ -1,7 +1,7 @@
 """Users' own images and continuous fields in .npz files.
 
-Each reader of this folder gives the rows of each part of the data, their labels, and a function that takes the training
-rows and returns all data as the model sees them, with the form that these rows decide: scales, categories, tokens.
+Each `open_` function of this folder returns the rows of each part of the data, their labels, and a function. The latter
+takes the training rows, fits the form (scales, categories, tokens) to them, and returns all data encoded, and the form.
 """
 
 import pathlib
@@ -21,12 +21,15 @@ FIELDS = ("fields", "y", "x", "data", "images")
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
     """The arrays of an .npz file."""
-    with pathlib.Path(path).expanduser().open("rb") as opened, np.load(opened) as archive:
+    with pathlib.Path(path).expanduser().open("rb") as opened:
+        archive = np.load(opened)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("it holds a single array: save it by np.savez('FILE.npz', images=array)")
         return dict(archive)
 
 
 def open_images(settings: DataSettings) -> Any:
-    """Images of arrays `train` and `test`, or of one array `images` that is split.
+    """Opens images from arrays `train` and `test`, or from one array `images`, which is split.
 
     Arrays are [N, *data_shape], uint8, floating point in [0, 1], or bool. Classes are integers [N] in `train_labels`
     and `test_labels`, or in `labels` beside `images`.
@@ -38,8 +41,11 @@ def open_images(settings: DataSettings) -> Any:
     found = [arrays[name] for name in of_labels]
     for images in found:
         refuse_bytes_of_bits(f"data.path={settings.path!r}", images)
+        if images.dtype.kind == "f" and (num := np.isnan(images).sum()):
+            raise ValueError(f"it holds {num:,} NaN, and images to train on have no gaps")
         if images.dtype != np.uint8 and not (images.dtype.kind in "bf" and images.min() >= 0 and images.max() <= 1):
-            raise ValueError(f"it holds {images.dtype} values; wanted: uint8, floats in [0, 1], or bool")
+            wanted = "uint8, floats in [0, 1], or bool; data.name=field takes numbers of any range"
+            raise ValueError(f"it holds {images.dtype} values from {images.min()} to {images.max()}; wanted: {wanted}")
     if any(images.dtype != np.uint8 for images in found):
         found = [(x / np.float32(255) if x.dtype == np.uint8 else x).astype(np.float32) for x in found]
     labels = [arrays.get(of_labels[name], np.full(len(arrays[name]), -1)) for name in of_labels]
@@ -50,9 +56,9 @@ def open_images(settings: DataSettings) -> Any:
 
 
 def open_fields(settings: DataSettings) -> Any:
-    """Fields of the arrays `data.columns`, which become channels; else of `train` and `test`, or the first of `FIELDS`.
+    """Opens fields from arrays `data.columns`, as channels; else from `train` and `test`, or the first of `FIELDS`.
 
-    Arrays are [N, H, W], [N, H, W, C] or [N, D], finite numbers of any range or truth values.
+    Arrays are [N, H, W], [N, H, W, C] or [N, D], with finite numbers of any range or booleans.
     """
     arrays = read_arrays(settings.path)
     is_split = not settings.columns and {"train", "test"} <= arrays.keys()
@@ -73,6 +79,6 @@ def open_fields(settings: DataSettings) -> Any:
 
 
 def with_channels(values: np.ndarray) -> np.ndarray:
-    """Fields [N, H, W] with an axis of one channel; truth values, such as which of two materials it is, as numbers."""
+    """Adds an axis of one channel to fields [N, H, W]; booleans, such as one of two materials, become float32."""
     values = values.astype(np.float32) if values.dtype == bool else values
     return values[..., None] if values.ndim == 3 else values

@@ -1,4 +1,4 @@
-"""Values that are 0 or 1."""
+"""The Bernoulli likelihood of binary values."""
 
 import dataclasses
 
@@ -17,13 +17,10 @@ __all__ = ["Bernoulli"]
 class Bernoulli(Settings, Termwise):
     """Independent Bernoulli values with `output` as logits; x in [0, 1].
 
-    Of values between 0 and 1, `terms` are cross-entropies: no log-density, and no probability of a level either.
+    For values between 0 and 1, `terms` are negative cross-entropies, neither log-densities nor log-probabilities.
     """
 
     takes_logits = True
-
-    def init(self, key: Array) -> Params:
-        return {}
 
     def check_data(self, x: np.ndarray) -> None:
         check_in_unit_interval(x, "a Bernoulli likelihood")

@@ -1,4 +1,4 @@
-"""Tempering of any density to the precision that is asked for: a loop on the host around one compiled program."""
+"""Tempering of any density to a requested precision: a loop on the host around one compiled program."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -36,39 +36,38 @@ def tempered(
     max_draws: int = 2000,
     report: Callable[[TemperedRun], None] | None = None,
 ) -> TemperedRun:
-    """Draws of the density log_prior + log_likelihood, and log of its integral, by populations of tempered chains.
+    """Draws from log-density log_prior + log_likelihood, and log of its integral, by populations of tempered chains.
 
         run = kaem.mcmc.tempered(key, log_prior, log_likelihood, {"mean": jnp.zeros(3), "scale": jnp.zeros(())})
         print(run.log_z, run.log_z_error, run.draws["mean"].mean((0, 1)), run.warnings)
 
     Rung beta has the density reference^(1 - beta) target^beta, from the reference (by default the prior) at 0 to the
     target at 1. A warm-up of doubling stages tunes step sizes, the units of each coordinate and the ladder; then the
-    tuning stays, and all rounds count. Under `jax.set_mesh` with axes `temp` and `data`, rungs lie along the one and
-    populations along the other, and draws are the same on any number of devices. Not for use inside jit: that is
-    `tempered_posterior`.
+    tuning is fixed, and all rounds count. Under `jax.set_mesh` with axes `temp` and `data`, rungs lie along `temp` and
+    populations along `data`; draws are the same on any number of devices. Inside jit use `tempered_posterior` instead.
 
     Args:
       key: a PRNG key.
-      log_prior: one position to a scalar in nats; or a density with `sample` and `log_prob`, which is then the
-        reference, too; or None, which is 0.
-      log_likelihood: one position to a scalar in nats.
+      log_prior: maps one position to a scalar in nats; or a density with `sample` and `log_prob`, which is also the
+        default reference; or None, which is 0.
+      log_likelihood: maps one position to a scalar in nats.
       z0: one position, any pytree of floats, from which all chains start; with num_chains=None a batch of positions,
         one for each population. None draws the starts from the reference.
       reference: a density with `sample` and `log_prob`, whose draws refresh the first rung, such as `NormalReference`.
       num_chains: C, independent populations.
-      num_rounds: rounds that count, or what must be reached.
-      warmup_rounds: rounds before them.
-      num_temperatures: T. None takes 16, and more where the barrier found in the warm-up needs more.
+      num_rounds: the number of rounds that count, or a stopping rule `Until`.
+      warmup_rounds: rounds before those that count.
+      num_temperatures: T. None takes 16, and more if the barrier found in the warm-up needs more.
       kernel: an object such as `kaem_jax.mcmc.HMC(10)`, or its registered name; one with an accept step.
       steps_per_round: moves between exchanges.
-      step_spread: standard deviation of the logarithm of a move's step size, about that of its rung. Larger ones, and
-        `HMC`, suit densities whose width varies, such as funnels; 0 the others, by up to a fifth.
+      step_spread: standard deviation of the logarithm of a move's step size around that of its rung. Larger values, and
+        `HMC`, suit densities of varying width, such as funnels. For others 0 is better, by up to a fifth.
       swap: one of `kaem_jax.mcmc.rounds.SWAPS`.
-      max_draws: N, draws of each population that are kept; more are thinned.
+      max_draws: limit on N, the draws kept for each population; more are thinned.
       report: called with the run so far at each check, for instance `print`.
 
     Raises:
-      ValueError: an argument does not fit, or a log-density of one position is not a scalar, or no number anywhere.
+      ValueError: an argument does not fit, or a log-density of one position is not a scalar, or NaN everywhere.
     """
     check_key(key)
     kernel = make_kernel(kernel)
@@ -90,6 +89,11 @@ def tempered(
         starts = z0
     else:
         starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_chains, *jnp.shape(leaf))), z0)
+    if reference is not None:
+        drawn = jax.eval_shape(lambda key: reference.sample(key, (len(jax.tree.leaves(starts)[0]),)), key_start)
+        shapes = [jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], tree) for tree in (starts, drawn)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"z0 has shapes {shapes[0]} and draws of the reference {shapes[1]}: give both the same")
     rows = Rows(starts)
     target = Target(rows, log_prior, log_likelihood, reference)
     target.check()

@@ -9,7 +9,7 @@ of the determinant is the sum of log s_c. Gradients train all but R_c, which onl
 whitens a normal distribution, and only a rotation finds independent axes.
 
 Parameters: `location` m and `log_scale` [C, Q]; `lower` [Q, Q], or [C, Q, Q] for full maps; `rotation` R [C, Q, Q] for
-full maps of clusters that are not normal, which no rotation changes.
+full maps of clusters with learned shapes (a rotation does not change a normal distribution).
 """
 
 import math
@@ -66,23 +66,20 @@ def triangular_params(kind: Map, location: np.ndarray, triangular: np.ndarray) -
 def to_standard(kind: Map, params: Params, z: Array) -> Array:
     """The coordinates of latents [..., Q] in every cluster, [..., C, Q]."""
     scale = jnp.exp(params["log_scale"])
-    if kind == "shared":
-        z = jnp.matmul(z, _unit_lower(params["lower"]).T, precision="highest")
-    y = z[..., None, :] - params["location"]
+    y = _sheared(kind, params, z)[..., None, :] - params["location"]
     if kind != "full":
         return scale * y
     y = scale * jnp.einsum("cij,...cj->...ci", _unit_lower(params["lower"]), y, precision="highest")
     if "rotation" not in params:
         return y
-    # A second product, since that of the matrices would cost C Q^3.
+    # Two products with vectors: multiplying the matrices first would cost C Q^3.
     return jnp.einsum("cij,...cj->...ci", jax.lax.stop_gradient(params["rotation"]), y, precision="highest")
 
 
 def squared_norms(kind: Map, params: Params, z: Array) -> Array:
     """|y_c|^2 of latents [..., Q] in every cluster, [..., C], under diagonal or shared maps."""
     scale, location = jnp.exp(params["log_scale"]), params["location"]
-    if kind == "shared":
-        z = jnp.matmul(z, _unit_lower(params["lower"]).T, precision="highest")
+    z = _sheared(kind, params, z)
     return jax.lax.platform_dependent(z, location, scale, tpu=_norms_by_products, default=_norms_one_by_one)
 
 
@@ -91,8 +88,8 @@ def _norms_one_by_one(z: Array, location: Array, scale: Array) -> Array:
 
 
 def _norms_by_products(z: Array, location: Array, scale: Array) -> Array:
-    """The square multiplied out: on a TPU the differences of all data and clusters take longer than a network."""
-    # Products of latents around their middle lose the fewest digits where they cancel.
+    """By expanding the square: on a TPU, differences of all data and clusters would take longer than a network."""
+    # Centred latents have small products, so that cancellation loses few digits.
     middle = jax.lax.stop_gradient(jnp.mean(location, axis=0))
     z, location, weight = z - middle, location - middle, jnp.square(scale)
     both = jnp.concatenate([jnp.square(z), z], axis=-1)
@@ -110,7 +107,7 @@ def directions(kind: Map, params: Params) -> Array:
 
 
 def inverse_of(kind: Map, params: Params) -> Array | None:
-    """What `from_standard` multiplies: U^-1 [Q, Q] of a shared map, dz / dy [C, Q, Q] of full ones, None of others."""
+    """Matrices from y to z: U^-1 [Q, Q] for a shared map, dz / dy [C, Q, Q] for full maps, None for diagonal maps."""
     if kind == "diagonal":
         return None
     unit = _unit_lower(params["lower"])
@@ -123,7 +120,7 @@ def inverse_of(kind: Map, params: Params) -> Array | None:
 
 
 def from_standard(location: Array, log_scale: Array, shared_inverse: Array | None, y: Array) -> Array:
-    """The latents of coordinates y [..., Q] under diagonal maps, or a shared one whose U^-1 is given.
+    """Maps coordinates y [..., Q] to latents, for diagonal maps or for a shared map with the given U^-1.
 
     `location` and `log_scale` [..., Q] are those of the cluster of each y.
     """
@@ -131,8 +128,13 @@ def from_standard(location: Array, log_scale: Array, shared_inverse: Array | Non
     return z if shared_inverse is None else jnp.matmul(z, shared_inverse.T, precision="highest")
 
 
+def _sheared(kind: Map, params: Params, z: Array) -> Array:
+    """U z of latents [..., Q] under a shared map, else z."""
+    return jnp.matmul(z, _unit_lower(params["lower"]).T, precision="highest") if kind == "shared" else z
+
+
 def _unit_lower(parameter: Array) -> Array:
-    """The part of a parameter [..., Q, Q] below the diagonal, divided by sqrt(Q), and ones on the diagonal."""
-    # Adam moves every entry by its rate, whatever Q, and a coordinate is a sum over a row.
+    """The strictly lower triangle of a parameter [..., Q, Q], divided by sqrt(Q), with ones on the diagonal."""
+    # Adam moves every entry by its rate, and coordinates sum over a row: without division they move more for large Q.
     size = parameter.shape[-1]
     return jnp.tril(parameter, -1) / math.sqrt(size) + jnp.eye(size, dtype=parameter.dtype)
