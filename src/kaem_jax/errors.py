@@ -1,4 +1,4 @@
-"""Errors that a user can correct, and why a library failed."""
+"""Errors that a user can correct, and functions that say why a library failed."""
 
 import errno
 
@@ -35,26 +35,26 @@ class DivergedError(FloatingPointError):
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What libraries of checkpoints and data bases pass on of it, as text.
+# Messages of checkpoint and database libraries on a full disk.
 _FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
-# Of a file system over a network, or of a process that is missing for minutes.
+# Errors of a network file system, or of a process that does not answer for minutes.
 _PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN)
 _PASSING_IN_WORDS = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or the name of its type where it says nothing."""
+    """The first line of an error's message, or the name of its type if the message is empty."""
     return (str(error).splitlines() or [""])[0].strip() or type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this machine or a device has too little memory; XLA says it in words, writers of a full disk the same."""
+    """Whether the memory of the host or a device is full. XLA has one message for this and for a full disk."""
     is_said = str(error).startswith("RESOURCE_EXHAUSTED")
     return isinstance(error, MemoryError) or (is_said and not is_disk_full(error))
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a disk, or what a user may take of it, is full."""
+    """Whether a disk or the user's quota on it is full."""
     return (isinstance(error, OSError) and error.errno in _FULL) or any(say in str(error) for say in _FULL_IN_WORDS)
 
 
@@ -69,7 +69,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
-    """The error, what it was raised from or during, and so on."""
+    """The error and its chain of causes: the errors that each was raised from, or while handling."""
     found = [error]
     while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
         found.append(cause)

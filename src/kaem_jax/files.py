@@ -23,10 +23,10 @@ __all__ = [
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary path in the same folder. It replaces `path` when the block ends without an error.
 
-    A machine that loses its power has the file as it was, or the whole new one.
+    After a power failure the file is either the old one or the complete new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes may draw the same picture, and in two containers both may have the number 1.
+    # Two processes may write the same file, and in two containers both may have process id 1.
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
     try:
         yield temporary
@@ -38,7 +38,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write_npz(path: pathlib.Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
-    """Writes arrays under their names into one file, whatever its ending is."""
+    """Writes named arrays to one .npz archive; the path may have any ending."""
     with replacing(path) as temporary, temporary.open("wb") as file:  # of a mere name NumPy would change the ending
         (np.savez_compressed if compressed else np.savez)(file, **arrays)
 

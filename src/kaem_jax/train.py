@@ -57,8 +57,8 @@ def train_and_evaluate(
       config: the run.
       workdir: folder for checkpoints, metrics and figures; see docs/train.md.
       overwrite: delete an earlier run in `workdir` first.
-      watch: is called with the row of each log step; an exception that it raises ends the run.
-      num_profiled: number of steps of which a trace is recorded, in the folder `profile`.
+      watch: called with each row of training and of evaluation; an exception that it raises ends the run.
+      num_profiled: number of steps to profile; the trace is written to the folder `profile`.
 
     Returns:
       FINISHED, or INTERRUPTED after SIGTERM or Ctrl-C with everything saved.
@@ -69,7 +69,7 @@ def train_and_evaluate(
       RunError: `workdir` holds another run, or nothing readable.
       DivergedError: a metric is not finite.
     """
-    # 1. Settings, data, folder: all that can be refused is refused before anything compiles.
+    # 1. Settings, data, folder: everything is checked before anything compiles.
     dataset = load_dataset(config.data)
     config = bind(config, dataset)
     sampler, model, optimizer = config.sampler, config.model(dataset.data_shape), config.make_optimizer()
@@ -79,7 +79,7 @@ def train_and_evaluate(
     # A new checkpoint is complete before an old one is deleted.
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
-    # Features that cannot be had are refused before an earlier run is deleted; the run's own classifier comes after.
+    # Unavailable features are refused before an earlier run is deleted; the run's own classifier is trained after it.
     makes_classifier = config.evaluation.features == "classifier" and dataset.is_labelled
     comparison = None if makes_classifier else make_comparison(folder, config, dataset)
     with (
@@ -96,7 +96,7 @@ def train_and_evaluate(
         # 2. State: fresh, or the newest readable checkpoint. Its arrays are on all devices.
         keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
         num_steps = config.train.num_steps
-        # No name is kept of the fresh state: after a restored one has come it would stay in memory to the end.
+        # The fresh state gets no name of its own: it would stay in memory after a checkpoint is restored.
         training = Progress(
             config, model, jax.jit(init, out_shardings=replicated(mesh))(keys.state), checkpoints, stop, dataset.form
         )
@@ -152,7 +152,7 @@ def train_and_evaluate(
             Profiler(folder.profile, num_profiled, training.step) as profiler,
         ):
             while not training.stop_requested():
-                # An evaluation comes after its step is saved. One that a signal ended is done when the run goes on.
+                # A step is evaluated after it is saved. If a signal ends the evaluation, the resumed run repeats it.
                 if judge.is_due(training.step) and training.step not in estimates:
                     with stop.at_once():
                         row = judge.row(progress)
@@ -199,7 +199,7 @@ def train_and_evaluate(
             checkpoints.wait()
             return _interrupted(training, stop)
 
-        # 6. Finished: the long evaluation, once. All is saved: a signal ends it, and the same command does it again.
+        # 6. Finished: the long evaluation. All is saved, so a signal may end it, and the same command repeats it.
         checkpoints.wait()
         if stop.signal_name:  # it came while the last checkpoint was written
             return _interrupted(training, stop)
@@ -219,6 +219,6 @@ def train_and_evaluate(
 
 
 def _interrupted(training: Progress, stop: StopRequest) -> Outcome:
-    """Says why training ends before its time, with everything saved."""
+    """Says why training ends early, after everything is saved."""
     say(f"{stop.signal_name or 'preempted'}: saved step {training.step}; the same command continues")
     return Outcome.INTERRUPTED

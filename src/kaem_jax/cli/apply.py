@@ -1,4 +1,4 @@
-"""What `kaem score`, `kaem impute` and `kaem encode` share: a run, data of a user or held out, batches."""
+"""Shared by `kaem score`, `kaem impute` and `kaem encode`: options, the run, data of a user or held out, batches."""
 
 import argparse
 import math
@@ -17,7 +17,7 @@ from kaem_jax.runs.run import Run, load_run
 
 __all__ = ["apply", "make_parser", "open_run"]
 
-# Data in memory at once: Laplace approximations have derivatives of each value by each latent, for several modes.
+# Data per batch: Laplace approximations need the derivative of every value by every latent, for several modes.
 _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
 
 
@@ -54,6 +54,6 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
 
 
 def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np.ndarray) -> Any:
-    """`function(key, batch)` over all data, in batches of one size; its results, with data along axis 0, joined."""
+    """Calls `function(key, batch)` on all data, in batches of one size, and joins the results along axis 0."""
     size = min(_BATCH, max(1, _VALUES // math.prod(x.shape[1:])), len(x))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *in_batches(function, key, x, size))

@@ -74,7 +74,7 @@ def _serve(given: argparse.Namespace) -> int:
 
 
 def _dataset(run: Run, given: argparse.Namespace) -> Dataset | None:
-    """The data of the run; without them everything else can still be explored."""
+    """The data of the run, or None if they cannot be opened: everything else can still be explored."""
     try:
         return open_data(run, given.workdir, given.data_path, given.data_dir)
     except (DataError, RunError) as error:

@@ -1,10 +1,10 @@
-"""`kaem impute --workdir RUN --data FILE --out FILE`: fills in what is missing, several times, with spread.
+"""`kaem impute --workdir RUN --data FILE --out FILE`: fills in missing values by several draws, with their spread.
 
-Missing are empty cells of a table, NaN of an .npz file, transparent pixels of images, and what `--mask` says: an .npz
-file or an image of the data's height and width, for all data, whose values other than 0 are missing. A table is written
-as a table: the cells that were given as they were, and those of columns that the model does not know, the others filled
-in, and `NAME_spread` for each column of the model. Anything else becomes an .npz file of `draws` [S, N, ...], `mean`
-and `spread`.
+Missing values are empty cells of a table, NaN in an .npz file, transparent pixels of images, and values where `--mask`
+is not 0. The mask is an .npz file or an image of the data's height and width, and holds for all data. A table is
+written as a table: known cells and columns that the model does not know are copied, missing cells are filled in, and
+each column of the model gets a column `NAME_spread`. Anything else becomes an .npz file with `draws` [S, N, ...],
+`mean` and `spread`.
 """
 
 import sys
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_cells(form: Table, mask: np.ndarray) -> None:
-    """A category is one cell, though the model has a value for each of its kinds: none of them can miss alone."""
+    """Refuses masks of parts of a cell: a category is one cell, though the model has a value for each category."""
     for column, part in zip(form.columns, np.split(mask, np.cumsum(form.sizes)[:-1]), strict=True):
         if part.any() != part.all():
             raise ConfigError(
@@ -93,7 +93,7 @@ def _check_cells(form: Table, mask: np.ndarray) -> None:
 
 
 def _check_spreads(form: Table, known: Mapping[str, Sequence[Any]]) -> None:
-    """A column for the spread of another one must not be there already: its cells would be lost."""
+    """Refuses tables that already have a column with the name of a spread: its cells would be lost."""
     names = [column.name for column in form.columns]
     for name in names:
         if f"{name}_spread" in (*names, *known):
@@ -105,13 +105,13 @@ def _check_spreads(form: Table, known: Mapping[str, Sequence[Any]]) -> None:
 def _filled(
     form: Table, draws: np.ndarray, mean: np.ndarray, known: Mapping[str, Sequence[Any]], missing: np.ndarray
 ) -> dict[str, Sequence[Any]]:
-    """The table with its spreads: standard deviations of numbers, and 1 - the probability of a chosen category.
+    """The filled table with spreads: standard deviations of numbers, and 1 - the probability of the chosen category.
 
     Args:
-      form: how the model's values become those of the table.
-      draws, mean: what the model found, [N, S, D] and [N, D].
+      form: converts the model's values to those of the table.
+      draws, mean: draws [N, S, D] of the model's values, and their mean [N, D].
       known: the columns of the user's file, none for held-out data.
-      missing: [N, D], which values of the model were found.
+      missing: [N, D], which values of the model were missing.
     """
     filled: dict[str, Sequence[Any]] = dict(known)
     decoded, ends = form.decode(mean), np.cumsum(form.sizes)
@@ -123,7 +123,7 @@ def _filled(
         if column.name in known:  # of what was given, the model has a rounded copy
             given = known[column.name]
             rows = zip(missing[:, end - 1], found, given, strict=True)
-            # polars reads true and false as bools, and writes one kind of cell.
+            # polars reads true and false as bools, and a column that it writes needs cells of one type.
             found = [new if is_missing else str(old) if isinstance(old, bool) else old for is_missing, new, old in rows]
         filled[column.name] = found
         if column.categories:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and outputs, which are refused before anything is computed."""
+"""Options that several commands share, and checks of output paths before anything is computed."""
 
 import argparse
 import importlib.util
@@ -15,7 +15,7 @@ _LARGEST_SEED = 2**32 - 1
 
 
 def to_path(text: str) -> pathlib.Path:
-    """The `type` of an option that names a file or a folder: in --out=~/x no shell replaces the ~."""
+    """The `type` of an option for a file or a folder. It expands the ~ in --out=~/x, which no shell does."""
     if not text:
         raise argparse.ArgumentTypeError("'' names no file and no folder")
     if "://" in text:  # as a path it would become a folder named gs: here
@@ -73,8 +73,8 @@ def make_parser(command: str, description: str, *shared: str, **settings: Any) -
     Args:
       command: its name after `kaem`.
       description: a sentence for its help.
-      shared: names of options that it has in common with others.
-      settings: of `argparse.ArgumentParser`.
+      shared: names of options that it shares with other commands.
+      settings: further arguments of `argparse.ArgumentParser`.
     """
     parser = argparse.ArgumentParser(prog=f"kaem {command}", description=description, **settings)
     for name in shared:
@@ -86,7 +86,8 @@ def check_file(out: pathlib.Path, endings: tuple[str, ...], overwrite: bool, fla
     """Checks a file's path.
 
     Raises:
-      ConfigError: it has another ending, is a folder, exists, cannot be written, or needs a package for it.
+      ConfigError: the path has another ending, is a folder, exists (without `overwrite`), cannot be written, or needs
+        a package that is not installed.
     """
     if out.suffix.lower() not in endings:
         raise ConfigError(f"{flag} {out} must end in {' or '.join(endings)}")

@@ -1,4 +1,4 @@
-"""Reports what a user can correct: one sentence on standard error, and an exit code."""
+"""Reports errors that a user can correct: one sentence on standard error, and an exit code."""
 
 import contextlib
 import functools
@@ -34,19 +34,19 @@ _MAX_LENGTH = 1000  # of a sentence: it may repeat what a user gave
 
 
 def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
-    """Decorates a command: what it refuses becomes one sentence and an exit code, one of those above."""
+    """Decorates a command: an error that a user can correct becomes one sentence and one of the exit codes above."""
 
     @functools.wraps(command)
     def main(argv: Sequence[str]) -> int:
-        # The library of checkpoints reports every rename, and prints traces of errors that it also raises.
+        # Orbax logs every rename, and prints tracebacks of errors that it also raises.
         absl.logging.set_verbosity(absl.logging.FATAL)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
             with _handled_by(_interrupt):
                 return command(argv)
         except KeyboardInterrupt:
-            # With `python -m`, an interrupt that went through `exec` of a text, as dataclasses use it, ends the process
-            # by SIGINT in spite of the exit code, unless Python evaluates another text afterwards.
+            # With `python -m`, an interrupt during `exec` of a string, as in dataclasses, ends the process by SIGINT
+            # despite the exit code, unless Python executes another string afterwards.
             exec("")
             _print("interrupted; the same command starts again, or continues where a checkpoint was saved")
             return EXIT_INTERRUPTED

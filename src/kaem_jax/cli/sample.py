@@ -3,9 +3,9 @@
     kaem sample --workdir runs/digits --num 1000 --out samples.npz
     kaem sample --workdir runs/digits --reconstruct --num 100 --out reconstructions/
 
-A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape], of images in [0, 1]; a
-folder gets one PNG file for each example. Both are written batch by batch, so any number fits into memory; rows of
-tables and texts are drawn as a whole. The first k draws do not depend on N.
+A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape], with images in [0, 1]. A
+folder gets one PNG file for each example. Images are drawn and written batch by batch, so any number fits into memory,
+and the first k draws do not depend on N. Fields, rows of tables and texts are drawn all at once.
 """
 
 import argparse

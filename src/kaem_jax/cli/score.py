@@ -1,11 +1,11 @@
 """`kaem score --workdir RUN [--data FILE] --out scores.csv`: log p(x) of each datum, with its error.
 
-Columns: `log_prob` (nats; for tables and fields of the values in the user's units), `standard_error`, `ess`, `is_bound`
-(the ESS is below 5 % of the proposals, or below 20, or the proposals come from one mode, as an encoder's do: log_prob
-is a lower bound in expectation, and the error says nothing), and with `--typical N` `typicality`: log_prob in standard
-deviations from the mean of N training data of which the same values are left out. Low log_prob is unusual; so is a high
-typicality: simple images have more density than any of the data. Where values are missing, `num_observed` counts the
-others.
+Columns are `log_prob` (nats; for tables and fields in the user's units), `standard_error`, `ess` and `is_bound`. If
+`is_bound`, log_prob is only a lower bound in expectation, and its error is meaningless: the ESS is below 5 % of the
+proposals or below 20, or the proposals come from one mode, as an encoder's do. If values are missing, `num_observed`
+counts the others. With `--typical N`, `typicality` is log_prob in standard deviations from the mean over N training
+data with the same values left out. A datum is unusual if its log_prob is low, and also if its typicality is high:
+simple images have more density than any of the data.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _training_data(run: Run, given: argparse.Namespace) -> np.ndarray:
-    """As many complete training data as are asked for, chosen by the seed, as the model sees them."""
+    """The number of complete training data that is asked for, chosen by the seed, as the model sees them."""
     train = open_data(run, given.workdir, given.data_path, given.data_dir).train
     rows = np.random.default_rng(given.seed).permutation(len(train))
     if isinstance(run.form, Table):  # nothing else misses values, and tables are in memory

@@ -4,8 +4,8 @@
       --config.data.held_out=validation --config.data.validation_size=360
 
 space.py has a function `space(trial)`, which returns settings by name; see `kaem_jax.contrib.tune`. Every trial is
-judged on the validation split; the best settings are then trained once more and judged on the test split. The same
-command continues a study that was interrupted.
+evaluated on the validation split. The best settings are then trained once more and evaluated on the test split. The
+same command continues a study that was interrupted.
 """
 
 import argparse

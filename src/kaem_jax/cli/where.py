@@ -1,4 +1,4 @@
-"""`--where "age>30, sex=F|M"` of the commands that draw, score and fill rows of tables."""
+"""The option `--where "age>30, sex=F|M"` of the commands that draw, score and fill rows of tables."""
 
 import argparse
 import dataclasses
@@ -25,7 +25,7 @@ def add_where(parser: argparse._ActionsContainer, what: str) -> None:
 
 
 def with_conditions(run: Run, text: str | None) -> Run:
-    """The run, whose values that are missing meet the conditions."""
+    """The run with a likelihood under which missing values meet the conditions."""
     if text is None:
         return run
     if not isinstance(run.form, Table):
@@ -52,7 +52,7 @@ def compile_conditions(key: jax.Array, run: Run) -> tuple[FiniteMixture, Mixture
 
 
 def meeting(run: Run, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Data whose values that equal bounds fix are left to these, and which of them meet the conditions, bool [N]."""
+    """Data with NaN for numbers that an equality condition fixes, and which data meet the conditions, bool [N]."""
     likelihood = run.model.likelihood
     assert isinstance(likelihood, Masked)
     assert isinstance(run.form, Table)

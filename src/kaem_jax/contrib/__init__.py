@@ -1,1 +1,1 @@
-"""What is built on the package: explorer, tuning, compilation for absent hardware, numpyro."""
+"""Tools built on the package: explorer, tuning, replicas, tables, compilation for absent hardware, numpyro."""

@@ -38,12 +38,12 @@ KNOWN_DATA = {
 }
 _GPU = "h100"
 _LARGEST = {"v4": 4096, "v5e": 256, "v5p": 6144, "v6e": 256}  # chips of a slice, by https://cloud.google.com/tpu/docs
-# libtpu neither asks the network which machine this is, nor keeps other processes from compiling at the same time.
+# With these, libtpu does not ask the network which machine this is, and other processes may compile at the same time.
 _NO_HARDWARE = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
 
 
 class Report(NamedTuple):
-    """One program, per chip: its name, seconds of compilation here, bytes in use at most, products and messages."""
+    """One program: its name, seconds of compilation here, peak bytes per chip, and its cost per chip."""
 
     program: str
     seconds: float
@@ -52,7 +52,7 @@ class Report(NamedTuple):
 
 
 def compile_only(config: Experiment, topology: str, programs: Sequence[str] = ("step",)) -> int:
-    """Prints a few lines for each of the `PROGRAMS` of the run that are named; returns the exit code.
+    """Compiles some of the `PROGRAMS` of the run, and prints a few lines on each; returns the exit code.
 
     Raises:
       ConfigError: the topology is unknown, the run cannot be laid out on it, or does not fit into its memory.
@@ -140,7 +140,7 @@ def _gpus(count: int) -> Any:
 def compile_for(
     config: Experiment, devices: Sequence[Any], program: str, data_shape: tuple[int, ...], num_train: int, dtype: Any
 ) -> Report:
-    """Compiles a program for such devices, and data as `with_data` says.
+    """Compiles a program for `devices`, and for data as `with_data` describes them.
 
     Raises:
       ConfigError: the run cannot be laid out on so many devices.
@@ -159,7 +159,7 @@ def compile_for(
 def _lower(
     config: Experiment, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
 ) -> jax.stages.Lowered:
-    """The program for arguments of which only shapes are known."""
+    """Lowers the program for abstract arguments, of which only shapes are known."""
     model, optimizer = config.model(data_shape), config.make_optimizer()
     everywhere = replicated(mesh)
     init = functools.partial(config.initial_state, model=model, num_data=num_train, optimizer=optimizer)

@@ -20,13 +20,13 @@ __all__ = ["PriorDistribution"]
 
 
 class PriorDistribution(Distribution):
-    """The latents of a prior, event [*prior.event_shape] and no batch, with normalised `log_prob` in nats.
+    """The latents of a prior, with event shape `prior.event_shape`, no batch and a normalised `log_prob` in nats.
 
-    The table of the densities is computed when the distribution is made: make it once, outside the numpyro model,
-    unless the model changes the parameters. It is a pytree whose leaves are the parameters and the table, so it
-    goes through jit and vmap. To differentiate in the parameters, make it of them inside the function that is
-    differentiated, since the table, with log Z, depends on them, too. Draws are exact and differentiable then, but for
-    the proportions of clusters: a cluster is drawn, and `has_rsample` is False where they are learned.
+    The constructor computes the table of the densities: call it once, outside the numpyro model, unless the model
+    changes the parameters. The distribution is a pytree whose leaves are the parameters and the table, so it goes
+    through jit and vmap. To differentiate in the parameters, construct it inside the function that is differentiated,
+    since the table, with log Z, depends on them. Draws are exact, and then differentiable in all parameters except the
+    proportions of clusters: `has_rsample` is False if these are learned.
 
     Args:
       prior: of any kind but `neural`.
@@ -52,7 +52,7 @@ class PriorDistribution(Distribution):
 
     @property
     def has_rsample(self) -> bool:
-        """Whether the gradient of a draw is that of all parameters."""
+        """Whether draws are differentiable in all parameters."""
         return not (isinstance(self.prior, ClusteredPrior) and self.prior.proportions == "learned")
 
     @property

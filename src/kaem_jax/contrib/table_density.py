@@ -36,7 +36,7 @@ _NUM_DRAWS = 32  # of the gaps of a row, by which its log p is corrected
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Rows of a table: numbers float32 [N, Q], NaN where missing, and codes of categories int [N, K], -1 there."""
+    """Rows of a table: numbers float32 [N, Q] and codes of categories int [N, K], NaN and -1 where missing."""
 
     z: np.ndarray
     codes: np.ndarray
@@ -58,9 +58,9 @@ class TableDensity:
     """A fitted density.
 
     Attributes:
-      prior: of the numbers.
+      prior: the prior of the numbers.
       params: its parameters.
-      gaussian: those of its Gaussian part, `dataclasses.replace(prior, shape="gaussian")`.
+      gaussian: parameters of its Gaussian part, `dataclasses.replace(prior, shape="gaussian")`.
       log_theta: log-probabilities of the categories of each column, [C, size] nats.
     """
 
@@ -70,7 +70,7 @@ class TableDensity:
     log_theta: tuple[np.ndarray, ...]
 
     def log_prob(self, seed: int, rows: Rows) -> np.ndarray:
-        """Log p of what is known of each row, [N] nats; `seed` is of the draws of gaps."""
+        """Log p of the known cells of each row, [N] nats; `seed` decides the draws of gaps."""
         terms, value = _terms(self.log_theta, rows.codes), np.zeros(len(rows))
         gaps = rows.has_gaps
         if not gaps.all():
@@ -80,7 +80,7 @@ class TableDensity:
         return value
 
     def fill(self, seed: int, rows: Rows, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draws of whole rows given what is known of them: numbers [S, N, Q] and codes [S, N, K]."""
+        """Draws of whole rows given their known cells: numbers [S, N, Q] and codes [S, N, K]."""
         terms, gaps = _terms(self.log_theta, rows.codes), rows.has_gaps
         z = np.repeat(rows.z[None], num_draws, axis=0)
         share = np.empty((*z.shape[:2], self.prior.num_clusters))
@@ -98,14 +98,14 @@ class TableDensity:
         return Rows(np.asarray(z), self._codes(np.random.default_rng(seed), np.asarray(cluster)))
 
     def _codes(self, rng: np.random.Generator, cluster: np.ndarray) -> np.ndarray:
-        """Categories of rows of the clusters [*shape]: [*shape, K]."""
+        """Draws the categories of rows in the clusters [*shape]: [*shape, K]."""
         columns = [_draw_categories(rng, log_theta[cluster]) for log_theta in self.log_theta]
         return np.stack(columns, axis=-1) if columns else np.zeros((*cluster.shape, 0), int)
 
     def _fill(self, seed: int, rows: Rows, num_draws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draws of z [S, N, Q] given what is known, p(c | them) [S, N, C], and log p of what is known [N] nats."""
+        """Draws z [S, N, Q] given the known cells, p(c | z, known codes) [S, N, C], and log p of the cells [N] nats."""
         normal, terms = _normal(self.prior), _terms(self.log_theta, rows.codes)
-        # As many proposals as draws correct log p, and more leave a choice to each draw.
+        # `_NUM_DRAWS` proposals correct log p. Draws need at least as many proposals, from which they are resampled.
         proposed, log_known = _propose(normal, self.gaussian, seed, rows.z, terms, max(num_draws, _NUM_DRAWS))
         flat, wide = proposed.reshape(-1, proposed.shape[-1]), np.tile(terms, (len(proposed), 1))
         share, log_p = expectation(self.prior, self.params, flat, wide)
@@ -127,15 +127,15 @@ def fit_table_density(
     *,
     seconds: float = 20.0,
 ) -> TableDensity:
-    """Maximum likelihood of the rows of a table; clusters and maps are those under which held-out rows are likeliest.
+    """Fits a density to the rows of a table by maximum likelihood; held-out rows choose the clusters and their maps.
 
     Args:
-      seed: of starts and of draws of gaps.
-      rows: to fit.
-      held_out: by which sizes, axes and shapes are chosen.
-      sizes: numbers of categories.
-      prior: of the numbers; None chooses.
-      seconds: after which no larger mixture is tried, without `prior`.
+      seed: seed of initial values and of draws of gaps.
+      rows: the rows to fit.
+      held_out: rows that choose sizes, axes and shapes.
+      sizes: number of categories of each column.
+      prior: the prior of the numbers; None chooses it.
+      seconds: without `prior`, no larger mixture is tried after this time.
     """
 
     def fit(prior: ClusteredPrior) -> TableDensity:
@@ -214,7 +214,7 @@ def _hot_deck(rng: np.random.Generator, column: np.ndarray) -> np.ndarray:
 
 
 def _log_shares(share: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Log theta [C, size] of one column, with one pseudo-count spread as all rows are."""
+    """Log theta [C, size] of one column, with one pseudo-count distributed like all rows."""
     overall = (known.sum(axis=0) + 1) / (known.sum() + known.shape[1])
     count = share.T @ known + overall
     return np.log(count / count.sum(axis=1, keepdims=True))
@@ -293,7 +293,7 @@ def _chunks(normal: ClusteredPrior, z: np.ndarray, terms: np.ndarray) -> Iterato
 def _sums_with_gaps(
     normal: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray
 ) -> tuple[np.ndarray, Sums, float]:
-    """Responsibilities of rows with gaps, their expected sums, and the sum of log p of what is known."""
+    """Responsibilities of rows with gaps, their expected sums, and the sum of log p of their known cells."""
     # One program at a time: two would share the threads of their solves.
     found = [jax.block_until_ready(_sums_of_chunk(normal, params, *chunk)) for chunk in _chunks(normal, z, terms)]
     share = np.concatenate([np.asarray(part[0]) for part in found])[: len(z)]
@@ -313,7 +313,7 @@ def _draw_categories(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray
 def _propose(
     normal: ClusteredPrior, params: Params, seed: int, z: np.ndarray, terms: np.ndarray, num_draws: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws [S, N, Q] of whole rows given their known numbers, under the Gaussian part, and log p of these [N]."""
+    """Draws [S, N, Q] of whole rows given their known cells, under the Gaussian part, and log p of these cells [N]."""
     rng, draws, log_known = np.random.default_rng(seed), [], []
     for rows, own, counts in _chunks(normal, z, terms):
         given = jax.tree.map(lambda leaf, counts=counts: np.asarray(leaf)[counts], _conditionals(normal, params, rows))

@@ -32,13 +32,13 @@ __all__ = ["OBJECTIVES", "Space", "read_space", "tune"]
 
 Space = Callable[[Any], Mapping[str, Any]]
 
-# What is made as good as possible: the name in metrics.jsonl, and the direction.
+# The metric that is optimised: its name in metrics.jsonl, and the direction.
 OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
     "nats": ("eval/log_likelihood", "maximize"),
     "fid": ("eval/fid_value", "minimize"),
     "kid": ("eval/kid_value", "minimize"),
 }
-# Numbers of other data, or of another measure, cannot be compared.
+# Settings that change the data or the metric, so that trials could not be compared.
 _NOT_COMPARABLE = ("data.", "evaluation.", "seed", "likelihood.kind", "likelihood.levels")
 _OF_MINIBATCHES = ("data.batch_size", "data.flip", "data.transpose")
 
@@ -58,17 +58,17 @@ def read_space(path: pathlib.Path) -> Space:
 def tune(
     config: Experiment, space: Space, folder: pathlib.Path, num_trials: int = 20, objective: str = "nats"
 ) -> Outcome:
-    """Runs trials until `num_trials` are complete or pruned; then trains the best settings, judged on the test split.
+    """Runs trials until `num_trials` are complete or pruned; then trains the best settings, tested on the test split.
 
-    Every trial is a run of its own in FOLDER/trials/NUMBER, judged on the validation split and stopped early where its
-    evaluations lie below the median of earlier trials at the same step. FOLDER also gets study.db, trials.csv, and the
-    final run in best/.
+    Each trial is its own run in FOLDER/trials/NUMBER. It is evaluated on the validation split, and stopped early if an
+    evaluation is worse than the median of earlier trials at the same step. FOLDER also gets study.db, trials.csv, and
+    the final run in best/.
 
     Args:
       config: the experiment; its `data.validation_size` must be above 0.
       space: maps an optuna trial to settings by name, such as "posterior.num_steps".
-      folder: of the study. What is in it is continued.
-      num_trials: of the whole study, those of earlier calls included.
+      folder: folder of the study; a study in it is continued.
+      num_trials: number of trials of the whole study, including those of earlier calls.
       objective: a key of `OBJECTIVES`.
 
     Raises:
@@ -122,7 +122,7 @@ def tune(
 
 @contextlib.contextmanager
 def _stored_in(file: pathlib.Path) -> Iterator[Any]:
-    """A study's file, whose connections end with the search."""
+    """Optuna's storage in a file; its connections are closed at the end."""
     import optuna
 
     storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
@@ -134,7 +134,7 @@ def _stored_in(file: pathlib.Path) -> Iterator[Any]:
 
 
 def _train_best(config: Experiment, folder: RunFolder) -> Outcome:
-    """Trains the best settings; a run of what was best before more trials were made is replaced."""
+    """Trains the best settings; replaces a run of settings that were the best of fewer trials."""
     bound = bind(config, load_dataset(config.data, lazy=True))
     is_other = folder.config.exists() and folder.saved_config() != bound
     return train_and_evaluate(config, folder.root, overwrite=is_other)
@@ -143,7 +143,7 @@ def _train_best(config: Experiment, folder: RunFolder) -> Outcome:
 def _run_trial(
     study: Any, trial: Any, config: Experiment, space: Space, folder: pathlib.Path, metric: str
 ) -> Outcome | None:
-    """Trains with one set of settings and tells the study what came of it."""
+    """Trains with one set of settings, and tells the study the result."""
     import optuna
 
     states = optuna.trial.TrialState
@@ -179,7 +179,7 @@ def _run_trial(
 
 
 def _check_names(settings: Mapping[str, Any], metric: str) -> None:
-    """Refuses settings with which numbers could not be compared."""
+    """Refuses settings that would make the numbers of trials incomparable."""
     for name in settings:
         is_harmless = name in _OF_MINIBATCHES or (metric != "eval/log_likelihood" and name.startswith("likelihood."))
         if name.startswith(_NOT_COMPARABLE) and not is_harmless:

@@ -1,4 +1,4 @@
-"""Conditions on the cells of a table, such as "age>30, sex=F|M", as bounds of the values that a model sees."""
+"""Turns conditions on the cells of a table, such as "age>30, sex=F|M", into bounds on the values of a model."""
 
 import re
 
@@ -15,8 +15,8 @@ Bounds = tuple[np.ndarray, np.ndarray]
 def bounds_of(form: Table, text: str) -> Bounds:
     """Lower and upper bounds, float32 [D] each, of the values of a row that meets all conditions.
 
-    Conditions stand between commas. A number is compared by <, <=, >, >= or =, a category by = or !=, with several
-    between bars. The bounds of a category are 0 and 1, or 0 and 0 where it is excluded.
+    Commas separate conditions. Numbers are compared by <, <=, >, >= or =, categories by = or !=; bars separate several
+    categories. The bounds of a category are 0 and 1, or 0 and 0 if it is excluded.
 
     Raises:
       ValueError: a condition cannot be read, or no row meets them all.
@@ -64,7 +64,7 @@ def _of_number(column: Column, sign: str, value: str) -> Bounds:
         raise ValueError(f"{column.name}{sign}{value} must compare a number by <, <=, >, >= or =")
     at = column.encode([number])[:, 0]
     low, high = _anything(column)
-    # The next number of float32 is the first beyond a bound that does not belong.
+    # A strict comparison starts at the next float32 number.
     match sign:
         case ">":
             low = np.nextafter(at, high)

@@ -27,10 +27,10 @@ class Dataset:
 
     Attributes:
       train: [N, *data_shape]: uint8 pixels; float32 pixels in [0, 1], or standardised values, NaN where a cell of a
-        table is empty; or int32 tokens of texts. `PreparedImages` decode the examples that are asked for.
+        table is empty; or int32 tokens of texts. `PreparedImages` decode examples on access.
       held_out: [N', *data_shape] of the same kind, never trained on: the test split, or the validation split.
-      train_labels, held_out_labels: their classes, None where there are none. The model never sees them.
-      form: how they become data in the user's units.
+      train_labels, held_out_labels: their classes, None if there are none. Training uses them only with `data.labels`.
+      form: how values become data in the user's units.
     """
 
     train: np.ndarray | PreparedImages
@@ -48,12 +48,12 @@ class Dataset:
         return _fingerprint(self.train)
 
     def held_out_fingerprint(self) -> int:
-        """The same of the held-out data."""
+        """The same for the held-out data."""
         return _fingerprint(self.held_out)
 
     @property
     def is_labelled(self) -> bool:
-        """Whether both parts have classes, and 64 of the training data more than one."""
+        """Whether both parts have classes, and 64 training examples show more than one."""
         if self.train_labels is None or self.held_out_labels is None:
             return False
         return np.unique(self.train_labels(_some_rows(len(self.train)))).size > 1
@@ -75,13 +75,13 @@ def as_seen(values: np.ndarray) -> np.ndarray:
 
 
 def refuse_bytes_of_bits(what: str, x: np.ndarray) -> None:
-    """Raises a DataError for uint8 examples of 0 and 1, of which `to_unit_interval` would make 0 and 0.004."""
+    """Raises a DataError for uint8 examples of 0 and 1, which `to_unit_interval` would turn into 0 and 0.004."""
     if x.dtype == np.uint8 and x.max(initial=0) == 1:
         raise DataError(f"{what} holds uint8 values 0 and 1, which would be divided by 255: give bool, or 0 and 255")
 
 
 def to_unit_interval(x: Array) -> Array:
-    """Examples as the model sees them: uint8 is divided by 255, on the device, and anything else stays as it is."""
+    """Examples as the model sees them: uint8 is divided by 255, on the device; other dtypes are unchanged."""
     return x.astype(jnp.result_type(float)) / 255 if x.dtype == jnp.uint8 else x
 
 

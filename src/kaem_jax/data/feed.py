@@ -25,12 +25,12 @@ class Batch:
     """K minibatches as the training step takes them.
 
     Attributes:
-      stored: all examples [N, *data_shape], or the minibatches [K, B, *data_shape], as they are kept (uint8 pixels).
-        With a `data_shape` each example is one row, [N, D] or [K, B, D]: a TPU would pad images [N, H, W, C].
+      stored: all examples [N, *data_shape], or the minibatches [K, B, *data_shape], in their stored dtype. If
+        `data_shape` is given, each example is a flat row, [N, D] or [K, B, D]: a TPU would pad images [N, H, W, C].
       rows: int32 [K, B], rows of `stored` if it holds all examples, else None.
       indices: int32 [K, B], the index of each datum in the data set, by which persistent chains are stored.
-      classes: int32 [N], the class of every datum in the data set, None where training does not see them.
-      data_shape: of one example, which the minibatch gets back.
+      classes: int32 [N], the class of every datum in the data set, None if training does not use them.
+      data_shape: shape of one example, to which flat rows are reshaped; None if rows are not flat.
     """
 
     stored: Array
@@ -45,14 +45,14 @@ class Batch:
         return self.indices.shape[0]
 
     def data(self, k: Array | int) -> Array:
-        """Minibatch k as the model sees it, [B, *data_shape], along the data axis of the mesh."""
+        """Minibatch k as the model sees it, [B, *data_shape], sharded along the data axis of the mesh."""
         x = self.stored[k] if self.rows is None else self.stored[self.rows[k]]
         if self.data_shape is not None:
             x = x.reshape(len(x), *self.data_shape)
         return constrain(to_unit_interval(x), "data")
 
     def labels(self, k: Array | int) -> Array | None:
-        """The classes of minibatch k, int32 [B], along the data axis of the mesh."""
+        """The classes of minibatch k, int32 [B], sharded along the data axis of the mesh."""
         return None if self.classes is None else constrain(self.classes[self.indices[k]], "data")
 
 
@@ -87,7 +87,7 @@ class Feed:
     each process reads only the part for its own devices. Sending does not wait for the devices.
 
     Args:
-      values: [N, *data_shape] to train on.
+      values: [N, *data_shape] training data.
       storage: `data.storage`; `host` and `disk` differ only in what `values` reads from.
       mesh: the devices to which minibatches are sent.
       batch_size: B.
@@ -116,7 +116,7 @@ class Feed:
         self._classes = None if labels is None else place(labels(everything).astype(np.int32), mesh)
 
     def _everything(self) -> Array:
-        """All data on every device, [N, D]. Of several processes each reads, and decodes, its share."""
+        """All data on every device, [N, D]. With several processes, each reads and decodes its share."""
         shape = len(self._values), math.prod(self._values.shape[1:])
 
         def rows(chosen: slice) -> np.ndarray:
@@ -130,7 +130,7 @@ class Feed:
         return place(rows(slice(None)), self._mesh) if jax.process_count() == 1 else gather(shape, rows, self._mesh)
 
     def __call__(self, step: int) -> Batch:
-        """The K minibatches from `step` on."""
+        """The K minibatches of steps `step`, `step` + 1, ..."""
         indices = np.stack([batch_indices(step + k, **self._order) for k in range(self._steps_per_call)])
         placed = place(indices, self._mesh, None, "data")
         if self._resident is not None:

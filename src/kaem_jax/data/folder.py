@@ -22,7 +22,7 @@ __all__ = ["Fit", "central_square", "open_folder", "read_images", "read_upload"]
 
 Fit = Literal["crop", "pad", "portrait"]
 
-# Others can start programs, whatever the ending of the file is: Ghostscript for EPS.
+# Pillow may start a program for other formats, whatever the file's ending: Ghostscript for EPS.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _OPAQUE = 128  # pixels with less are missing
@@ -30,7 +30,7 @@ _PORTRAIT, _CENTRE = (178, 218), 140  # of CelebA, and its usual crop
 
 
 def open_folder(settings: DataSettings) -> Any:
-    """Images of the folders `train` and `test`, or of the whole folder, which is split; see `arrays` for what it gives.
+    """Opens images in folders `train` and `test`, or in one folder, which is split; `arrays` describes the result.
 
     Files are read in the order of their names, from sub-folders too. If every image is in a sub-folder, and there are
     several, the sub-folders of the training images are the classes, numbered in the order of their names.
@@ -55,11 +55,11 @@ def open_folder(settings: DataSettings) -> Any:
 
 
 def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "auto") -> np.ndarray:
-    """An image file, or a folder's images by name: float32 [N, H, W, C] in [0, 1], NaN where a pixel is transparent.
+    """Reads an image file, or all images of a folder by name: float32 [N, H, W, C] in [0, 1], NaN where transparent.
 
     Args:
-      path: of the file or folder.
-      size: side length of the squares that are made; 0 keeps images as they are, which then need one size.
+      path: path of the file or folder.
+      size: side length of the square results; 0 keeps the size of images, which must then be equal.
       fit: whether an image that is not square is cropped at its longer side, or padded with black at its shorter.
         `portrait` crops, too, but takes the `central_square` of an aligned portrait of CelebA.
       channels: `grey`, `rgb`, or `auto`: grey where the first image is grey.
@@ -69,10 +69,10 @@ def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "au
 
 
 def read_upload(content: bytes, data_shape: tuple[int, ...], fit: Fit = "crop") -> np.ndarray:
-    """The content of an image file as `read_images` has it, fitted to data of this shape: [*data_shape].
+    """Decodes the content of an image file as `read_images` does, fitted to data of this shape: [*data_shape].
 
     Raises:
-      DataError: it is no image.
+      DataError: the content is not an image.
     """
     from PIL import Image
 
@@ -87,7 +87,7 @@ def read_upload(content: bytes, data_shape: tuple[int, ...], fit: Fit = "crop") 
 def _pixels(image: "Image.Image", size: tuple[int, int] | None, fit: Fit, channels: str) -> np.ndarray:
     """An image scaled to `size` (width, height): float32 [H, W, C] in [0, 1], NaN where a pixel is transparent.
 
-    Colours are scaled together with how opaque they are, so that transparent pixels do not change their neighbours.
+    Colours are scaled together with their opacity, so that transparent pixels do not change their neighbours.
     """
     from PIL import Image, ImageOps
 
@@ -118,7 +118,7 @@ def central_square(portrait: "Image.Image") -> "Image.Image":
 
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The images, also in folders that are links, without hidden files and folders."""
+    """The paths of all images, also in linked folders, without hidden files and folders."""
     files = []
     for place, folders, names in os.walk(folder, followlinks=True):
         here = pathlib.Path(place)
@@ -131,13 +131,13 @@ def _find(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _classes(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> list[str]:
-    """The sub-folder of every image; empty names if an image is in none."""
+    """The name of the sub-folder of each image; all names are empty if an image is in no sub-folder."""
     names = [file.relative_to(folder).parts for file in files]
     return [parts[0] if all(len(parts) > 1 for parts in names) else "" for parts in names]
 
 
 def _read(files: Sequence[pathlib.Path], size: int, fit: Fit, channels: str, as_bytes: bool = False) -> np.ndarray:
-    """[N, H, W, C], read by one thread for each core; as bytes, transparent pixels are black."""
+    """Reads images [N, H, W, C] with one thread per core. With `as_bytes` they are uint8, transparent pixels black."""
     from PIL import Image
 
     def read(file: pathlib.Path, channels: str) -> np.ndarray:

@@ -26,11 +26,11 @@ __all__ = ["load_dataset", "reading"]
 def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
     """Loads or opens the data set that `settings` describes.
 
-    Scales, categories and tokens are those of the rows that are trained on.
+    Scales, categories and tokens are fitted to the training rows only.
 
     Args:
       settings: which data, and how much of them.
-      lazy: whether prepared training images stay on disk until they are asked for, whatever `settings.storage` says.
+      lazy: whether prepared training images stay on disk until access, whatever `settings.storage` says.
 
     Raises:
       DataError: the data are missing or cannot be read.
@@ -40,7 +40,7 @@ def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
         parts, labels, learn = _READERS[settings.name](settings)
         rows, held_out = chosen_rows(settings, parts)
         values, form = learn(rows)
-        # Of several processes each decodes its share; see `Feed`.
+        # With several processes, each decodes its share; see `Feed`.
         is_shared = jax.process_count() > 1 and stays_on_devices(
             settings.storage, len(rows) * math.prod(values.shape[1:])
         )
@@ -51,7 +51,7 @@ def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
 
 @contextlib.contextmanager
 def reading(flag: str, path: str) -> Iterator[None]:
-    """Turns what a library raises while it reads the file given by `flag` into a DataError."""
+    """Turns any error raised while the file given by `flag` is read into a DataError."""
     try:
         yield
     except DataError:
@@ -61,14 +61,14 @@ def reading(flag: str, path: str) -> Iterator[None]:
 
 
 def _labels_of(labels: Any, rows: np.ndarray) -> Labels | None:
-    """Labels of some rows, read when they are asked for; negative ones are unknown."""
+    """Labels of some rows, read on access; None if there are no labels, or any of an array is negative (unknown)."""
     if isinstance(labels, np.ndarray):
         return None if (labels[rows] < 0).any() else labels[rows].__getitem__
     return labels and (lambda indices: labels(rows[indices]))
 
 
 def _open_digits(settings: DataSettings) -> Any:
-    """1,797 real 8x8 handwritten digits (UCI optical recognition), shipped inside scikit-learn, from 0..16 to 0..1."""
+    """1,797 real 8x8 handwritten digits (UCI optical recognition) from scikit-learn, scaled from 0..16 to 0..1."""
     from sklearn.datasets import load_digits  # scikit-learn takes most of a second to import: only where it is used
     from sklearn.model_selection import train_test_split
 

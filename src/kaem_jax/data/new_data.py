@@ -24,16 +24,16 @@ def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataS
     """Data as the model sees them, [N, *data_shape]: float32, NaN where a value is missing; int32 for texts.
 
     Args:
-      path: a table, a file with one text in each line, an .npz file, an image or a folder of images, by the form. Of
-        several arrays in an .npz file that with a usual name is read. Values are in the units of the training data,
-        NaN where one is missing; transparent pixels are missing, too.
-      form: of the training data.
-      data_shape: of one datum.
-      settings: of the training data. A file with all arrays in `columns` is read like that of training, and image files
-        are cropped and scaled alike.
+      path: a table, a file with one text per line, an .npz file, an image or a folder of images, depending on the form.
+        If an .npz file has several arrays, the one with a usual name is read. Values are in the units of the training
+        data, NaN where missing; transparent pixels are missing, too.
+      form: form of the training data.
+      data_shape: shape of one datum.
+      settings: settings of the training data. A file with all arrays in `columns` is read like the training file, and
+        image files are cropped and scaled in the same way.
 
     Raises:
-      DataError: the file is missing or unreadable, or of other data.
+      DataError: the file is missing or unreadable, or does not fit the model.
     """
     with reading("--data", path):
         if isinstance(form, Table):
@@ -84,8 +84,8 @@ def fit_of(settings: DataSettings) -> Fit:
 def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:
     """Which values of every datum are missing, bool [*data_shape]: those that are not 0 in an array or an image.
 
-    An array may leave out the axis of channels, and is the only one of its file or named `mask`. An image has the
-    height and width of the data: scaling would blur its edges.
+    An array may omit the channel axis. It is the only one in its file, or has the name `mask` or a usual name of
+    images. An image must have the height and width of the data, since scaling would blur its edges.
 
     Raises:
       DataError: the file is missing or unreadable, or of another shape.
@@ -103,7 +103,7 @@ def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:
 
 
 def _chosen(path: str, columns: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """The arrays `columns` as channels if all are there, else the first of `names` that is, or the only one."""
+    """The arrays `columns` as channels if all exist, else the only array, else the first existing one of `names`."""
     arrays = read_arrays(path)
     if columns and set(columns) <= arrays.keys():
         return np.concatenate([with_channels(arrays[name]) for name in columns], axis=-1)

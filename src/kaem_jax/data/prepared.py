@@ -23,9 +23,9 @@ _CELEB_A_SIZE = 64
 
 
 class PreparedImages:
-    """The images at `rows` of a data source of tfds, decoded when they are asked for, by a few threads.
+    """The images at `rows` of a tfds data source, decoded on access by a few threads.
 
-    Images have this `shape` [H, W, C]. `crop` takes the centre of a portrait, and scales it.
+    `shape` is the [H, W, C] of an image. `crop` says whether to crop portraits to their centre and scale them.
     """
 
     dtype = np.dtype(np.uint8)
@@ -66,7 +66,7 @@ class PreparedImages:
 
 
 def open_prepared(settings: DataSettings) -> Any:
-    """Images on disk; see `kaem_jax.data.arrays` for what it gives."""
+    """Opens images on disk; `kaem_jax.data.arrays` describes the result."""
     import tensorflow_datasets as tfds  # takes half a second to import: only where it is used
 
     name, is_portrait = settings.name, settings.name == "celeb_a"

@@ -1,4 +1,4 @@
-"""How data in a user's units become what a model sees, and back. Saved with a run, so that commands can do both."""
+"""Converts data in a user's units to values of a model, and back. Its settings are saved with a run, for commands."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,19 +21,19 @@ class Form(Settings):
 
     @property
     def kind(self) -> str:
-        """Its name in files."""
+        """The name of this class in files."""
         return FORMS.name_of(type(self))
 
     def decode(self, values: np.ndarray) -> Any:
-        """What the model makes, [N, *data_shape], in the units of the user."""
+        """Converts values of the model, [N, *data_shape], to the user's units."""
         return values
 
     def log_volume(self, x: np.ndarray) -> np.ndarray:
-        """Log p of the model minus log p in the user's units, of x [N, *data_shape], nats [N]: the volume factor."""
+        """Log p of the model minus log p in the user's units, for x [N, *data_shape]: the volume factor, nats [N]."""
         return np.zeros(len(x))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON, from which `form_from_dict` makes this object again."""
+        """A dictionary for JSON, which `form_from_dict` converts back."""
         return to_dict(self, FORMS)
 
 
@@ -47,10 +47,10 @@ PIXELS = Pixels()
 
 @dataclasses.dataclass(frozen=True)
 class Field(Form):
-    """Continuous values [H, W, C] or [D], standardised channel by channel (the last axis), or all together.
+    """Continuous values: [H, W, C] are standardised channel by channel, and [D] all together.
 
     Attributes:
-      mean, scale: one for each channel, or one.
+      mean, scale: one number for each channel, or one for all values.
     """
 
     mean: tuple[float, ...]
@@ -65,7 +65,7 @@ class Field(Form):
         return cls(tuple(np.atleast_1d(mean)), tuple(np.atleast_1d(np.where(is_constant, 1, scale))))
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Standardised, float32."""
+        """Standardises values: float32."""
         return ((values - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
 
     def log_volume(self, x: np.ndarray) -> np.ndarray:
@@ -81,11 +81,11 @@ class Column(Settings):
 
     Attributes:
       name: its heading.
-      categories: the values that it may have, as text; none for numbers.
-      mean, scale: by which numbers are standardised.
-      power: to which they are raised then, see `kaem_jax.data.yeo_johnson`; 1 leaves them.
-      shift, stretch: mean and standard deviation after it, by which they are standardised again.
-      low, high: bounds of its numbers, or None. Bounded numbers become logarithms or log-odds first.
+      categories: the allowed values, as text; empty for a column of numbers.
+      mean, scale: mean and standard deviation by which numbers are standardised.
+      power: power of the transform that follows, see `kaem_jax.data.yeo_johnson`; 1 changes nothing.
+      shift, stretch: mean and standard deviation after the power, by which numbers are standardised again.
+      low, high: bounds of the numbers, or None. Bounded numbers first become logarithms or log-odds.
     """
 
     name: str
@@ -125,12 +125,12 @@ class Column(Settings):
 
     @property
     def size(self) -> int:
-        """Values that the model sees."""
+        """The number of values that the model sees for a cell."""
         return len(self.categories) or 1
 
     @property
     def value_names(self) -> list[str]:
-        """A name for each of these values."""
+        """A name for each of the values that the model sees."""
         return [f"{self.name}={category}" for category in self.categories] or [self.name]
 
     def encode(self, cells: Sequence[Any]) -> np.ndarray:
@@ -152,7 +152,7 @@ class Column(Settings):
         return ((raised - self.shift) / self.stretch).astype(np.float32)[:, None]
 
     def decode(self, values: np.ndarray) -> list[Any]:
-        """The opposite of `encode`; the most probable category."""
+        """The inverse of `encode`; it gives the most probable category."""
         if not self.categories:
             return [None if np.isnan(v) else float(v) for v in self.in_units(values[:, 0])]
         missing = np.isnan(values).any(axis=1)
@@ -160,7 +160,7 @@ class Column(Settings):
         return [None if m else self.categories[i] for m, i in zip(missing, best, strict=True)]
 
     def in_units(self, values: np.ndarray) -> np.ndarray:
-        """Numbers that the model sees in the units of the user, float64 of any shape; shares of categories stay."""
+        """Converts values of the model to the user's units, float64 of any shape; those of categories are unchanged."""
         free = self._standard(values) * self.scale + self.mean
         match self.low, self.high:
             case None, None:
@@ -173,7 +173,7 @@ class Column(Settings):
                 return low + (high - low) / (1 + np.exp(-free))
 
     def log_volume(self, values: np.ndarray) -> np.ndarray:
-        """See `Form.log_volume`: of values [N, size]."""
+        """See `Form.log_volume`; values are [N, size]."""
         if self.categories:
             return np.zeros(len(values))
         standard = np.nan_to_num(self._standard(values[:, 0]))
@@ -191,7 +191,7 @@ class Column(Settings):
         return np.zeros(numbers.shape, bool) | below | (False if self.high is None else numbers >= self.high)
 
     def _unbounded(self, numbers: np.ndarray) -> np.ndarray:
-        """Numbers between the bounds as numbers on the line; those outside are where their bound is."""
+        """Maps numbers between the bounds to the real line; numbers outside are clipped to their bound first."""
         tiny = np.finfo(float).tiny
         above = 1.0 if self.low is None else np.maximum(numbers - self.low, tiny)
         below = 1.0 if self.high is None else np.maximum(self.high - numbers, tiny)
@@ -215,11 +215,11 @@ class Table(Form):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """As the likelihood `columns` takes them."""
+        """The number of values of each column, as the likelihood `columns` takes them."""
         return tuple(column.size for column in self.columns)
 
     def encode(self, table: Mapping[str, Sequence[Any]]) -> np.ndarray:
-        """Columns of a user's table by name, to float32 [N, D]. A column that is not there is missing everywhere."""
+        """Converts columns of a user's table, by name, to float32 [N, D]. An absent column is missing in every row."""
         nothing = [None] * max((len(cells) for cells in table.values()), default=0)
         return np.concatenate([c.encode(table.get(c.name, nothing)) for c in self.columns], axis=1)
 
@@ -227,7 +227,7 @@ class Table(Form):
         return {column.name: column.decode(part) for column, part in self._parts(values)}
 
     def in_units(self, values: np.ndarray) -> np.ndarray:
-        """All values [N, D] as numbers: those of columns of numbers in the units of the user."""
+        """All values [N, D] as numbers; columns of numbers are in the user's units."""
         return np.concatenate([column.in_units(part) for column, part in self._parts(values)], axis=1)
 
     def log_volume(self, x: np.ndarray) -> np.ndarray:
@@ -243,12 +243,12 @@ class Table(Form):
 
 @dataclasses.dataclass(frozen=True)
 class Text(Form):
-    """Texts as the numbers of their tokens, then zeros: 0 is the end of a text, 1 an unknown token.
+    """Texts as token ids, padded with zeros: 0 is the end of a text, 1 an unknown token.
 
     Attributes:
-      level: what a token is; words are what stands between spaces.
-      length: tokens of a text; longer texts are cut, and then have no end.
-      vocabulary: the tokens with numbers from 2 on.
+      level: what a token is; words are separated by whitespace.
+      length: number of ids of a text; longer texts are cut, and then have no end.
+      vocabulary: the tokens with ids from 2 on.
     """
 
     level: Literal["character", "word"]
@@ -257,11 +257,11 @@ class Text(Form):
 
     @property
     def num_tokens(self) -> int:
-        """V, how many numbers there are."""
+        """V, the number of token ids."""
         return len(self.vocabulary) + 2
 
     def tokens(self, text: str) -> list[str]:
-        """A text in parts."""
+        """Splits a text into tokens."""
         return list(text) if self.level == "character" else text.split()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -274,7 +274,7 @@ class Text(Form):
         return values
 
     def decode(self, values: np.ndarray) -> list[str]:
-        """The opposite of `encode`; an unknown token is a question mark in a lozenge, or <unk>."""
+        """The inverse of `encode`; an unknown character becomes U+FFFD, and an unknown word <unk>."""
         unknown, between = ("\N{REPLACEMENT CHARACTER}", "") if self.level == "character" else ("<unk>", " ")
         names = ("", unknown, *self.vocabulary)
         is_text = np.cumprod(np.asarray(values) != 0, axis=1, dtype=bool)

@@ -22,25 +22,25 @@ class DataSettings(Settings):
 
     Attributes:
       name: a set that ships with the package or is prepared by tensorflow_datasets, or a kind of your own files.
-      path: your own files.
+      path: path of your own files.
       dir: where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets.
-      image_size: side length of the squares to which images are cropped and scaled; 0: as they are, 64 for celeb_a.
+      image_size: side length of the squares to which images are cropped and scaled; 0: unchanged, but 64 for celeb_a.
       fit: an image that is not square is cropped at its longer side, or padded with black at its shorter one.
-      channels: of images of a folder; `auto`: as the first image has them.
+      channels: channels of images in a folder; `auto` takes those of the first image.
       storage: `device`: all examples in device memory; `host`: decoded in host memory; `disk`: decoded batch by batch.
         `auto` is `device` up to 2 GiB, else `host`.
       held_out: the split that is held out.
       validation_size: examples of the training split that are held out instead of the test split.
       test_fraction: share of the data that becomes the test part, for data without one.
-      split_seed: of that part's choice.
-      columns: of a table that are modelled (none: all but the label), or arrays of fields that become channels.
-      label: a column of classes, which the model does not see.
-      transform: `standard` standardises columns of numbers; `power` first makes them symmetric by powers.
-      level: what a token of a text is.
+      split_seed: seed of that split.
+      columns: columns of a table to model (empty: all but the label), or arrays of fields that become channels.
+      label: a column of classes, which is not modelled.
+      transform: `standard` standardises columns of numbers; `power` also makes them more symmetric by powers.
+      level: whether a token of a text is a character or a word.
       length: tokens of a text; longer ones are cut.
-      num_train: examples to train on; 0: all. The first ones, random ones of tables and of your own data.
-      num_held_out: likewise of the held-out data.
-      batch_size: of a minibatch.
+      num_train: number of examples to train on; 0: all. They are the first, or random ones of tables and your own data.
+      num_held_out: the same for held-out data.
+      batch_size: number of examples in a minibatch.
       flip: mirror each training image left to right with probability 1/2.
       transpose: swap height and width of each training image or field with probability 1/2.
       labels: tie the clusters of a clustered prior to the classes of the data.

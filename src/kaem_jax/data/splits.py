@@ -14,8 +14,8 @@ def parts_of(sizes: Sequence[int], settings: DataSettings) -> dict[str, np.ndarr
     """The rows of the training and the test part.
 
     Args:
-      sizes: of both; or of all data, which are split at random, in the same way in every run with this seed.
-      settings: `test_fraction` and `split_seed` of such a split.
+      sizes: sizes of the two parts, or only the size of the data, which are then split at random.
+      settings: give `test_fraction` and `split_seed` of the random split.
     """
     if len(sizes) == 2:
         return {"train": np.arange(sizes[0]), "test": np.arange(sizes[0], sum(sizes))}
@@ -30,8 +30,8 @@ def parts_of(sizes: Sequence[int], settings: DataSettings) -> dict[str, np.ndarr
 def chosen_rows(settings: DataSettings, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The rows that are trained on, and those that are held out.
 
-    With `held_out="validation"` the latter are the first rows of the part `validation`, or, of data without one, the
-    last rows of a fixed permutation of the part `train`, which are then not trained on.
+    With `held_out="validation"` the held-out rows are the first rows of the part `validation`. Without such a part,
+    they are the last rows of a fixed permutation of the part `train`, and are not trained on.
     """
     train, held_out = parts["train"], parts["test"]
     if settings.held_out == "validation" and "validation" in parts:
@@ -52,8 +52,8 @@ def chosen_rows(settings: DataSettings, parts: Mapping[str, np.ndarray]) -> tupl
 def some_rows(settings: DataSettings, size: int, num: int) -> np.ndarray:
     """Indices of `num` of `size` rows; 0 means all.
 
-    Tables and users' own data may be sorted by class, so their rows are chosen at random, the same every time. Of other
-    data they are the first.
+    Tables and users' own data may be sorted by class, so their rows are chosen at random, the same every time. Other
+    data give their first rows.
     """
     if (settings.path or settings.name in SHIPPED_TABLES) and 0 < num < size:
         return np.random.default_rng(0).permutation(size)[:num]
@@ -61,5 +61,5 @@ def some_rows(settings: DataSettings, size: int, num: int) -> np.ndarray:
 
 
 def judged_rows(settings: DataSettings, size: int) -> np.ndarray:
-    """Indices of the `data.num_held_out` of `size` held-out rows on which training is evaluated."""
+    """Indices of the `data.num_held_out` rows, out of `size` held-out rows, on which training is evaluated."""
     return some_rows(settings, size, settings.num_held_out)

@@ -25,7 +25,7 @@ _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "?", "null", "NULL"]
 
 
 def open_table(settings: DataSettings) -> Any:
-    """Rows of a table; see `kaem_jax.data.arrays` for what it gives."""
+    """Opens the rows of a table; `kaem_jax.data.arrays` describes the result."""
     is_shipped = settings.name in SHIPPED_TABLES
     table = _shipped(settings.name) if is_shipped else read_table(settings.path)
     label = settings.label or ("label" if is_shipped and "label" in table else "")
@@ -50,9 +50,9 @@ def read_table(path: str, form: Table | None = None) -> dict[str, list[Any]]:
     """The columns of a CSV, TSV, Parquet or .npz file; missing values are None.
 
     Args:
-      path: of the file.
-      form: the columns that a model knows; of CSV and TSV files the others keep the text that stands there, such as
-        00123 or NA. By default all are read, and columns in which every cell is a number hold numbers.
+      path: path of the file.
+      form: the columns that a model knows. Other columns of CSV and TSV files keep their text, such as 00123 or NA. By
+        default every column is parsed: it holds numbers if all of its cells are numbers.
     """
     file = pathlib.Path(path).expanduser()
     found = _from_arrays(path) if file.suffix.lower() == ".npz" else _from_polars(file, form)
@@ -73,7 +73,7 @@ def warn_of_unknown(form: Table, table: Mapping[str, Sequence[Any]]) -> None:
 
 
 def write_table(path: pathlib.Path, table: Mapping[str, Sequence[Any]]) -> None:
-    """Writes a CSV file, or Parquet by the ending; None is an empty cell."""
+    """Writes a CSV file, or Parquet if the path ends so; None becomes an empty cell."""
     with replacing(path) as temporary:
         if _is_parquet(path):
             import polars
@@ -97,7 +97,7 @@ def _from_polars(file: pathlib.Path, form: Table | None) -> dict[str, list[Any]]
     categories = {column.name: column.categories for column in form.columns} if form else {}
 
     def parsed(column: Any) -> Any:
-        """Numbers where all cells are; truth values are text as it stands, in every kind of file."""
+        """Numbers if all cells are numbers, else text; booleans are always text."""
         if (form and column.name not in categories) or column.dtype not in (polars.String, polars.Boolean):
             return column
         text = column.cast(polars.String).str.strip_chars()
@@ -139,7 +139,7 @@ def _shipped(name: str) -> dict[str, list[Any]]:
 
 
 def _describe(name: str, cells: Sequence[Any], transform: str = "standard") -> Column:
-    """What kind of column this is, by its training rows: numbers are standardised, anything else is a category."""
+    """Describes a column by its training rows: numbers are standardised, anything else is a category."""
     known = [cell for cell in cells if not _is_empty(cell)]
     if known and all(isinstance(cell, int | float | decimal.Decimal) and not isinstance(cell, bool) for cell in known):
         numbers = np.array(known, float)

@@ -21,11 +21,11 @@ _CLASSES = ("ham", "spam")
 
 
 def open_texts(settings: DataSettings) -> Any:
-    """Lines of texts; see `kaem_jax.data.arrays` for what it gives.
+    """Opens texts; `kaem_jax.data.arrays` describes the result.
 
-    `text` is a file with one text in each line, or a folder with such files, whose names contain the words `train`,
-    `test` and, where there is one, `valid`. `sms_spam` has lines of a class (ham or spam), a tabulator and a text; of
-    equal messages only the first is kept, else some would be in both parts. Empty lines are skipped.
+    `text` is a file with one text per line, or a folder with such files, whose names contain the words `train`, `test`
+    and optionally `valid`. Each line of `sms_spam` is a class (ham or spam), a tab and a text. Its repeated
+    messages are dropped, since they could be in both parts. Empty lines are skipped.
     """
     path, labels = settings.path, None
     if settings.name == "sms_spam":
@@ -62,7 +62,7 @@ def open_texts(settings: DataSettings) -> Any:
 
 
 def read_lines(path: str, keep_empty: bool = False) -> list[str]:
-    """The lines of a file without spaces at their ends, those that are not empty or all."""
+    """The stripped lines of a file; empty lines are left out unless `keep_empty`."""
     content = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
     lines = [line.strip() for line in content.removesuffix("\n").split("\n")]
     if not any(lines):
@@ -71,13 +71,13 @@ def read_lines(path: str, keep_empty: bool = False) -> list[str]:
 
 
 def without_class(line: str) -> str:
-    """The text of a line of `sms_spam`; other lines stay."""
+    """The text of a line of `sms_spam`; other lines are returned as they are."""
     kind, tabulator, text = line.partition("\t")
     return text if tabulator and kind in _CLASSES else line
 
 
 def _file_of(path: str, word: str) -> pathlib.Path | None:
-    """The file with this word in its name: latest_train.txt has the letters of `test`, but not the word."""
+    """The file whose name has this word as a whole: latest_train.txt has the letters of `test`, but not the word."""
     folder = pathlib.Path(path).expanduser()
     found = [file for file in sorted(folder.glob("[!.]*.txt")) if word in re.split(r"[^a-z]+", file.stem.lower())]
     if len(found) > 1:

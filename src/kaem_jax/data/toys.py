@@ -24,7 +24,7 @@ class Toy(NamedTuple):
 
 
 def _around(centres: np.ndarray, sigma: float) -> Toy:
-    """Equal shares of Gaussians around centres [K, 2]; many of them along a curve are a curve with noise."""
+    """A mixture of equal Gaussians around centres [K, 2]; many centres along a curve give a curve with noise."""
 
     def sample(rng: np.random.Generator, n: int) -> np.ndarray:
         return centres[rng.integers(len(centres), size=n)] + sigma * rng.normal(size=(n, 2))

@@ -10,7 +10,7 @@ __all__ = ["fitted_power", "from_power", "log_slope", "to_power"]
 
 
 def to_power(x: np.ndarray, power: float) -> np.ndarray:
-    """Values raised to a power."""
+    """Applies the transform with this power."""
     from scipy.stats import yeojohnson
 
     return np.asarray(yeojohnson(x, power))
@@ -31,7 +31,7 @@ def log_slope(x: np.ndarray, power: float) -> np.ndarray:
 def fitted_power(x: np.ndarray) -> float:
     """The power from 0 to 2 under which the values x [N] are most likely draws of a normal distribution.
 
-    Beyond 0 and 2 the range of a power has a limit, and values that the model makes above it would have no inverse.
+    Outside [0, 2] the transform has a bounded range, and values of the model beyond it would have no inverse.
     """
     from scipy import optimize, stats
 

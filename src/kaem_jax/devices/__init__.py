@@ -1,1 +1,1 @@
-"""Meshes, processes, placement of arrays, compiled programs that are kept."""
+"""Meshes, processes, placement of arrays, and the cache of compiled programs."""

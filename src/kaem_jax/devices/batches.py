@@ -12,16 +12,16 @@ __all__ = ["filled_batches", "in_batches"]
 
 
 def filled_batches(num: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows of each batch, int [size], and how many of them count: the last is filled up with the first rows."""
+    """Rows of each batch, int [size], and how many of them count: the last batch is filled up with the first rows."""
     for first in range(0, num, size):
         yield np.arange(first, first + size) % num, min(size, num - first)
 
 
 def in_batches(function: Callable[[Array, Array], Any], key: Array, x: Any, size: int) -> Iterator[Any]:
-    """`function(key, batch)` of each batch of x [N, ...], with a key of its own.
+    """Calls `function(key, batch)` on each batch of x [N, ...], with a key for each batch.
 
     Yields:
-      Its results as NumPy arrays, with data along axis 0, without those of the data that fill up the last batch.
+      The results as NumPy arrays, with data along axis 0; those of data that fill up the last batch are dropped.
     """
     for i, (rows, count) in enumerate(filled_batches(len(x), size)):
         found = jax.device_get(function(jax.random.fold_in(key, i), jnp.asarray(x[rows])))

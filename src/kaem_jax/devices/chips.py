@@ -12,7 +12,7 @@ class Chip(NamedTuple):
       memory: bytes.
       flops: operations per second in products of float32 arrays at JAX's default precision, bfloat16 on TPUs and TF32
         on GPUs; on GPUs products of bfloat16 arrays are twice as fast.
-      clock: cycles per second, None where XLA's schedules name no cycles.
+      clock: cycles per second, None if XLA's schedules do not count cycles.
       source: where the figures are published.
     """
 

@@ -18,11 +18,11 @@ def use_compilation_cache(folder: str | None = None) -> pathlib.Path | None:
     """Turns the cache on, before anything compiles; all processes of a user share it.
 
     Args:
-      folder: where programs are kept; `off` for nowhere. By default KAEM_JAX_CACHE says it, else it is
-        kaem_jax in XDG_CACHE_HOME or in ~/.cache. A cache that JAX_COMPILATION_CACHE_DIR names stays in use.
+      folder: where programs are kept; `off` turns the cache off. The default is KAEM_JAX_CACHE, else kaem_jax in
+        XDG_CACHE_HOME or in ~/.cache. A cache that JAX_COMPILATION_CACHE_DIR names stays in use.
 
     Returns:
-      the folder in use, None where there is no cache.
+      the folder in use, None if there is no cache.
     """
     in_use: str | None = jax.config.values["jax_compilation_cache_dir"]
     if in_use:
@@ -47,7 +47,7 @@ def use_compilation_cache(folder: str | None = None) -> pathlib.Path | None:
 
 
 def programs_folder(cache: pathlib.Path) -> pathlib.Path:
-    """The folder in `cache` for the instructions that this processor knows: a program for others would crash on it."""
+    """The folder in `cache` for this processor's instruction set: programs with other instructions would crash."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())

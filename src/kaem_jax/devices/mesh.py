@@ -17,11 +17,11 @@ __all__ = ["Parallel", "make_mesh"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parallel(Settings):
-    """Numbers of devices; -1 for one of them takes all that are left.
+    """Numbers of devices along the axes of the mesh; -1 for one of them takes all that are left.
 
     Attributes:
-      data: along the minibatch.
-      temp: along the rungs of a tempered posterior.
+      data: number of devices along the minibatch.
+      temp: number of devices along the rungs of a tempered posterior.
     """
 
     data: int = setting(-1, low=-1)
@@ -39,7 +39,7 @@ class Parallel(Settings):
 def make_mesh(settings: Parallel, batch_size: int, num_temperatures: int, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of `data` x `temp` devices: all of them, or fewer if both sizes are given in a single process.
 
-    `devices` may be those of another machine, for which something is compiled; by default they are those of this job.
+    `devices` may belong to another machine, to compile a program for it; by default they are those of this job.
 
     Raises:
       ConfigError: the product of the sizes is not the number of devices, or a size does not divide the number of
@@ -76,6 +76,6 @@ def make_mesh(settings: Parallel, batch_size: int, num_temperatures: int, device
             "network between them"
         )
     shape = (data // len(slices), temp)
-    # A side of the chips may have to be cut for two axes, as in 8 x 2 of 4 x 4 chips.
+    # A physical axis may have to be split between two mesh axes, as for a mesh of 8 x 2 on 4 x 4 chips.
     grids = [mesh_utils.create_device_mesh(shape, own, allow_split_physical_axes=True) for own in slices.values()]
     return Mesh(np.concatenate(grids), ("data", "temp"), (AxisType.Auto,) * 2)

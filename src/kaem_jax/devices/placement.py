@@ -1,4 +1,4 @@
-"""What lies where: the placement of arrays on the devices of a mesh.
+"""Places arrays on the devices of a mesh.
 
 Parameters are on every device; the compiler places the rest according to the few constraints made here.
 """
@@ -20,7 +20,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place(value: np.ndarray, mesh: Mesh, *axes: str | None) -> Array:
-    """`value`, which every process has, as one array with its dimensions along `axes` of the mesh."""
+    """Shards `value`, of which every process has a copy, with its leading dimensions along `axes` of the mesh."""
     return place_lazily(value.shape, value.__getitem__, mesh, *axes)
 
 
@@ -58,13 +58,13 @@ def gather(shape: tuple[int, ...], part: Callable[[slice], np.ndarray], mesh: Me
 
 
 def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
-    """Inside jit under a mesh: lays the leading dimensions of array `x` along `axes`. Elsewhere it returns `x`.
+    """Shards the leading dimensions of array `x` along `axes`, inside jit under a mesh. Elsewhere it returns `x`.
 
     Arrays of an eager caller stay where the caller put them.
 
-    A tuple lays a dimension along several axes, which need not divide it: the compiler pads, and masks what it padded,
+    A tuple shards a dimension along several axes, which need not divide it: the compiler pads and masks the padding,
     so values do not depend on the mesh. Axes that the current mesh does not have, or that the compiler does not place
-    (inside shard_map or pmap), are ignored. No axes at all means the same on every device.
+    (inside shard_map or pmap), are ignored. Without axes, `x` is replicated on every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)

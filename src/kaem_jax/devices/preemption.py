@@ -15,7 +15,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Stopped(BaseException):
-    """Not caught by those who catch every `Exception`."""
+    """Ends a block; `except Exception` does not catch it."""
 
 
 class StopRequest:

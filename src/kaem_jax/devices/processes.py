@@ -1,4 +1,4 @@
-"""Processes: joining a job, and what its processes tell each other. All code runs with one process, too."""
+"""Joins the processes of a job, and lets them communicate. All code runs with one process, too."""
 
 import os
 import sys
@@ -30,15 +30,15 @@ _TPU_WORKERS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 def initialize(address: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Joins the job that a launcher has started, or that the arguments describe, if there are several processes.
 
-    Call it before anything asks for devices. CPUs that are several devices (JAX_NUM_CPU_DEVICES) get more threads than
-    cores: factorisations block a thread each, and with one thread for each device they wait for each other for ever.
+    Call it before anything asks for devices. A CPU that is split into devices (JAX_NUM_CPU_DEVICES) gets several
+    threads per device: a factorisation blocks a thread, and with one thread per device they deadlock.
 
     Args:
       address: host:port of process 0; None if SLURM, Open MPI or the TPU runtime provides it.
       num_processes, process_id: needed with `address`.
 
     Raises:
-      ConfigError: the three do not fit together, or are needed.
+      ConfigError: the arguments do not fit together, or are missing but needed.
     """
     given = (address, num_processes, process_id)
     if address is not None and not address.rpartition(":")[2].isdecimal():
@@ -95,13 +95,13 @@ def from_writer(value: Any) -> Any:
 
 
 def check_same_on_all_processes(values: Mapping[str, int]) -> None:
-    """Returns on all processes when each has reached this call with the same values.
+    """Waits until every process has reached this call, and checks that all gave the same values.
 
     Args:
-      values: from 0 to 2^32 - 1, by what they are, as "the configuration".
+      values: integers from 0 to 2^32 - 1, by descriptions such as "the configuration".
 
     Raises:
-      ConfigError: one differs; every process raises it.
+      ConfigError: a value differs between processes; every process raises it.
     """
     if jax.process_count() == 1:
         return

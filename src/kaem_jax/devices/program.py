@@ -1,4 +1,4 @@
-"""What a compiled program costs one chip, read from its text: products, cycles, messages.
+"""The cost of a compiled program on one chip, read from its text: products, cycles, messages.
 
 XLA's own analysis counts the body of a loop once. Here every computation is counted as often as it runs: trip counts
 are read from the loops' conditions.
@@ -30,9 +30,9 @@ class Collective(NamedTuple):
     """Messages between chips.
 
     Attributes:
-      kind: such as `all-reduce`.
-      num_bytes: of its result on one chip.
-      times: how often it runs in a step.
+      kind: the operation, such as `all-reduce`.
+      num_bytes: size of its result on one chip.
+      times: how often it runs in a call.
     """
 
     kind: str
@@ -42,11 +42,11 @@ class Collective(NamedTuple):
 
 @dataclasses.dataclass
 class Cost:
-    """Of one chip and one call.
+    """The cost of one call on one chip.
 
     Attributes:
-      flops: of matrix products and convolutions, two for a multiplication and an addition.
-      cycles: of XLA's own schedule, 0 where the compiler does not say (it does for TPUs).
+      flops: operations of matrix products and convolutions; a multiplication and an addition count as two.
+      cycles: cycles in XLA's own schedule, 0 if the compiler does not count them (it does for TPUs).
       collectives: messages.
     """
 
@@ -125,7 +125,7 @@ def _add(cost: Cost, program: _Program, name: str, times: int) -> None:
 
 
 def _result_size(here: dict[str, _Instruction], instruction: _Instruction) -> float:
-    """Bytes of what a collective makes; the start of a gather or a permutation names its source beside it."""
+    """Bytes of a collective's result. The shape at the start of a gather or a permutation includes the source too."""
     size = _size(instruction.shape)
     if instruction.opcode in ("all-gather-start", "collective-permute-start"):
         size -= sum(_size(here[name].shape) for name in instruction.operands if name in here)
@@ -133,7 +133,7 @@ def _result_size(here: dict[str, _Instruction], instruction: _Instruction) -> fl
 
 
 def _add_largest(cost: Cost, program: _Program, branches: list[str], times: int) -> None:
-    """One branch runs: the one with most products stands for all."""
+    """Adds the branch with most products, since only one branch runs."""
     costs = [Cost() for _ in branches]
     for branch, found in zip(branches, costs, strict=True):
         _add(found, program, branch, times)
@@ -174,7 +174,7 @@ def _flops(program: _Program, here: dict[str, _Instruction], instruction: _Instr
     if opcode == "dot" or (library and library.group(1) == "__cublas"):
         contracted = instruction.sizes("lhs_contracting_dims") or _contracted_by_library(instruction)
         return 2.0 * math.prod(result) * math.prod(left[i] for i in contracted)
-    # GPUs call a library, whose labels and window are those of the forward convolution in its gradients, too.
+    # GPUs call a library. Its calls for gradients also have the labels and window of the forward convolution.
     direction = library.group(2) if library else ""
     if direction == "BackwardInput":
         return _flops_of_convolution(instruction, data=result, kernel=right, out=left)

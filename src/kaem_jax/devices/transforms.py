@@ -1,4 +1,4 @@
-"""Small things on top of JAX: full precision, loops and tangents inside shard_map, choices entry by entry."""
+"""Small helpers on top of JAX: full precision, loops and tangents inside shard_map, choices entry by entry."""
 
 import functools
 from collections.abc import Callable
@@ -18,10 +18,10 @@ _R = TypeVar("_R")
 
 
 def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Decorates a function that evaluates: its matrix products keep all digits of the dtype.
+    """Decorates a function for evaluation: its matrix products use the full precision of the dtype.
 
-    By default accelerators round the factors to fewer digits. Training tolerates that, and it is faster; differences of
-    large log-densities, of which weights are made, do not.
+    By default accelerators round the factors to fewer digits. That is faster, and training tolerates it; importance
+    weights do not, since they are differences of large log-densities.
     """
 
     @functools.wraps(function)
@@ -54,10 +54,10 @@ def scan(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, **opti
 
 
 def repeat(function: Callable[[Any], Any], items: Array) -> Any:
-    """`function` of each of `items` [N, ...], results stacked: [N, ...].
+    """Applies `function` to each of `items` [N, ...] and stacks the results: [N, ...].
 
-    Outside jit this is a loop of Python: the compiled parts of `function` are compiled once, however large N is. Each
-    result is waited for: on a CPU, two programs that factorise matrices at once can deadlock
+    Outside jit this is a Python loop: the jitted parts of `function` are compiled once, however large N is. It waits
+    for each result: on a CPU, two programs that factorise matrices at once can deadlock
     (docs/decisions/estimators.md). Inside jit it is one loop of the program.
     """
     if isinstance(items, jax.core.Tracer):
@@ -84,7 +84,7 @@ def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs
 
 
 def vary_like(value: Array, like: Array) -> Array:
-    """`value`, declared to vary over the manual axes over which `like` varies: a tangent must, as its primal does."""
+    """Declares `value` to vary over the manual axes over which `like` varies, as a tangent must with its primal."""
     axes = tuple(_varying(jax.typeof(like)) - _varying(jax.typeof(value)))
     return jax.lax.pcast(value, axes, to="varying") if axes else value
 

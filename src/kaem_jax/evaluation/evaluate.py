@@ -71,19 +71,19 @@ def evaluate(
       workdir: the folder.
       checkpoint: see `kaem_jax.load_run`.
       metrics: names from `kaem_jax.evaluation.evaluators.METRICS`; by default all that suit the data.
-      features: of images, by which samples are compared; `evaluation.features` of the run by default.
+      features: features by which images are compared; `evaluation.features` of the run by default.
       num_images: number of generated images, and largest number of real ones.
-      seed: of random draws.
+      seed: seed of random draws.
       data_path, data_dir: where the data are, if they are not where training found them.
 
     Returns:
-      For each metric its numbers, or the reason why there are none; with those that earlier calls found of this
-      checkpoint and this one did not repeat.
+      For each metric its numbers, or the reason why there are none. Metrics of this checkpoint from earlier calls are
+      included, unless this call repeats them.
 
     Raises:
       ValueError: a metric is unknown, or a number out of range.
       ConfigError: an argument does not suit the run.
-      RunError: there is no such run or checkpoint, or it is damaged.
+      RunError: the run or checkpoint does not exist or is damaged.
       DataError: the data are missing.
     """
     given = {"metrics": metrics, "features": features, "num_images": num_images, "seed": seed}
@@ -134,7 +134,7 @@ def evaluate(
 def _extractor(
     run: Run, dataset: Dataset, wanted: tuple[str, ...], features: str | None, folder: RunFolder
 ) -> Extractor | None:
-    """The features of `wanted` metrics; trains the classifier that they and samples of classes need."""
+    """The feature extractor for the `wanted` metrics; trains the classifier if they or samples of classes need it."""
     extractor = None
     space = features or run.config.evaluation.features
     can_classify = dataset.is_labelled and is_image(dataset.data_shape)
@@ -158,7 +158,7 @@ def _evaluators(
     num_images: int,
     seed: int,
 ) -> list[tuple[tuple[str, ...], Evaluator]]:
-    """Evaluators with the names of their metrics; the held-out data x are `rows` of those of the data set."""
+    """Evaluators with the names of their metrics; x are the held-out data at `rows` of the data set."""
     keys = evaluation_keys(seed)
     few, labels = x[: run.config.evaluation.num_reconstructions], dataset.held_out_labels
     estimator, proposal = run.config.evaluation.estimator.final, run.config.proposal()
@@ -178,9 +178,9 @@ def _evaluators(
 
 
 def _kept(folder: RunFolder, step: int, results: Numbers, is_chosen: bool) -> Numbers:
-    """Writes evaluation.json; returns its metrics, with those that earlier calls found of this checkpoint.
+    """Writes evaluation.json and returns its metrics, with those of this checkpoint from earlier calls.
 
-    `is_chosen` says that the held-out data of this evaluation chose the step; an earlier call may have said so.
+    `is_chosen` says that the held-out data of this evaluation chose the step; it stays true if an earlier call said so.
     """
     newest = folder.read_evaluation()  # another evaluation may have written meanwhile
     for found in (newest, folder.read_evaluation(step)):

@@ -196,7 +196,7 @@ def plot_fields(
       path: PNG file to write.
       generated, held_out: [N, H, W, C], in the units of the data; the first four of each are shown.
       spectrum: wave numbers and power of fields [N, H, W].
-      names: of the C channels, where there is more than one.
+      names: names of the C channels, if there is more than one.
     """
     count = held_out.shape[-1]
     figure = Figure(figsize=(15, 5 * count), layout="constrained")

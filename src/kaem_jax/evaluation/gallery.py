@@ -1,4 +1,4 @@
-"""The figures of a run: every process computes and draws what is shown, one writes it."""
+"""The figures of a run: every process computes and draws them, and one writes them."""
 
 from typing import Any
 
@@ -36,11 +36,11 @@ def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Le
     Args:
       folder: the run's folder, which has the metrics and gets the figures.
       key: a PRNG key; the same one every time makes successive pictures comparable.
-      run: the model as it is.
+      run: the current model.
       held_out: [N, *data_shape] as the model sees them.
 
     Returns:
-      what the latents learned.
+      the learned densities.
     """
     from kaem_jax.evaluation import figures
 
@@ -64,9 +64,9 @@ def draw_judged(folder: RunFolder, run: Run, held_out: Array, again: Array | Non
 
     Args:
       folder: see `draw_samples`.
-      run: likewise.
-      held_out: likewise.
-      again: posterior means of the first of them, as `Reconstruction` returns them.
+      run: see `draw_samples`.
+      held_out: see `draw_samples`.
+      again: posterior means of the first held-out data, as `Reconstruction` returns them; None for no pictures.
     """
     from kaem_jax.evaluation import figures
 
@@ -78,10 +78,10 @@ def draw_judged(folder: RunFolder, run: Run, held_out: Array, again: Array | Non
 
 
 def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
-    """Draws all figures: those of `draw_samples` and `draw_judged`, and what latents do. Arguments are the same.
+    """Draws all figures: those of `draw_samples` and `draw_judged`, and paths in the latent space; the same arguments.
 
     Returns:
-      what each latent learned, as `describe_latents` returns it.
+      a description of each latent, as `describe_latents` returns it.
     """
     from kaem_jax.evaluation import figures
 
@@ -120,7 +120,7 @@ def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[d
 
 
 def _write_texts(folder: RunFolder, key_samples: Array, key_posterior: Array, run: Run, held_out: Array) -> None:
-    """Sampled texts, also of each cluster, and held-out texts with what their latents keep."""
+    """Writes sampled texts, also of each cluster, and held-out texts with their reconstructions."""
     assert isinstance(run.form, Text)
     key_samples, key_clusters = jax.random.split(key_samples)
     shown = {"samples": run.form.decode(sample_with_noise(key_samples, run.model, run.params, _NUM_TEXTS))}
@@ -140,7 +140,7 @@ def _write_texts(folder: RunFolder, key_samples: Array, key_posterior: Array, ru
 
 
 def _draw_values(folder: RunFolder, run: Run, drawn: np.ndarray, held_out: np.ndarray) -> None:
-    """Samples of tables and fields, with the likelihood's noise, in the units of the data."""
+    """Draws samples of tables and fields, with the likelihood's noise, in the units of the data."""
     from kaem_jax.evaluation import figures
 
     path = folder.figures / "samples.png"

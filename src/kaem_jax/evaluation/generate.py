@@ -43,8 +43,8 @@ def sample_in_batches(
       params: its parameters.
       num: the number of draws.
       points: `random`, or `sobol` for a scrambled net in each block of 4,096.
-      cluster: of a clustered prior, from which all draws come; None draws from all.
-      label: likewise, the class of the clusters from which all draws come.
+      cluster: the cluster of a clustered prior to draw from; None draws from all.
+      label: the class whose clusters to draw from; None draws from all.
 
     Raises:
       ValueError: the prior has no such cluster or class; see `check_part`.
@@ -66,7 +66,7 @@ def sample_with_noise(
 ) -> np.ndarray:
     """Draws x ~ p(x) with the likelihood's noise, [num, *data_shape]; arguments as for `sample_in_batches`.
 
-    Tables, fields and texts are shown so: an expected row has no categories, and tokens have no mean.
+    Tables, fields and texts are sampled in this way: a mean row has no categories, and tokens have no mean.
     """
     key_z, key_x = jax.random.split(key)
     table = model.prior.tabulate(params["prior"])
@@ -116,10 +116,10 @@ def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = 
 
 @full_precision
 def reconstruct(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
-    """Posterior means of E[x | z] for each datum of x [B, *data_shape], NaN where a value is missing.
+    """Posterior means of E[x | z] for each datum of x [B, *data_shape], in which missing values are NaN.
 
     Returns:
-      reconstructions [B, *data_shape], and the mean squared error over all values that are there, a scalar.
+      reconstructions [B, *data_shape], and the mean squared error over all known values, a scalar.
     """
     return _means(model, params, posterior.draw(key, model, params, x), x)
 

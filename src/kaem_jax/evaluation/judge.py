@@ -1,4 +1,4 @@
-"""What is computed and drawn of a model while it trains."""
+"""Evaluates a model during training, and draws its figures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ __all__ = ["Judge", "make_comparison"]
 
 
 class Judge:
-    """What is computed and drawn of a model during training, always with the same keys and data."""
+    """Evaluates a model during training and draws its figures, always with the same keys and data."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class Judge:
         self._final = HeldOutLikelihood(key_held_out, held_out, settings.estimator.final, config.proposal())
 
     def is_due(self, step: int) -> bool:
-        """Whether the model is judged after this step."""
+        """Whether the model is evaluated after this step."""
         return step > 0 and (step % self._settings.every_steps == 0 or step == self._num_steps)
 
     @full_precision
     def row(self, progress: ProgressReporter) -> dict[str, Any]:
-        """The row of an evaluation during training. At checkpoints samples and densities are drawn first."""
+        """Evaluates the model and returns the row; at checkpoints it draws samples and densities first."""
         run = self._training.as_run()
         if self._is_drawn(run.step):
             with progress.doing("drawing samples and densities"):
@@ -73,12 +73,12 @@ class Judge:
 
     @full_precision
     def summary(self) -> dict[str, Any]:
-        """The row of the last evaluation."""
+        """Draws samples and densities, and returns the row of the last evaluation."""
         draw_samples(self._folder, self._key_figures, self._training.as_run(), self._held_out)
         return self._evaluated(self._final) | {"eval/is_final": True}
 
     def draw(self, row: Mapping[str, Any]) -> None:
-        """Draws what was evaluated last, in this row, and the curves of all rows: at checkpoints, and at the end."""
+        """Draws the newest reconstructions and the curves of all rows, if `row` is at a checkpoint or final."""
         run = self._training.as_run()
         if is_final(row) or self._is_drawn(run.step):
             draw_judged(self._folder, run, self._held_out, self._again)

@@ -31,12 +31,12 @@ _MIN_PROMINENCE = 0.01  # as a fraction of the highest mode
 class Learned(NamedTuple):
     """The univariate densities, most informative first.
 
-    Where several densities share a latent (a comonotone prior's), one of each latent comes first, then the others.
+    If several densities share a latent (in a comonotone prior), one density per latent comes first, then the others.
 
     Attributes:
       z, density, base: [N, L] as `density_curves` returns them.
       names: one name for each of the L latents.
-      explained: [L] share of the output's variance that each moves.
+      explained: [L] share of the output's variance that moves with each.
       coordinates: [L] position of each in the flattened latent; comonotone densities share positions.
     """
 
@@ -144,7 +144,7 @@ def _total_effects(model: Model, params: Params, table: Table, first: Array, sec
         return made.reshape(num_samples, -1)
 
     base = decode(first)
-    # Of both sets of draws: a quotient by the variance of few is too large.
+    # The variance is over both sets of draws: dividing by that of few draws would bias the index upwards.
     variance = jnp.sum(jnp.var(jnp.concatenate([base, decode(second)]), axis=0, ddof=1))
 
     def replaced(i: Array) -> Array:
@@ -179,7 +179,7 @@ def describe_latents(learned: Learned) -> list[dict[str, Any]]:
 
 
 def find_modes(z: np.ndarray, density: np.ndarray) -> list[dict[str, float]]:
-    """Local maxima that rise by at least 1 % of the highest above their valleys, also at an end of the support.
+    """Local maxima, also at an end of the support, whose prominence is at least 1 % of the highest.
 
     Args:
       z: [N] increasing points.

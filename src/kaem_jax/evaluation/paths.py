@@ -32,7 +32,7 @@ def traverse(model: Model, params: Params, latent: Array, coordinates: Array, le
       params: its parameters.
       latent: [*event_shape], the values of the other coordinates.
       coordinates: int [R], positions in the flattened latent.
-      levels: [K] probabilities in (0, 1): the coordinate takes its quantiles there.
+      levels: [K] probabilities in (0, 1); each coordinate takes its quantiles at these.
     """
     shape = model.prior.event_shape
     everywhere = jnp.broadcast_to(levels.reshape(-1, *[1] * len(shape)), (len(levels), *shape))
@@ -50,7 +50,7 @@ def traverse(model: Model, params: Params, latent: Array, coordinates: Array, le
 def latents_between(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> Array:
     """A path between latents [*event_shape], straight in the probability of each coordinate: [num, *event_shape].
 
-    Under independent coordinates it passes through regions that are likely. Both ends are included.
+    If coordinates are independent, the path stays in likely regions. Both ends are included.
     """
     u = jnp.stack([_to_uniform(model, params, latent) for latent in (first, second)])
     t = jnp.linspace(0, 1, num).astype(u.dtype).reshape(-1, *[1] * first.ndim)

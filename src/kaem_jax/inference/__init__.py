@@ -1,1 +1,1 @@
-"""Posteriors: proposals q(z | x), samplers, estimates of log p(x), and what a model says of data."""
+"""Posteriors: proposals q(z | x), samplers, estimates of log p(x), encoding, imputation, finite mixtures."""

@@ -22,7 +22,7 @@ class Encoded(NamedTuple):
     """Posteriors of latents.
 
     Attributes:
-      mean, spread: [B, *event_shape], of p(z | x); spread is NaN of a single draw.
+      mean, spread: [B, *event_shape], mean and standard deviation of p(z | x); spread is NaN for a single draw.
       clusters: [B, C] p(c | x) of a clustered prior, else None.
     """
 
@@ -48,7 +48,7 @@ def encode(
     Arguments are as for `kaem_jax.impute`, and `may_miss` as for `kaem_jax.log_prob`.
 
     Raises:
-      ValueError: a token of a text is missing.
+      ValueError: the model takes tokens, and x has NaN or fractions.
     """
     check_key(key)
     check_model(model)
@@ -65,7 +65,7 @@ def encode(
 def posterior_draws(
     key: Array, model: Model, params: Params, x: Array, num_draws: int, num_steps: int, proposal: Proposal | None
 ) -> Array:
-    """Latents [S, B, *event]."""
+    """Posterior draws of latents, [S, B, *event]."""
     proposal = Laplace() if proposal is None else proposal
     sampler = ProposalChains(proposal=proposal, num_steps=num_steps, num_chains=num_draws)
     draws, _ = sampler.advance(key, 0, (), model, params, x)

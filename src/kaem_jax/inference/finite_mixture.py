@@ -1,7 +1,7 @@
 """A model with few latents as a finite mixture, whose marginals and conditionals are sums. Pure, also inside jit.
 
-Points z_s of a scrambled net of the prior turn p(x) = E[p(x | z)] into the mean of p(x | z_s) (Correia et al., 2023,
-arXiv 2209.10584). Values are independent given z_s: any of them can be left out, given, or kept between bounds.
+Draws z_s of the prior at scrambled Sobol points turn p(x) = E[p(x | z)] into the mean of p(x | z_s) (Correia et al.,
+2023, arXiv 2209.10584). Values are independent given z_s: any can be left out, given, or kept between bounds.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ _PAIRS_AT_ONCE = 2**22  # of a datum and a point
 
 
 class MixtureLogProb(NamedTuple):
-    """How probable data are.
+    """Log-probabilities of data.
 
     Attributes:
       value: [B] log p(x) of the mixture, nats.
-      standard_error: [B] of `value` as an estimate of the model's log p(x), from the spread of the nets.
+      standard_error: [B], of `value` as an estimate of the model's log p(x), from the spread over nets.
     """
 
     value: Array
@@ -38,7 +38,7 @@ class MixtureLogProb(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FiniteMixture:
-    """sum_s w_s p(x | z_s), with w_s = p(z_s | what is given).
+    """sum_s w_s p(x | z_s), with w_s = p(z_s | given values and bounds).
 
         mixture = kaem.FiniteMixture.of(key, model, params, num_points=4096)
         mixture.log_prob(x).value                # NaN marks values that are summed out
@@ -47,9 +47,9 @@ class FiniteMixture:
     Attributes:
       likelihood: static.
       data_shape: static, of one datum.
-      params: of the likelihood.
-      output: [R, S/R, D or as the likelihood has it], of the decoder at the points of R scrambled nets.
-      values: [D], given for every datum; NaN where nothing is.
+      params: parameters of the likelihood.
+      output: [R, S / R, D or the width of the output], the decoder's output at the points of R scrambled nets.
+      values: [D], given values, the same for every datum; NaN where none is given.
     """
 
     likelihood: Masked = dataclasses.field(metadata=STATIC)
@@ -64,14 +64,14 @@ class FiniteMixture:
         """The mixture of a model.
 
         Args:
-          key: of the scrambles.
+          key: a PRNG key, for the scrambles.
           model: static.
           params: its parameters.
           num_points: S, rounded up to a multiple of `num_nets`; nets of a power of two are the most even.
-          num_nets: R >= 2, by whose spread errors are told.
+          num_nets: R >= 2; the spread over nets gives the errors.
 
         Raises:
-          ValueError: the prior has no exact draws, or the decoder reads the data.
+          ValueError: the prior has no exact draws, the decoder reads the data, or a number is too small.
         """
         check_key(key)
         check_model(model)
@@ -93,12 +93,12 @@ class FiniteMixture:
         return cls(likelihood, model.data_shape, params["likelihood"], output, nothing)
 
     def given(self, x: Array) -> "FiniteMixture":
-        """The mixture given the values of one datum, [*data_shape], that are not NaN."""
+        """The mixture given the values of one datum x [*data_shape]; NaN marks values that are not given."""
         x = jnp.asarray(x, self.values.dtype).reshape(self.values.shape)
         return dataclasses.replace(self, values=jnp.where(jnp.isnan(x), self.values, x))
 
     def between(self, low: Any, high: Any) -> "FiniteMixture":
-        """The mixture given bounds [*data_shape] of every value, which equal bounds fix; see `Masked`.
+        """The mixture given bounds [*data_shape] of every value; equal bounds fix a value. See `Masked`.
 
         Raises:
           ValueError: the likelihood has no probabilities of intervals.
@@ -108,9 +108,9 @@ class FiniteMixture:
 
     @full_precision
     def log_prob(self, x: Array) -> MixtureLogProb:
-        """Log p(x | what is given) of data [B, *data_shape]; NaN marks values that are summed out.
+        """Log p(x | given values and bounds) of data [B, *data_shape]; NaN marks values that are summed out.
 
-        Where a value is given, that of x is passed over. A value outside its bounds has no probability.
+        Values of x are ignored where a value is given. A value outside its bounds has probability 0.
         """
         x = jnp.asarray(x, self.values.dtype).reshape(-1, self.values.size)
         mixture = self
@@ -122,13 +122,13 @@ class FiniteMixture:
 
     @full_precision
     def log_condition(self) -> MixtureLogProb:
-        """Log p(what is given), scalars."""
+        """Log p(given values and bounds), scalars."""
         condition = self._log_joint(jnp.full_like(self.values, jnp.nan))
         return _ratio(condition, jnp.zeros_like(condition))
 
     @full_precision
     def sample(self, key: Array, n: int) -> Array:
-        """Draws x ~ p(x | what is given), [n, *data_shape]: no rejection, no chains."""
+        """Draws x ~ p(x | given values and bounds), [n, *data_shape]: no rejection, no chains."""
         check_key(key)
         key_point, key_value = jax.random.split(key)
         output = self.output.reshape(-1, self.output.shape[-1])
@@ -138,7 +138,7 @@ class FiniteMixture:
         return jnp.where(jnp.isnan(self.values), x, self.values).reshape(n, *self.data_shape)
 
     def _log_joint(self, x: Array) -> Array:
-        """Log of the mean over the points of each net of p(x, what is given | z), of x [D]: [R] nats."""
+        """For each net, log of the mean over its points of p(x, given values | z), for x [D]: [R] nats."""
         likelihood = self.likelihood
         whole = jnp.where(jnp.isnan(self.values), x, self.values)
         log_p = jax.vmap(lambda output: likelihood.pairwise_log_prob(self.params, output, whole[None])[0])(self.output)
@@ -150,7 +150,7 @@ class FiniteMixture:
 
 
 def _ratio(joint: Array, condition: Array) -> MixtureLogProb:
-    """Log of the mean of exp(joint) [..., R] over nets less that of exp(condition) [R]; the error is of first order."""
+    """Log of the ratio of means over nets, exp(joint) [..., R] to exp(condition) [R]; the error is of first order."""
     value = jax.nn.logsumexp(joint, axis=-1) - jax.nn.logsumexp(condition)
     shares = jax.nn.softmax(joint, axis=-1) - jax.nn.softmax(condition)
     error = math.sqrt(len(condition)) * jnp.std(shares, axis=-1, ddof=1)

@@ -1,4 +1,4 @@
-"""Values of data that are missing, given the others. Pure, also inside jit."""
+"""Missing values of data, given the observed ones. Pure, also inside jit."""
 
 from typing import NamedTuple
 
@@ -20,9 +20,9 @@ class Imputed(NamedTuple):
     """Data with their missing values filled in.
 
     Attributes:
-      draws: [S, B, *data_shape] of the posterior predictive law p(missing | observed), the likelihood's noise included.
-      mean: [B, *data_shape] of E[x | z] over the posterior; for categories, their probabilities.
-      spread: [B, *data_shape] standard deviation of the draws, NaN of a single one; 0 where a value was observed.
+      draws: [S, B, *data_shape], from the posterior predictive p(missing | observed), with the likelihood's noise.
+      mean: [B, *data_shape], posterior mean of E[x | z]; for categories, their probabilities.
+      spread: [B, *data_shape], standard deviation of the draws: 0 for observed values, NaN for a single draw.
     """
 
     draws: Array
@@ -41,7 +41,7 @@ def impute(
     num_steps: int = 100,
     proposal: Proposal | None = None,
 ) -> Imputed:
-    """Draws the values of x [B, *data_shape] that are NaN, given the others.
+    """Draws the missing values (NaN) of x [B, *data_shape], given the others.
 
     Args:
       key: a PRNG key.
@@ -49,10 +49,10 @@ def impute(
       params: its parameters.
       num_draws: S, chains for each datum; see `kaem_jax.inference.samplers.ProposalChains`.
       num_steps: moves of each chain.
-      proposal: where chains start; Laplace approximations by default. An encoder would read what is missing as 0.
+      proposal: where chains start; Laplace approximations by default. An encoder would read missing values as 0.
 
     Raises:
-      ValueError: the model is one of texts.
+      ValueError: the model takes tokens.
     """
     check_key(key)
     check_model(model)

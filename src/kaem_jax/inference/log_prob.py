@@ -19,16 +19,16 @@ __all__ = ["LogProb", "check_tokens", "log_prob", "may_be_missing", "of_observed
 
 
 class LogProb(NamedTuple):
-    """How probable data are.
+    """Log-probabilities of data.
 
     Attributes:
-      value: [B] log p(x), nats; of a datum with missing values, of those that are there.
-      standard_error: [B] of the estimate.
+      value: [B] log p(x), nats; if values of a datum are missing, log p of its observed values.
+      standard_error: [B], of `value`.
       ess: [B] effective number of proposals.
-      is_bound: [B] whether `ess` is below 20, or below 5 % of the proposals, or the proposal has one mode and may miss
-        others: `value` is then a lower bound, and the error says nothing.
+      is_bound: [B] whether `value` is only a lower bound, whose error means nothing: `ess` is below 20 or below 5 % of
+        the proposals, or the proposal has one mode and may miss others.
       typicality: [B] `value` in standard deviations from the mean of typical data, None without such data. An image
-        that is simpler than all of them lies far above 0 (Nalisnick et al., 2019).
+        that is simpler than all typical ones lies far above 0 (Nalisnick et al., 2019).
     """
 
     value: Array
@@ -39,7 +39,7 @@ class LogProb(NamedTuple):
 
 
 def of_observed(model: Model) -> Model:
-    """The model with a likelihood that passes over values that are NaN."""
+    """The model with a likelihood that ignores NaN values; a model of tokens is unchanged."""
     if getattr(model.likelihood, "may_miss", False) or model.takes_tokens:
         return model
     return dataclasses.replace(model, likelihood=Masked(model.likelihood))
@@ -68,15 +68,15 @@ def log_prob(
       proposal: q(z | x); Laplace approximations by default.
       num_samples: proposals for each datum.
       chunk_size: latents in memory at once.
-      typical: [M, *data_shape] without missing values, training data for instance, with which each datum is compared.
-        The model's own samples serve only where their noise is that of the data: images have less than a fixed sigma.
-      may_miss: static, whether a value of x may be NaN. By default x is searched for NaN. Inside jit this is not
-        possible, and values count as possibly missing: a Gaussian likelihood then works in a loop, which is slower. If
-        it is False and a value is NaN all the same, error and ESS of that datum are NaN, its log p(x) NaN or -inf.
+      typical: [M, *data_shape] without missing values, with which each datum is compared, for instance training data.
+        Use samples of the model only if their noise is that of the data; images have less noise than a fixed sigma.
+      may_miss: static, whether a value of x may be NaN. By default x is searched for NaN. Inside jit it cannot be, and
+        values count as possibly missing: a Gaussian likelihood then works in a loop, which is slower. If False, a datum
+        that has NaN after all gets NaN as error and ESS, and NaN or -inf as log p(x).
 
     Raises:
-      ValueError: the prior has no normaliser, or `typical` has fewer than two data, or, outside jit, `typical` is
-        given and a value of x is missing, or a token of a text is.
+      ValueError: the prior has no normaliser, or `typical` has fewer than two data. Outside jit also: `typical` is
+        given and values are missing in it or in x, or the model takes tokens and x has NaN or fractions.
     """
     check_key(key)
     check_model(model)
@@ -101,12 +101,12 @@ def log_prob(
 
 
 def typicality_of(log_prob: Array, typical: Array) -> Array:
-    """Log p(x) [B] in standard deviations from the mean of that of typical data [M]."""
+    """Log p(x) [B] in standard deviations from the mean log p(x) of typical data [M]."""
     return (log_prob - jnp.mean(typical)) / jnp.std(typical, ddof=1)
 
 
 def check_tokens(model: Model, x: Array) -> None:
-    """Raises a ValueError where x is no tokens and the model takes them."""
+    """Raises a ValueError if the model takes tokens and x has NaN or fractions; traced x is not checked."""
     if not model.takes_tokens or isinstance(x, jax.core.Tracer):
         return
     host = np.asarray(x, float)
@@ -117,7 +117,7 @@ def check_tokens(model: Model, x: Array) -> None:
 
 
 def may_be_missing(x: Array, said: bool | None) -> bool:
-    """Whether a value may be missing: what the caller said, else what is seen; inside jit nobody knows."""
+    """Whether a value may be missing: `said` if it is given, else whether x has NaN; True for traced x."""
     if said is not None:
         return said
     return isinstance(x, jax.core.Tracer) or bool(np.isnan(np.asarray(x)).any())  # jnp would be staged inside jit

@@ -25,7 +25,7 @@ class FunctionBank:
     Static and hashable; the arrays are in the dictionary that `init` returns:
       coefficients [Q, P, G], basis_weight [Q, P], base_weight [Q, P] (absent without a base activation),
       scale [Q, P', ...] (absent where the family has none).
-    P' is 1 where the functions of a row share their argument and P otherwise.
+    P' is 1 if the functions of a row share their argument, else P.
 
     Attributes:
       outer: Q.
@@ -61,11 +61,11 @@ class FunctionBank:
 
     @property
     def argument_shape(self) -> tuple[int, int]:
-        """(Q, P'): of the arguments of `evaluate`."""
+        """(Q, P'), the shape of the arguments of `evaluate`."""
         return (self.outer, 1 if self.shared else self.inner)
 
     def cut(self, parts: int) -> np.ndarray:
-        """The domain cut into N `parts` pieces that are even on the grid, [N parts + 1]."""
+        """Edges that cut the domain into N `parts` pieces of equal length on the grid, [N parts + 1]."""
         spaced = np.geomspace if self.log_spaced else np.linspace
         return spaced(*self.domain, self.num_intervals * parts + 1)
 
@@ -115,7 +115,7 @@ class FunctionBank:
 
     @property
     def kinks(self) -> tuple[float, ...]:
-        """Points, other than breakpoints, where the functions are not smooth."""
+        """Points besides the breakpoints where the functions are not smooth."""
         return KINKS.get(self.base_activation, ())
 
     @property
@@ -129,7 +129,7 @@ class FunctionBank:
         return self.basis.evaluate(self._position(x), self.num_intervals, params.get("scale"))
 
     def _position(self, x: Any, xp: Any = jnp) -> Any:
-        """Where points lie on the grid, from 0 to N in the domain, computed by `jnp` or, in float64, by `np`."""
+        """Positions of points on the grid, 0 to N in the domain; `xp` is `jnp`, or `np` for float64."""
         low, high = self.domain
         if self.log_spaced:
             x, low, high = xp.log(x), math.log(low), math.log(high)

@@ -1,4 +1,4 @@
-"""Sequences of tokens."""
+"""The likelihood of sequences of tokens."""
 
 import dataclasses
 
@@ -15,13 +15,13 @@ __all__ = ["Categorical"]
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(Settings, Termwise):
-    """Tokens 0..V - 1 at T positions, each by a softmax of V outputs: output [..., B, T V], x [B, T].
+    """Tokens 0..V - 1 at T positions, each from a softmax over V outputs: output [..., B, T V], x [B, T].
 
-    Token 0 is the end of a sequence. What comes after the first one is padding, has no probability of its own and is 0.
-    So the probabilities of all sequences with an end, and of those of T tokens without one, add up to 1.
+    Token 0 ends a sequence. Later positions are padding: they are 0 and have probability 1. So the probabilities of all
+    sequences with an end, and of those of T tokens without one, add up to 1.
 
     Attributes:
-      vocabulary: V, with an end and a token at least; 0: as many as the data have.
+      vocabulary: V, at least 2 (the end and one token); 0: taken from the data.
     """
 
     vocabulary: int = setting(0, low=0)
@@ -30,7 +30,7 @@ class Categorical(Settings, Termwise):
     takes_tokens = True
 
     def output_shape(self, data_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(T, V), of the logits of data (T,)."""
+        """(T, V), the shape of the logits for data (T,)."""
         if self.vocabulary < 2:
             raise ValueError(f"vocabulary={self.vocabulary} must be at least 2: an end, and a token")
         return (*data_shape, self.vocabulary)
@@ -54,7 +54,7 @@ class Categorical(Settings, Termwise):
             )
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
-        """[..., B, T] nats, 0 where there is padding, -infinity of a token that is none of the vocabulary."""
+        """[..., B, T] nats: 0 for padding, -inf for a token outside the vocabulary."""
         tokens = x.astype(jnp.int32)
         logits = self._of_positions(output)
         chosen = jnp.sum(logits * jax.nn.one_hot(tokens, self.vocabulary, dtype=logits.dtype), axis=-1)
@@ -66,7 +66,7 @@ class Categorical(Settings, Termwise):
         return self._up_to_end(jnp.argmax(self._of_positions(output), axis=-1).astype(jnp.int32))
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:
-        """Int32 [..., T]."""
+        """Draws of tokens, int32 [..., T]."""
         return self._up_to_end(jax.random.categorical(key, self._of_positions(output)).astype(jnp.int32))
 
     @staticmethod

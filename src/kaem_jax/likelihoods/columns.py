@@ -1,4 +1,4 @@
-"""The columns of a table: numbers, each with a scale of its own, and categories."""
+"""The likelihood of the columns of a table: numbers, each with its own scale, and categories."""
 
 import dataclasses
 import itertools
@@ -20,15 +20,14 @@ __all__ = ["Columns"]
 class Columns(Settings, Termwise):
     """Independent columns: N(x; output, sigma_d^2) for a number, and a softmax of K outputs for K categories.
 
-    A category is K values of x, one of them 1 and the others 0. A column whose values are NaN is unknown, and says
-    nothing.
+    A category is one-hot in K values of x. A column whose values are NaN is unknown and adds 0 to the log-likelihood.
 
     Attributes:
-      sizes: 1 for a number, K for a column of K categories, in the order of the values; empty: as the data have them.
-      sigma: the scale of numbers, or its initial value.
-      learn_sigma: whether the scales are parameters, `log_sigma` [number of numbers]; there are none without numbers.
-      min_sigma: learned scales stay above it. Otherwise the scale of a column that others determine would fall towards
-        0, and its density rise without limit.
+      sizes: widths of the columns in order, 1 for a number and K for K categories; empty: taken from the data.
+      sigma: the scale of numbers, or its initial value if it is learned.
+      learn_sigma: whether scales are learned, by the parameter `log_sigma` [number of columns of numbers], if any.
+      min_sigma: lower limit of learned scales. Without it, the scale of a column that others determine would fall
+        towards 0, and its density grow without limit.
     """
 
     sizes: tuple[int, ...] = setting((), low=1)
@@ -88,7 +87,7 @@ class Columns(Settings, Termwise):
         return jnp.where(is_seen, jnp.where(is_number, numbers, categories), 0)
 
     def mean(self, params: Params, output: Array) -> Array:
-        """Numbers, and the probabilities of categories."""
+        """Means of numbers, and probabilities of categories."""
         is_number, _ = self._layout()
         return jnp.where(is_number, output, jnp.exp(self._log_probabilities(output)))
 
@@ -98,7 +97,7 @@ class Columns(Settings, Termwise):
         numbers = output + self._scales(params, output.dtype) * jax.random.normal(
             key_numbers, output.shape, output.dtype
         )
-        # The largest of the logits with Gumbel noise is a draw of the softmax.
+        # Gumbel-max trick: the argmax of logits plus Gumbel noise is a draw from the softmax.
         noisy = output + jax.random.gumbel(key_categories, output.shape, output.dtype)
         chosen = (noisy == self._largest(noisy)[..., column]).astype(output.dtype)
         return jnp.where(is_number, numbers, chosen)
@@ -129,12 +128,12 @@ class Columns(Settings, Termwise):
         return self.learn_sigma and 1 in self.sizes  # checkpoints cannot hold an array without entries
 
     def _layout(self) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each value is a number, and the number of its column: [D] each."""
+        """Whether each value is a number, and the index of its column: [D] each."""
         sizes = np.array(self.sizes)
         return np.repeat(sizes == 1, sizes), np.repeat(np.arange(len(sizes)), sizes)
 
     def _scales(self, params: Params, dtype: jnp.dtype) -> Array:
-        """[D]; 1 for values of categories, which have none."""
+        """The scale of each value, [D]; 1 for values of categories, which have no scale."""
         is_number, _ = self._layout()
         if not self._has_learned_scales:
             return jnp.where(is_number, jnp.asarray(self.sigma, dtype), 1)
@@ -150,7 +149,7 @@ class Columns(Settings, Termwise):
         return jnp.split(values, list(itertools.accumulate(self.sizes))[:-1], axis=-1)
 
     def _log_probabilities(self, output: Array) -> Array:
-        """Of each value in the softmax of its column; 0 for a number."""
+        """Log-softmax of each value within its column, [..., D]; 0 for a number."""
         _, column = self._layout()
         shifted = output - jax.lax.stop_gradient(self._largest(output))[..., column]
         sums = jax.vmap(

@@ -1,4 +1,4 @@
-"""Normal distributions between bounds; infinite bounds are none, and equal bounds are a value."""
+"""Normal distributions between bounds. An infinite bound is no bound, and equal bounds fix the value."""
 
 import math
 
@@ -13,7 +13,7 @@ _FARTHEST = 1e4  # deviations: gradients of infinite bounds would be no numbers
 
 
 def log_normal_mass(mean: Array, scale: Array, low: Array, high: Array) -> Array:
-    """Log of the probability between `low` and `high`, nats; of equal bounds, log of the density there."""
+    """Log of the probability between `low` and `high`, nats; for equal bounds, log of the density there."""
     is_value = low == high
     near, far = _left(mean, scale, low, high)[:2]
     log_near, log_far = special.log_ndtr(near), special.log_ndtr(jnp.where(is_value, far - 1, far))
@@ -33,7 +33,7 @@ def truncated_normal(key: Array, mean: Array, scale: Array, low: Array, high: Ar
 
 
 def _left(mean: Array, scale: Array, low: Array, high: Array) -> tuple[Array, Array, Array]:
-    """Bounds in deviations, the upper one first, mirrored to where probabilities keep their digits: on the left."""
+    """Standardised bounds, upper first, mirrored if needed to the left, where tails keep digits; whether mirrored."""
     largest = jnp.asarray(_FARTHEST, mean.dtype)
     a = jnp.clip((jnp.clip(low, -largest, largest) - mean) / scale, -largest, largest)
     b = jnp.clip((jnp.clip(high, -largest, largest) - mean) / scale, -largest, largest)

@@ -1,4 +1,4 @@
-"""A likelihood of what is observed: values that are NaN are unknown, or known to lie between bounds."""
+"""A likelihood of the observed values: NaN marks a value that is unknown, or known to lie between bounds."""
 
 import dataclasses
 from typing import Any, cast
@@ -17,14 +17,14 @@ __all__ = ["Masked"]
 
 @dataclasses.dataclass(frozen=True)
 class Masked(Termwise):
-    """`likelihood` without the values of x that are NaN: p of the others, exactly, since values are independent.
+    """`likelihood` of the values of x that are not NaN; exact, since values are independent.
 
     The likelihood must be differentiable at its own mean.
 
     Attributes:
       likelihood: p(x | output).
-      low, high: bounds of each of the D values, of which the likelihood has `log_mass` and `sample_within`; empty:
-        none. A value that is NaN has the probability of lying between them. Others are taken as they are.
+      low, high: bounds of each of the D values; empty: none. A NaN contributes the probability of lying between its
+        bounds; other values ignore them. The likelihood must have `log_mass`, `sample_within` and `dispersion`.
     """
 
     likelihood: Likelihood = setting(kinds=LIKELIHOODS)
@@ -60,7 +60,7 @@ class Masked(Termwise):
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         is_seen = ~jnp.isnan(x)
-        # Where a density is not smooth, at 0 perhaps, a gradient that is not finite would get through the choice below.
+        # NaN is replaced by the mean: at 0 the density may not be smooth, and `where` passes non-finite gradients on.
         possible = jax.lax.stop_gradient(self.likelihood.mean(params, output))
         unknown = self._log_mass(params, output) if self.low else 0
         return jnp.where(is_seen, self.likelihood.terms(params, output, jnp.where(is_seen, x, possible)), unknown)

@@ -1,4 +1,4 @@
-"""Likelihoods of numbers with a scale: Gaussian, and a logistic distribution in cells."""
+"""Likelihoods with a scale: Gaussian and discretised logistic."""
 
 import dataclasses
 import math
@@ -22,14 +22,14 @@ _NUM_FOR_CENTRE = 15
 
 @dataclasses.dataclass(frozen=True)
 class _Scaled(Settings):
-    """A likelihood with a scale in the units of the data, one for all values or one for each channel.
+    """A likelihood with a scale in the units of the data: one for all values, or one for each channel.
 
     Attributes:
       sigma: the scale; its initial value if it is learned, its final value if it is annealed.
-      learn_sigma: whether the scale is the parameter exp(log_sigma), `log_sigma` [] or [num_channels].
-      num_channels: length of the last axis of the data where every channel has a scale of its own; 1: one for all.
-      anneal_from: where an annealed scale starts.
-      anneal_steps: updates in which the scale goes from `anneal_from` to `sigma`, geometrically; 0: none.
+      learn_sigma: whether the scale is learned, as exp of the parameter `log_sigma` [] or [num_channels].
+      num_channels: number of scales, one for each channel (the last axis of the data); 1: one scale for all values.
+      anneal_from: the first value of an annealed scale.
+      anneal_steps: updates over which the scale moves geometrically from `anneal_from` to `sigma`; 0: no annealing.
     """
 
     sigma: float = setting(0.3, above=0)
@@ -46,9 +46,9 @@ class _Scaled(Settings):
             raise ValueError(f"anneal_steps={self.anneal_steps} and learn_sigma=True: a scale is learned or annealed")
 
     def log_sigma_schedule(self) -> Callable[[Array | int], Array] | None:
-        """The logarithm of an annealed scale by the number of updates; None where it is not annealed.
+        """The logarithm of an annealed scale as a function of the number of updates; None if it is not annealed.
 
-        The scale then is a parameter, so that it is saved, which the optimiser moves along this schedule.
+        An annealed scale is a parameter, so that it is saved; the optimiser moves it along this schedule.
         """
         if not self.anneal_steps:
             return None
@@ -91,8 +91,8 @@ class Gaussian(_Scaled):
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
         # |x - y|^2 by one matrix product. Centring keeps the norms small, so cancellation loses few digits; TF32 or
-        # bfloat16 would cause errors of whole nats. The centre is a median of some data: outputs or data that lie far
-        # out, or are no numbers, must not spoil the others.
+        # bfloat16 would cause errors of whole nats. The centre is a median of the first data, so that outliers and NaN
+        # do not spoil the other pairs.
         scale, mean = self._scales(params, x.shape[-1], output.dtype)
         some = jax.lax.stop_gradient(x[:_NUM_FOR_CENTRE])
         centre = jnp.nan_to_num(jnp.nanmedian(jnp.where(jnp.isfinite(some), some, jnp.nan), axis=0))
@@ -129,14 +129,14 @@ class Gaussian(_Scaled):
 
 @dataclasses.dataclass(frozen=True)
 class DiscretizedLogistic(_Scaled, Termwise):
-    """Probabilities of values k / (levels - 1): a logistic distribution of location `output` and scale sigma, in cells.
+    """A logistic distribution with location `output` and scale sigma, discretised to the values k / (levels - 1).
 
-    A value has the mass of the cell that reaches half-way to its neighbours; the first and the last one have the tails
-    (Salimans et al., 2017, PixelCNN++, equation 2). Its nats are those of a discrete model: -nats / (D log 2) is
-    comparable with the bits per dimension of the literature.
+    A value has the probability of its cell, which reaches half-way to its neighbours; the first and last cells hold the
+    tails (Salimans et al., 2017, PixelCNN++, equation 2). `log_prob` is that of a discrete model: -log_prob / (D log 2)
+    is comparable with the bits per dimension of the literature.
 
     Attributes:
-      levels: 256 for pixels of 8 bits divided by 255. Data must be such values.
+      levels: number of values, 256 for 8-bit pixels divided by 255. Data must take these values only.
     """
 
     levels: int = setting(256, low=2, high=65536)
@@ -155,7 +155,7 @@ class DiscretizedLogistic(_Scaled, Termwise):
         return by_value + jnp.where(first | last, 0, log_rest)
 
     def mean(self, params: Params, output: Array) -> Array:
-        """The mean of the law that is cut off at 0 and 1, without the rounding to levels."""
+        """The mean of the distribution clipped to [0, 1], without the rounding to levels."""
         scale, _ = self._scales(params, output.shape[-1], output.dtype)
         return scale * (jax.nn.softplus(output / scale) - jax.nn.softplus((output - 1) / scale))
 

@@ -1,6 +1,6 @@
 """Markov chain Monte Carlo on log-densities: kernels, chains, tempered populations. It needs no model.
 
-A log-density maps positions [..., *event] to one number for each chain, [...] nats: chains do not interact in it.
+A log-density maps positions [..., *event] to one number for each chain, [...] nats; chains do not interact in it.
 """
 
 from kaem_jax.mcmc.bridge import bridge_log_z

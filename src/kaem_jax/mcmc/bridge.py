@@ -12,17 +12,17 @@ __all__ = ["bridge_log_z"]
 def bridge_log_z(log_likelihood: np.ndarray, betas: np.ndarray) -> tuple[float, float]:
     """Log Z_1 - log Z_0 from C populations on one ladder, and its standard error.
 
-    Between neighbours it is Bennett's acceptance ratio (1976), the bridge of least variance: steppingstone uses the
-    draws of the hotter rung only, whose weights exp(Delta l) have no bound. The error is that of the mean of the
-    estimate's influence function, round by round, so that it counts how rungs go together, how long rounds remember
-    and how populations differ. None of these sees a mode that no chain has found.
+    Each pair of neighbours uses Bennett's acceptance ratio (1976), the bridge of least variance. Steppingstone would
+    use draws of the hotter rung only, whose weights exp(Delta l) have no bound. The error is that of the mean over
+    rounds of the estimate's influence function. It includes correlations between rungs and between rounds, and
+    differences between populations, but not a mode that no chain has found.
 
     Args:
       log_likelihood: [R, T, C] nats, by round, rung and population; R >= 4 and T >= 2.
       betas: [T].
 
     Returns:
-      Both in nats. The error is infinite where neighbours do not overlap at all.
+      Both in nats. The error is infinite if neighbours do not overlap at all, or if there are NaN.
     """
     trace = np.asarray(log_likelihood, np.float64)
     width = np.diff(np.asarray(betas, np.float64))[:, None]

@@ -16,7 +16,7 @@ Traces = TypeVar("Traces", Array, np.ndarray)
 
 
 class DrawWarning(enum.IntFlag):
-    """Reasons not to trust draws; the `warning` of a result is the sum of those that hold."""
+    """Reasons not to trust draws; the `warning` of a result is the sum of the flags that apply."""
 
     R_HAT = 1
     NO_ROUND_TRIPS = 2
@@ -51,12 +51,12 @@ def effective_sample_size(trace: Traces, *, pooled: bool = False) -> Traces:
     """N / (1 + 2 sum of autocorrelations) along the first axis, cut at a pair with a sum below 0 (Geyer, 1992).
 
     Args:
-      trace: [N, ...], N >= 4, one stationary chain for each trailing entry; an array of JAX or NumPy, as is the result.
-      pooled: whether the second axis are C chains of one target, which count together, [N, C, ...]. What their means
-        differ by counts as correlation that never ends (Gelman et al., 2013, section 11.5).
+      trace: [N, ...], N >= 4, one stationary chain for each trailing entry; a JAX or NumPy array, like the result.
+      pooled: whether the second axis holds C chains of one target that count together, [N, C, ...]. Differences between
+        their means count as correlation at every lag (Gelman et al., 2013, section 11.5).
 
     Returns:
-      [...], at most N, or C N; as many where the trace is constant.
+      [...], at most N, or C N if pooled; a constant trace gets this maximum.
     """
     xp = trace.__array_namespace__()
     num = trace.shape[0]
@@ -64,7 +64,7 @@ def effective_sample_size(trace: Traces, *, pooled: bool = False) -> Traces:
     centred = trace - xp.mean(trace, axis=0)
     spectrum = xp.fft.rfft(centred, n=2 * num, axis=0)
     covariance = xp.fft.irfft(xp.abs(spectrum) ** 2, n=2 * num, axis=0)[:num] / num
-    # The mean of a constant trace may miss it by a rounding error, of which a constant would remain.
+    # Rounding of the mean may leave a variance for a constant trace, which must count as 0.
     variance = xp.where(covariance[0] > _variance_of_rounding(trace, axis=0), covariance[0], 0)
     if pooled:
         between = xp.var(xp.mean(trace, axis=0), axis=0, ddof=min(1, trace.shape[1] - 1))
@@ -98,11 +98,11 @@ def r_hat(traces: Traces) -> Traces:
     """R-hat of several chains with one target (Gelman & Rubin, 1992).
 
     Args:
-      traces: [N, C, ...], N >= 2 draws of each of C >= 2 chains, an array of JAX or NumPy, as is the result.
+      traces: [N, C, ...], N >= 2 draws of each of C >= 2 chains, a JAX or NumPy array, like the result.
 
     Returns:
-      [...], near 1 where the chains agree; infinite for chains that never moved from different values, NaN for those
-      that never moved from one, which say nothing.
+      [...], near 1 where the chains agree. For chains that never moved: infinite if their values differ, NaN if they
+      are equal, which says nothing.
     """
     xp = traces.__array_namespace__()
     size = traces.shape[0]

@@ -45,7 +45,7 @@ class Sampler:
     def warmed(
         self, key: Array, starts: Array, num_rounds: int, num_temperatures: int | None, until: Until
     ) -> TemperedRun:
-        """A run of no rounds, tuned, from positions [C, D]."""
+        """A tuned run from positions [C, D], with no counted rounds yet."""
         key_scale, key = jax.random.split(key)
         num, exponent = num_temperatures or _START[0], _START[1]
         scale = np.ones(starts.shape[1:], starts.dtype)
@@ -76,7 +76,7 @@ class Sampler:
         return TemperedRun(nothing, trace, 1, until, progress, self.extend)
 
     def extend(self, run: TemperedRun, num_rounds: int) -> TemperedRun:
-        """`run` and `num_rounds` more."""
+        """`run` continued by `num_rounds` rounds."""
         check_integer("num_rounds", num_rounds, low=1)
         progress, thin, traces = run.progress, run.thin, [run.trace]
         draws, first = np.asarray(self._target.rows.flat(run.draws)), len(run.trace.log_likelihood)
@@ -96,7 +96,7 @@ class Sampler:
     def _tuned(
         self, progress: Progress, swap_acceptance: np.ndarray, positions: np.ndarray, *, grows: bool, rescales: bool
     ) -> Progress:
-        """The next ladder, from exchanges [T-1] and positions [S, T, C, D] of a stage."""
+        """The next tuning, from swap acceptances [T-1] and positions [S, T, C, D] of a stage."""
         betas, step_size, scale = map(np.asarray, progress.tuning)
         if rescales and not self._kernel.needs_standard_normal:
             num = positions.shape[0] * positions.shape[2]
@@ -111,7 +111,7 @@ class Sampler:
         share = (new - betas[at]) / (betas[at + 1] - betas[at])
 
         def between(values: np.ndarray) -> np.ndarray:
-            """On the new ladder, of logarithms linear in beta."""
+            """Values on the new ladder, by interpolation of their logarithms in beta."""
             weight = np.expand_dims(share, tuple(range(1, values.ndim)))
             logs = (1 - weight) * np.log(values[at]) + weight * np.log(values[at + 1])
             return np.exp(logs).astype(betas.dtype)
@@ -123,7 +123,7 @@ class Sampler:
         return progress._replace(tuning=tuning, population=self._begin(positions[-1, nearest]))
 
     def _rounds(self, progress: Progress, num: int, count: int = 0) -> tuple[Progress, "_Kept"]:
-        """`num` rounds; with `count` > 0 step sizes adapt, for the `count`-th time first."""
+        """Runs `num` rounds. With `count` > 0 step sizes adapt, beginning with update number `count`."""
         numbers = (np.int32(value) for value in (progress.num_rounds, num, count))
         population, step_size, kept = self._advance(progress.key, *numbers, progress.population, progress.tuning)
         trace = jax.tree.map(lambda values: np.asarray(values)[:num], kept.trace)
@@ -136,13 +136,13 @@ class Sampler:
 
     @functools.cached_property
     def _begin(self) -> Callable[[Any], TemperedState]:
-        """Replicas at positions [T, C, D], compiled."""
+        """A compiled function from positions [T, C, D] to replicas."""
         target = self._target
         return jax.jit(lambda z: init(constrain(z, "temp", "data"), target.log_start, target.log_gain, len(z)))
 
     @functools.cached_property
     def _advance(self) -> Callable[..., tuple[TemperedState, Array, "_Kept"]]:
-        """Rounds of a population, compiled once for each number of rungs."""
+        """A function that runs rounds of a population, compiled once for each number of rungs."""
         target = self._target
         one_round = functools.partial(
             step_round, log_prior=target.log_start, log_likelihood=target.log_gain, kernel=self._kernel,
@@ -178,14 +178,14 @@ class Sampler:
 
             population, step_size, (trace, top) = jax.lax.fori_loop(0, num, body, (*start, kept))
             by_rung = rung_order(population.rung, population.replicas.position)
-            # All that the host reads is on every device, so that each of several processes has it.
+            # What the host reads is replicated on every device, so that each of several processes has it.
             return population, *jax.tree.map(constrain, (step_size, _Kept(trace, top, by_rung)))
 
         return jax.jit(advance)
 
 
 class _Kept(NamedTuple):
-    """Of a call of `chunk` rounds: their trace, draws of the last rung [chunk, C, D], and all positions [T, C, D]."""
+    """Results of `chunk` rounds: trace, draws of the last rung [chunk, C, D], last positions by rung [T, C, D]."""
 
     trace: Trace
     top: Any
@@ -193,12 +193,12 @@ class _Kept(NamedTuple):
 
 
 def _mean(values: Array) -> Array:
-    """Over the populations of [K, C], one addition after another: the order of a reduction changes with the mesh."""
+    """The mean over populations of [K, C], by one addition after another: a reduction's order changes with the mesh."""
     return functools.reduce(jnp.add, list(values.T)) / values.shape[1]
 
 
 def _stages(num_rounds: int) -> list[int]:
-    """Lengths of the stages of a warm-up, each about twice the one before, so that more rounds judge each ladder."""
+    """Lengths of the stages of a warm-up, each about twice the one before, so that later ladders have more rounds."""
     num = max(1, int(math.log2(num_rounds / _SNAPSHOT)))  # the first has about one snapshot
     ends = [round(num_rounds * (2**i - 1) / (2**num - 1)) for i in range(num + 1)]
     return np.diff(ends).tolist()

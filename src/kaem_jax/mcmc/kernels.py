@@ -37,7 +37,7 @@ Bounds = tuple[float, float] | None
 
 
 class KernelState(NamedTuple):
-    """What the next step needs. A kernel without an accept step needs the position only: the other two are None.
+    """What the next step needs. A kernel without an accept step needs the position only; its other fields are None.
 
     Attributes:
       position: [..., *event].
@@ -69,7 +69,7 @@ class Proposal(NamedTuple):
       position: [..., *event], inside the bounds.
       log_forward: [...] log-density of the move, without its constant.
       allowed: [...] False if the move leaves the bounds; `position` is then clipped to them.
-      momentum, stride: [..., *event] of a leapfrog before its last half step, in units of the noise; None otherwise.
+      momentum, stride: [..., *event], of a leapfrog before its last half step, in units of the noise; None otherwise.
     """
 
     position: Array
@@ -88,9 +88,9 @@ class Kernel(abc.ABC):
     Attributes:
       is_exact: whether proposals are accepted by Metropolis-Hastings, which leaves the target invariant and rejects
         moves out of the bounds. Otherwise every move is accepted, and positions are reflected at the bounds.
-      needs_standard_normal: whether it is meant for targets whose prior part is N(0, I), as samplers demand.
+      needs_standard_normal: whether it is meant for targets with a prior factor N(0, I), which samplers then require.
       max_step_size: step sizes must be below this.
-      target_acceptance: what adapting step sizes aim at. That of Langevin proposals is by Roberts & Rosenthal (1998).
+      target_acceptance: the aim of step size adaptation, by default for Langevin moves (Roberts & Rosenthal, 1998).
     """
 
     is_exact: ClassVar[bool] = True
@@ -205,7 +205,7 @@ class Kernel(abc.ABC):
           score: [..., *event], at the proposal.
           log_density_gain: [...] nats, the log-density at the proposal minus that at `position`.
           step_size: [...], eta.
-          scale: as it was for the proposal.
+          scale: as in `propose`.
         """
         if not self.is_exact:
             return jnp.ones_like(log_density_gain)
@@ -213,13 +213,13 @@ class Kernel(abc.ABC):
         way_back = self._noise_of_way_back(proposal, position, score, step_size, scale)
         log_backward = -0.5 * jnp.sum(jnp.square(way_back), axis=axes)
         log_ratio = log_density_gain + log_backward - proposal.log_forward
-        # A chain that starts where the density is 0 leaves it; NaN is never accepted.
+        # From density 0, a move to positive density has ratio inf and is accepted; NaN is never accepted.
         return jnp.where(~jnp.isnan(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
 
     def _moved(
         self, key: Array, position: Array, score: Array, step_size: Array, scale: Array | None, score_of: Score | None
     ) -> tuple[Array, Array, Array | None, Array | None]:
-        """Where the move ends, the standard normal numbers that it drew, and the rest of a `Proposal`."""
+        """The end of the move, its standard normal noise, and the momentum and stride of the `Proposal`."""
         noise = jax.random.normal(key, position.shape, position.dtype)
         mean, spread = self._move_in_units(position, score, step_size, scale)
         return mean + spread * noise, noise, None, None
@@ -227,7 +227,7 @@ class Kernel(abc.ABC):
     def _noise_of_way_back(
         self, proposal: Proposal, position: Array, score: Array, step_size: Array, scale: Array | None
     ) -> Array:
-        """The standard normal numbers [..., *event] with which the proposal would move to `position`."""
+        """The noise [..., *event] with which a move from the proposal would end at `position`."""
         mean, spread = self._move_in_units(proposal.position, score, step_size, scale)
         return (position - mean) / spread
 
@@ -278,8 +278,8 @@ class PCNL(Kernel):
 class PCN(Kernel):
     """Preconditioned Crank-Nicolson (Cotter et al., 2013): a e + sqrt(8 eta) / (2 + eta) xi, `PCNL` without gradient.
 
-    For targets with a density with respect to N(0, I), exact in any dimension. It aims at the acceptance of a random
-    walk (Roberts et al., 1997).
+    For targets with a density with respect to N(0, I), exact in any dimension. Its target acceptance is that of a
+    random walk (Roberts et al., 1997).
     """
 
     needs_standard_normal = True
@@ -292,13 +292,13 @@ class PCN(Kernel):
 
 @dataclasses.dataclass(frozen=True)
 class HMC(MALA, Settings):
-    """Hamiltonian Monte Carlo (Neal, 2011): `num_leapfrogs` steps of length sqrt(2 eta), of which one is `MALA`.
+    """Hamiltonian Monte Carlo (Neal, 2011): `num_leapfrogs` steps of length sqrt(2 eta); one such step is `MALA`.
 
-    Each move draws its length from 0.8 to 1.2 times that, so that no orbit closes. It aims at the acceptance of Beskos
-    et al. (2013).
+    Each move scales this length by a random factor of 0.8 to 1.2, so that no orbit closes. Its target acceptance is
+    that of Beskos et al. (2013).
 
     Attributes:
-      num_leapfrogs: gradients a move.
+      num_leapfrogs: leapfrog steps of each move, with one gradient each.
     """
 
     num_leapfrogs: int = setting(8, low=1)
@@ -333,7 +333,7 @@ class HMC(MALA, Settings):
 
 
 def make_kernel(kernel: Kernel | str) -> Kernel:
-    """The kernel object for `kernel`: the object itself, or one of the class that it names.
+    """The kernel itself, or, for a registered name, a kernel of that class with default settings.
 
     Raises:
       ValueError: the name is not registered, or does not name a kernel.
@@ -345,7 +345,7 @@ def make_kernel(kernel: Kernel | str) -> Kernel:
 
 
 def value_and_score(log_density: LogDensity, position: Array) -> tuple[Array, Array]:
-    """Log-density [...] and its gradient [..., *event]; those of a chain depend on its own position only."""
+    """Log-density [...] and its gradient [..., *event]; both of a chain depend on its own position only."""
     value, pullback = jax.vjp(log_density, position)
     return value, pullback(jnp.ones_like(value))[0]
 

@@ -62,7 +62,7 @@ def even_ladder(betas: Values, swap_acceptance: Values, num_temperatures: int) -
 def adapted_ladder(betas: Array, swap_acceptance: Array, damping: Array | float) -> Array:
     """Moves rungs towards equal increments of the communication barrier, so that all pairs swap equally often.
 
-    The new ladder is (1 - damping) betas + damping `even_ladder`: both increase and have the same ends, so it does too.
+    The new ladder is (1 - damping) betas + damping `even_ladder`. Both increase and share their ends, so it does too.
 
     Args:
       betas: [T].

@@ -30,7 +30,7 @@ class LangevinPosterior(NamedTuple):
     Attributes:
       z: [..., *event].
       acceptance: [...] mean acceptance probability over the steps after warm-up.
-      step_size: the one used after warm-up, in the shape in which it was given.
+      step_size: the step size after warm-up, in the shape in which it was given.
       log_density: [L, ...] nats, the trace over the steps after warm-up.
       r_hat: [...] split R-hat of the log-density over the steps after warm-up, chain by chain; NaN for fewer than 4.
       warning: int32 [...], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
@@ -48,10 +48,10 @@ def adapt_step_size(kernel: Kernel, step_size: Array, acceptance: Array, count: 
     """One Robbins-Monro update of log step_size towards the kernel's acceptance, with gain 2 count^-0.6.
 
     Args:
-      kernel: its `target_acceptance` is the aim, and its `largest_step_size` the limit.
+      kernel: defines the aim, `target_acceptance`, and the limit, `largest_step_size`.
       step_size: an array broadcastable to the chains' shape; the update averages over chains that share an entry.
       acceptance: [...] acceptance probability of every chain.
-      count: how many updates were made, this one included.
+      count: number of updates, this one included.
     """
     lead = acceptance.ndim - step_size.ndim
     shared = tuple(range(lead)) + tuple(lead + i for i, size in enumerate(step_size.shape) if size == 1)
@@ -62,10 +62,10 @@ def adapt_step_size(kernel: Kernel, step_size: Array, acceptance: Array, count: 
 
 
 def check_start(z0: Array, *log_densities: LogDensity) -> Array:
-    """Starting positions as an array of floats, at least as wide as the log-densities of them.
+    """Starting positions as floats, in the widest dtype of the positions and of their log-densities.
 
     Raises:
-      ValueError: they are of another type.
+      ValueError: positions are not of a float type.
     """
     z0 = jnp.asarray(z0)
     if not jnp.issubdtype(z0.dtype, jnp.floating):
@@ -76,7 +76,7 @@ def check_start(z0: Array, *log_densities: LogDensity) -> Array:
 
 
 def check_chain_arguments(kernel: Kernel, step_size: Array | float | None, bounds: Bounds) -> None:
-    """Refuses what no chain can run with, where its values can be seen.
+    """Refuses step sizes and bounds with which no chain can run; traced step sizes are not checked.
 
     Raises:
       ValueError: a step size is not positive or too large for the kernel, or the bounds are no interval.
@@ -94,7 +94,7 @@ def check_frame(kernel: Kernel, bounds: Bounds) -> None:
     """Refuses a kernel that cannot move in a frame.
 
     Raises:
-      ValueError: the kernel wants the latents' own coordinates, or there are bounds, which a frame turns.
+      ValueError: the kernel needs the latents' own coordinates, or there are bounds, which a frame would rotate.
     """
     if kernel.needs_standard_normal or bounds is not None:
         raise ValueError(
@@ -122,13 +122,13 @@ def langevin_posterior(
       log_density: positions [..., *event] to nats [...], one value for each chain.
       z0: starting positions, for instance draws of the prior.
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
-      num_steps: L, steps with a fixed kernel.
+      num_steps: L, steps with a fixed step size.
       step_size: eta > 0. It keeps the shape it is given: a scalar is shared by all chains, [T, 1] has one value for
         each row of chains [T, B]. None starts at `kernel.first_step_size` and adapts, so it needs `warmup_steps`.
       bounds: (low, high), the support of every coordinate; None is the real line.
       warmup_steps: steps in which the step size moves towards the kernel's acceptance. By default 0 if a step size is
         given, otherwise `num_steps`.
-      frame: of `kaem_jax.mcmc.principal_frame`: chains move in coordinates in which the precision of the target is
+      frame: from `kaem_jax.mcmc.principal_frame`: chains move in coordinates in which the precision of the target is
         about the identity.
 
     Raises:

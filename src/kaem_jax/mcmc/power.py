@@ -1,4 +1,4 @@
-"""Moves chains on power posteriors p(x|z)^beta p(z); they keep both log-densities and both scores."""
+"""Moves of chains on power posteriors p(x|z)^beta p(z); chains keep both log-densities and both scores."""
 
 import functools
 from typing import NamedTuple
@@ -79,5 +79,5 @@ def _tempered(beta: Array, chains: Chains) -> Array:
 
 
 def _times(beta: Array, value: Array) -> Array:
-    """Their product, which is 0 at beta = 0 whatever the value is: a likelihood may be 0, and its logarithm -inf."""
+    """The product beta * value, but 0 at beta = 0 even if the value is infinite: a log-likelihood may be -inf."""
     return jnp.where(beta == 0, 0, beta * value)

@@ -19,8 +19,8 @@ class Metric(NamedTuple):
     """Average curvatures of flattened latents: the likelihood's at posterior draws, the prior's at its own.
 
     Attributes:
-      likelihood: [Q, Q], of -log p(x | z).
-      prior: [Q], of -log p(z), coordinate by coordinate.
+      likelihood: [Q, Q], curvature of -log p(x | z).
+      prior: [Q], curvature of -log p(z), coordinate by coordinate.
     """
 
     likelihood: Array
@@ -33,7 +33,7 @@ class Frame(NamedTuple):
     Attributes:
       to: [Q, Q].
       back: [Q, Q], its inverse.
-      curvature: [Q], of -log p(x | z) along each y: on rung beta the precision is 1 + beta curvature.
+      curvature: [Q], that of -log p(x | z) along each y: the precision on rung beta is 1 + beta curvature.
     """
 
     to: Array
@@ -42,7 +42,7 @@ class Frame(NamedTuple):
 
 
 def whitened(frame: Frame) -> Frame:
-    """The same directions in units in which the precision at beta = 1 is the identity."""
+    """The frame with the same axes, in units in which the precision at beta = 1 is the identity."""
     unit = jnp.sqrt(1 + frame.curvature)
     return Frame(frame.to * unit[:, None], frame.back / unit, jnp.zeros_like(frame.curvature))
 
@@ -64,9 +64,9 @@ def flat_metric(size: int) -> Metric:
 
 
 def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Array | int) -> Metric:
-    """The running average after another minibatch, which is the plain average of the first 50.
+    """The running average after another minibatch; over the first 50 it is the plain average.
 
-    Rows with a number that is not finite are left out: a chain that is lost does not spoil the metric of all.
+    Rows with non-finite numbers are left out, so that one diverged chain does not spoil the metric of all.
 
     Args:
       probes: [N, Q], vectors whose outer products average to the curvature of -log p(x | z).
@@ -86,7 +86,7 @@ def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Ar
 
 
 def _known(rows: Array) -> tuple[Array, Array]:
-    """Rows [N, Q] with zeros for those that have a number which is not finite, and how many others there are."""
+    """Rows [N, Q] with zeros in place of non-finite rows, and the number of finite rows."""
     is_known = jnp.all(jnp.isfinite(rows), axis=1)
     return jnp.where(is_known[:, None], rows, 0), jnp.sum(is_known, dtype=rows.dtype)
 

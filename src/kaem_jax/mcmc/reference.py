@@ -1,4 +1,4 @@
-"""Where a path of tempered densities starts: a density that can be sampled exactly."""
+"""References, where paths of tempered densities start: densities that can be sampled exactly."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ __all__ = ["NormalReference", "Reference"]
 
 
 class Reference(Protocol):
-    """Any density with these two methods: a distribution of numpyro, `kaem_jax.ClusteredPrior(...).bind(params)`."""
+    """A density with these methods, such as a numpyro distribution or `kaem_jax.ClusteredPrior(...).bind(params)`."""
 
     def sample(self, key: Array, shape: tuple[int, ...]) -> Any:
         """Independent draws: positions with leading axes `shape`."""
@@ -29,7 +29,7 @@ class NormalReference:
 
     Attributes:
       mean: a position.
-      scale: above 0, one for all leaves of `mean` or a pytree of them, each of a form that broadcasts to its leaf.
+      scale: standard deviation > 0, one for all leaves of `mean` or a pytree of them, each broadcast to its leaf.
     """
 
     mean: Any

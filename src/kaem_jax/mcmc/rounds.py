@@ -39,8 +39,8 @@ class TemperedState(NamedTuple):
     Attributes:
       replicas: T chains for each of B data, in their own order, which never changes.
       rung: int32 [T, B], where on the ladder each replica is; a permutation of 0..T-1 for each datum.
-      heading: int32 [T, B], 0 until a replica has visited the first rung; from then on -1 if the end that it visited
-        last is the first rung, 1 if it is the last rung.
+      heading: int32 [T, B], 0 until a replica first visits the first rung; then -1 if it last visited the first rung, 1
+        if the last one.
     """
 
     replicas: power.Chains
@@ -73,7 +73,7 @@ def init(
 ) -> TemperedState:
     """Replica r starts on rung r: z0 is [T, B, *event], or [B, *event] for all replicas alike.
 
-    Without `heading` no replica has visited an end of the ladder yet, but that on which it starts.
+    Without `heading`, replicas have visited no end of the ladder except the one on which they start.
 
     Raises:
       ValueError: z0 has neither of these shapes.
@@ -146,16 +146,16 @@ def step_round(
 ) -> tuple[TemperedState, RoundInfo]:
     """One round: `num_steps` moves of every replica on its rung's power posterior, then an exchange of rungs.
 
-    In this order, since where chains start says nothing of exchanges: fresh starts on all rungs are of one law, and
-    half or more of their exchanges would be accepted, however far apart the rungs are.
+    Moves come first because fresh starts on all rungs have the same distribution: at least half of their exchanges
+    would be accepted, however far apart the rungs are.
 
     Args:
       log_prior, log_likelihood: positions [..., B, *event] to nats [..., B]; see `tempered_posterior`.
       betas, step_size: [T].
       index: number of the round.
-      scale: [T, *event], the unit of each coordinate in which chains on each rung move. None is 1.
-      step_spread: standard deviation of the logarithm of the step size, which each move of each chain draws anew: where
-        the width of a density varies, no single step size suits it.
+      scale: [T, *event], the unit of each coordinate for the moves on each rung. None is 1.
+      step_spread: standard deviation of the logarithm of the step size, drawn anew for each move of each chain: no
+        single step size suits a density of varying width.
     """
     key_swap, key_moves = jax.random.split(key)
     beta, eta = betas[state.rung], step_size[state.rung]
@@ -189,10 +189,10 @@ def step_round(
 
 
 def top_of(rung: Array, values: Array) -> Array:
-    """[B, ...]: what the replicas on the last rung have of `values` [T, B, ...].
+    """The entries [B, ...] of `values` [T, B, ...] that belong to the replicas on the last rung.
 
-    A sum in which the others are zeros: with rungs on several devices only [B, ...] numbers travel, while
-    `rung_order` would gather [T, B, ...] of them.
+    It is a sum in which the others are zeros: with rungs on several devices only [B, ...] numbers travel, while
+    `rung_order` would gather all [T, B, ...].
     """
     is_top = expand_to(rung == rung.shape[0] - 1, values.ndim)
     return jnp.sum(jnp.where(is_top, values, 0), axis=0)
@@ -205,9 +205,9 @@ def rung_order(rung: Array, values: Array) -> Array:
 
 
 def _heading(heading: Array, rung: Array) -> Array:
-    """-1 on the first rung, otherwise unchanged, but 1 on the last rung if it was not 0; a single rung has no ends.
+    """-1 on the first rung, 1 on the last rung unless it was 0, otherwise unchanged; a single rung has no ends.
 
-    A replica heads nowhere, 0, until it was on the first rung: a trip from another rung is no half of a round trip.
+    Heading is 0 until the replica first visits the first rung: only trips that start there count as round trips.
     """
     last = rung.shape[0] - 1
     if last == 0:

@@ -1,4 +1,4 @@
-"""A target and its reference for rows of numbers, made of log-densities of any pytree."""
+"""A target and its reference as log-densities of rows of numbers, made from log-densities of any pytree."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ LogDensityOfOne = Callable[[Any], Array]
 class Rows:
     """Positions as rows of numbers: [..., D] for a pytree with leaves [..., *shape], with any leading axes.
 
-    `ravel_pytree` knows one position, and compiles a program for arrays of the host.
+    `ravel_pytree` takes one position only, and compiles a program for arrays of the host.
     """
 
     def __init__(self, positions: Any):
@@ -65,7 +65,7 @@ class Target:
         return self.rows.flat(self.reference.sample(key, shape))
 
     def check(self) -> None:
-        """Raises a ValueError where a log-density of one position is not a scalar."""
+        """Raises a ValueError if a log-density of one position is not a scalar."""
         row = jax.ShapeDtypeStruct((self.rows.size,), self.rows.dtype)
         for name, log_density in (("log_prior", self._one_start), ("log_likelihood", self._one_gain)):
             shape = jax.eval_shape(lambda row, f=log_density: f(self.rows.tree(row)), row).shape
@@ -84,7 +84,7 @@ class Target:
     def _prior(self, z: Any) -> Array:
         if self.log_prior is None:
             return jnp.zeros((), self.rows.dtype)
-        # A distribution of numpyro can be called, too: it draws then.
+        # A numpyro distribution is callable too, but calling it draws a sample.
         return self.log_prior.log_prob(z) if hasattr(self.log_prior, "log_prob") else self.log_prior(z)
 
     def _of_rows(self, log_density: LogDensityOfOne) -> Callable[[Array], Array]:

@@ -1,4 +1,4 @@
-"""Draws of a tempered population, with the evidence and what tells whether to trust them."""
+"""Draws of a tempered population, with log Z, its error and diagnostics."""
 
 import dataclasses
 import functools
@@ -19,14 +19,14 @@ __all__ = ["Progress", "TemperedRun", "Trace", "Tuning", "Until"]
 
 @dataclasses.dataclass(frozen=True)
 class Until:
-    """When to stop: rounds double until all three are met at two checks in a row, or the budget is used up.
+    """When to stop: rounds double until all three targets are met at two checks in a row, or the budget is used up.
 
-    Once is not enough: chains that have missed what is rare look as if they had arrived.
+    One check is not enough: chains that have missed a rare mode look converged.
 
     Attributes:
       ess: effective draws of the last rung, in the coordinate that has the fewest.
-      round_trips: of all populations together.
-      log_z_error: nats.
+      round_trips: round trips of all populations together.
+      log_z_error: standard error of log Z, in nats.
       first_rounds, max_rounds: rounds before the first check, and the budget.
     """
 
@@ -46,10 +46,10 @@ class Tuning(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What is kept of every round; see `RoundInfo`, of which acceptances are means over populations.
+    """The record of every round; see `RoundInfo`, whose acceptances are averaged over populations here.
 
     Attributes:
-      log_likelihood: [R, T, C] nats, by rung: log target minus log reference, of which log Z is made.
+      log_likelihood: [R, T, C] nats, by rung: log target minus log reference, from which log Z is estimated.
       acceptance: [R, T].
       swap_acceptance: [R, T-1].
       round_trips: int32 [R, C].
@@ -62,7 +62,7 @@ class Trace(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What the next round needs: the key, the number of rounds done with those of the warm-up, replicas and tuning."""
+    """What the next round needs: the key, the number of rounds done (warm-up included), replicas and tuning."""
 
     key: Array
     num_rounds: int
@@ -72,14 +72,14 @@ class Progress(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TemperedRun:
-    """R rounds of C populations of T replicas. `print(run)` sums it up; it can be pickled where its densities can.
+    """R rounds of C populations of T replicas. `print(run)` sums it up; it can be pickled if its densities can.
 
     Attributes:
       draws: a pytree like one position, with leading axes [C, N]: the last rung after every `thin`-th round.
-      trace: of every round.
+      trace: the record of every round.
       thin: rounds between draws, a power of two.
-      until: what was asked for.
-      progress: what `more` continues from.
+      until: the stopping rule.
+      progress: the state from which `more` continues.
     """
 
     draws: Any
@@ -90,7 +90,7 @@ class TemperedRun:
     extend: Callable[["TemperedRun", int], "TemperedRun"] = dataclasses.field(repr=False)
 
     def more(self, num_rounds: int) -> "TemperedRun":
-        """The same run with `num_rounds` more, bit for bit as if all had been asked for at once."""
+        """The run continued by `num_rounds` rounds, bit for bit as if all rounds had been run at once."""
         return self.extend(self, num_rounds)
 
     @property
@@ -100,7 +100,7 @@ class TemperedRun:
 
     @property
     def round_trips(self) -> np.ndarray:
-        """Int [C], of all replicas of a population: from the reference to the target and back."""
+        """Int [C], round trips of all replicas of a population, from the reference to the target and back."""
         return np.sum(self.trace.round_trips, axis=0)
 
     @property
@@ -152,23 +152,23 @@ class TemperedRun:
 
     @property
     def min_ess(self) -> float:
-        """Of all coordinates."""
+        """The smallest effective sample size of any coordinate."""
         return float(min(np.min(leaf) for leaf in jax.tree.leaves(self.ess)))
 
     @property
     def max_r_hat(self) -> float:
-        """Of all coordinates; NaN if one never moved."""
+        """The largest R-hat of any coordinate; NaN if one never moved."""
         return float(np.max([np.max(leaf) for leaf in jax.tree.leaves(self.r_hat)]))
 
     @property
     def is_done(self) -> bool:
-        """Whether all that was asked for is met."""
+        """Whether all targets of `until` are met."""
         is_met = self.min_ess >= self.until.ess and self.log_z_error <= self.until.log_z_error
         return is_met and int(np.sum(self.round_trips)) >= self.until.round_trips
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences on what speaks against these draws; empty if nothing does."""
+        """Warnings about these draws as sentences; empty if there are none."""
         conditions = {
             DrawWarning.R_HAT: not self.max_r_hat < 1.1,
             DrawWarning.NO_ROUND_TRIPS: not np.any(self.round_trips),
@@ -179,7 +179,7 @@ class TemperedRun:
         return explain_warning(sum(flag for flag, holds in conditions.items() if holds))
 
     def to_arviz(self) -> Any:
-        """The draws for ArviZ, which must be installed: a DataTree, or InferenceData of ArviZ before 1.0."""
+        """The draws for ArviZ, which must be installed: a DataTree, or InferenceData for ArviZ below 1.0."""
         import arviz
 
         posterior = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(self.draws)}

@@ -26,13 +26,13 @@ class TemperedInfo(NamedTuple):
     """Diagnostics of a run, after warm-up.
 
     Attributes:
-      swap_acceptance: [T-1] means over rounds and data.
+      swap_acceptance: [T-1] mean acceptance probability of exchanges, over rounds and data.
       acceptance: [T] mean acceptance probability of the moves, by rung.
       round_trips: int32 [B], number of round trips of all replicas of a datum.
       log_likelihood: [R, T, B] nats, by round and rung: the trace that gives autocorrelations and evidence.
       r_hat: [B] split R-hat of the last rung's log-likelihood; NaN for fewer than 4 rounds.
-      barrier: Lambda, the communication barrier of the ladder; about 2 Lambda rungs are best. A pair adds 1 at most, so
-        that where exchanges are rare it is too low: take more rungs and look again.
+      barrier: Lambda, the communication barrier of the ladder; about 2 Lambda rungs are best. Each pair adds at most 1,
+        so rare exchanges make this an underestimate: take more rungs and look again.
     """
 
     swap_acceptance: Array
@@ -48,13 +48,13 @@ class TemperedPosterior(NamedTuple):
 
     Attributes:
       z: [T, B, *event].
-      top: [B, *event], equal to `z[-1]`, but cheaper where rungs are on several devices and no others are used.
+      top: [B, *event], equal to `z[-1]`, but cheaper if rungs are on several devices and the others are not used.
       log_likelihood: [T, B] nats, untempered.
       info: diagnostics.
       betas: [T] as used after warm-up.
       step_size: [T] as used after warm-up.
-      heading: int32 [T, B], whether the chain on each rung last visited the first rung (-1), after that the last one
-        (1), or has not been on the first one yet (0).
+      heading: int32 [T, B], of the chain on each rung: 0 until it first visits the first rung; then -1 if it last
+        visited the first rung, 1 if the last one.
       warning: int32 [B], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
     """
 
@@ -89,14 +89,14 @@ def tempered_posterior(
 ) -> TemperedPosterior:
     """Runs a population of T chains for each datum, `warmup_rounds` and then `num_rounds` rounds; see `step_round`.
 
-    A pure function, for programs of one's own. `tempered` runs one target to a precision that is asked for, and tunes
-    the ladder too.
+    A pure function, to be used in other programs. `tempered` runs one target to a requested precision, and tunes the
+    ladder too.
 
     Args:
       key: a PRNG key.
       log_prior, log_likelihood: positions [..., B, *event] to nats [..., B], one value for each chain.
       z0: [B, *event], from which all replicas start, or [T, B, *event].
-      betas: [T], increasing, 1 at the end, as of `power_ladder`; T = 1 is plain Langevin.
+      betas: [T], increasing to 1, such as a `power_ladder`; T = 1 is plain Langevin.
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
       num_rounds: R, the rounds that count.
       steps_per_round: moves between exchanges.
@@ -108,8 +108,8 @@ def tempered_posterior(
         default 0 if step sizes are given, otherwise `num_rounds`.
       first_round: number of the first round; its parity decides which pairs exchange first. If a population continues
         from an earlier call, give the number of rounds that it has done.
-      heading: [T, B] of that earlier call, so that round trips are counted across calls.
-      frame: of `kaem_jax.mcmc.principal_frame`: chains move in its coordinates, in units that suit their rung.
+      heading: [T, B], from that earlier call, so that round trips are counted across calls.
+      frame: from `kaem_jax.mcmc.principal_frame`: chains move in its coordinates, in units that suit their rung.
 
     Raises:
       ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel that accepts every move is asked to
@@ -216,7 +216,7 @@ def _refresh_in_frame(frame: Frame, refresh: Refresh, event_ndim: int) -> Refres
 
 
 def _check_ladder(betas: ArrayLike) -> None:
-    """Refuses a ladder that is not one, where its values can be seen."""
+    """Refuses betas that do not increase from 0 or above to 1; traced betas are not checked."""
     if isinstance(betas, jax.core.Tracer):
         return
     values = np.asarray(betas, float)

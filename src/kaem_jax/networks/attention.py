@@ -1,4 +1,4 @@
-"""Blocks of self-attention, which the sequence decoder and the encoder of sequences are made of."""
+"""Self-attention blocks of the sequence decoder and the sequence encoder."""
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,15 @@ Cache = tuple[Array, Array]  # keys and values of all positions, [N, T, heads, w
 
 
 def dense(layer: nnx.Linear, x: Array) -> Array:
-    """The layer on [..., n] as one product of matrices.
+    """Applies the layer to [..., n] as one matrix product.
 
-    The gradient of its weights, a sum over two leading axes, takes XLA on a CPU two to three times as long otherwise.
+    Otherwise the gradient of its weights, a sum over two leading axes, takes XLA two to three times as long on CPUs.
     """
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 class Block(nnx.Module):
-    """Self-attention, then a network of two layers, each after a layer norm and added to its input.
+    """Self-attention, then a two-layer network; a layer norm precedes each, and each adds to its input.
 
     Xiong et al., 2020, "On layer normalization in the transformer architecture".
     """
@@ -35,17 +35,17 @@ class Block(nnx.Module):
         self.narrow = nnx.Linear(4 * width, width, param_dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array, mask: Array) -> Array:
-        """All positions at once: x [N, T, width], mask bool [T, T] or [N, 1, T, T], which position sees which."""
+        """All positions at once: x [N, T, width]; mask, bool [T, T] or [N, 1, T, T], says which position sees which."""
         queries, keys, values = self._heads(x)
         return self._finish(x, jax.nn.dot_product_attention(queries, keys, values, mask=mask))
 
     def look_back(self, x: Array, context: int) -> Array:
-        """All positions at once, each of which sees the `context` positions that end with its own: x [N, T, width]."""
+        """All positions at once: x [N, T, width]. Each position sees the last `context` positions, its own included."""
         queries, keys, values = self._heads(x)
         return self._finish(x, _attend_back(queries, keys, values, context))
 
     def step(self, x: Array, cache: Cache, position: Array, mask: Array) -> tuple[Array, Cache]:
-        """One position after the others: x [N, 1, width], and the mask's row of this position, bool [T]."""
+        """One position, with the cache of those before it: x [N, 1, width], and the mask's row for it, bool [T]."""
         queries, *new = self._heads(x)
         keys, values = (
             jax.lax.dynamic_update_slice_in_dim(old, one.astype(old.dtype), position, axis=1)
@@ -67,7 +67,7 @@ class Block(nnx.Module):
 def _attend_back(queries: Array, keys: Array, values: Array, context: int) -> Array:
     """Attention [N, T, heads, width / heads] of each position to the `context` positions up to its own.
 
-    Queries are cut into pieces of `context`; each piece sees itself and the one before: T 2 context scores, not T^2.
+    Queries are cut into pieces of `context`; each piece sees itself and the one before: 2 T context scores, not T^2.
     """
     length = queries.shape[1]
     num = -(-length // context)

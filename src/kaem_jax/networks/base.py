@@ -28,13 +28,13 @@ OUTPUTS: dict[str, Callable[[Array], Array]] = {
 
 
 class Network(Settings, abc.ABC):
-    """The settings of a network. The model gives it the sizes of its input and output."""
+    """The settings of a network. The model adds the sizes of its input and output."""
 
     def decoder(self, num_features: int, data_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> "Decoder":
         """The decoder from features [..., Q] to the likelihood's parameter [..., *output_shape].
 
         Raises:
-          ValueError: it does not suit data of this shape, or cannot be a decoder.
+          ValueError: the network does not fit data of this shape, or cannot be a decoder.
         """
         raise ValueError(f"{type(self).__name__} is an encoder: it cannot decode")
 
@@ -42,10 +42,10 @@ class Network(Settings, abc.ABC):
         """The encoder from data [B, *data_shape] to latents [B, *event_shape].
 
         Args:
-          num_tokens: V, of texts; 0 for other data.
+          num_tokens: V, the vocabulary size of texts; 0 for other data.
 
         Raises:
-          ValueError: it does not suit data of this shape, or cannot be an encoder.
+          ValueError: the network does not fit data of this shape, or cannot be an encoder.
         """
         raise ValueError(f"{type(self).__name__} is a decoder: it cannot encode")
 
@@ -53,11 +53,12 @@ class Network(Settings, abc.ABC):
 class Decoder(Protocol):
     """A network from the prior's features to data space. Static and hashable.
 
-    These attributes may be left out: `in_features`, the width of its input, which `Model` compares with the prior;
-    `output`, a key of `OUTPUTS`, by which `fit` checks the range of data, and `Model` the likelihood; `output_shape`,
-    of what it makes of one latent, if that is not `data_shape`; `has_ngrams`, whether its parameters hold a table of
-    n-grams to be penalised; and `is_autoregressive`, true if `apply` takes the data x [B, *data_shape] as a third
-    argument, since each value is made of those before it. It then has a method `roll_out`; see `BoundSequenceDecoder`.
+    Optional attributes: `in_features`, the width of its input, which `Model` compares with the prior; `output`, a key
+    of `OUTPUTS`, with which `fit` checks the range of data and `Model` the likelihood; `output_shape`, the shape of its
+    output for one latent, if that is not `data_shape`; `has_ngrams`, whether its parameters hold a table of n-grams to
+    be penalised; and `is_autoregressive`, true if `apply` takes the data x [B, *data_shape] as a third argument,
+    because each value depends on those before it. An autoregressive decoder has a method `roll_out`; see
+    `BoundSequenceDecoder`.
     """
 
     @property
@@ -94,7 +95,7 @@ class NnxNetwork:
         return nnx.to_pure_dict(nnx.state(network, nnx.Param))
 
     def call(self, params: Params, inputs: Array, event_ndim: int = 1) -> Array:
-        """The network on [..., *event], with `event_ndim` axes of an event and any number of axes before."""
+        """Applies the network to [..., *event], where an event has `event_ndim` axes and any number of axes lead."""
         lead = inputs.ndim - event_ndim
         single = tuple(axis for axis in range(lead - 1) if inputs.shape[axis] == 1)
         if single:  # one draw or one chain for each datum: `vmap` would transpose and copy every layer
@@ -125,10 +126,10 @@ class NnxNetwork:
 
 
 def _of_merged(network: Callable[[Array], Array], inputs: Array, lead: int) -> Array:
-    """`network` on the first `lead` axes as one, that of the data in front.
+    """Applies `network` with the first `lead` axes merged into one, in which the axis of the data leads.
 
-    XLA's convolutions have one axis for a batch, and of a merged axis only the first part keeps its layout on a mesh.
-    With `vmap` every device would compute all data.
+    XLA's convolutions have one batch axis, and a merged axis keeps the layout on a mesh of its leading part only. With
+    `vmap` every device would compute all data.
     """
     by_datum = jnp.moveaxis(inputs, lead - 1, 0)
     out = network(constrain(by_datum.reshape(-1, *inputs.shape[lead:]), ("data", "temp")))
@@ -142,7 +143,7 @@ class NnxDecoder(NnxNetwork):
     Attributes:
       data_shape: shape of one datum.
       output: a key of `OUTPUTS`, applied to the network's output.
-      in_features: Q, where it is known: `Model` then refuses a prior of another width.
+      in_features: Q, if it is known; `Model` then refuses a prior of another width.
     """
 
     data_shape: tuple[int, ...]

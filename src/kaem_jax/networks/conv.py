@@ -1,8 +1,8 @@
 """Convolutional decoders and encoders of images.
 
-On CPUs each convolution is one matrix product of patches: XLA's own, and their gradients, are slow inside loops there
-(docs/decisions/convolutions.md). Elsewhere it is XLA's convolution. The platform is that for which a
-program is lowered, and exports carry both forms.
+On CPUs each convolution is one matrix product of patches, because XLA's convolutions and their gradients are slow
+inside loops there (docs/decisions/convolutions.md). On other platforms it is XLA's convolution. The platform is the
+one for which a program is lowered, and exports carry both forms.
 """
 
 import dataclasses
@@ -27,21 +27,21 @@ _MEAN, _DEVIATION = 0.5, 0.25  # of pixels in [0, 1], about
 
 
 def first_shape(data_shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int, int]:
-    """The shape [h, w, C] that the features are projected to, for data [H, W, C'] after a doubling by each layer."""
+    """The shape [h, w, C] to which features are projected; each layer doubles it, up to data [H, W, C']."""
     shrink = 2 ** len(channels)
     return data_shape[0] // shrink, data_shape[1] // shrink, channels[0]
 
 
 def num_groups(width: int) -> int:
-    """Groups of channels that are normalised together."""
+    """The number of groups of channels for group norm."""
     return math.gcd(width, 32)
 
 
 class Upsample(nnx.Module):
     """The transposed convolution with kernel size 4, stride 2 and SAME padding: [N, H, W, C] to [N, 2H, 2W, C'].
 
-    It is the map of flax's ConvTranspose. On CPUs every input pixel makes a 4 x 4 patch of the output, by one matrix
-    product for all; patches overlap by half and are added. The kernel is [C, 4, 4, C'].
+    It computes the same map as flax's ConvTranspose. On CPUs one matrix product turns every input pixel into a 4 x 4
+    patch of the output; patches overlap by half and are added. The kernel is [C, 4, 4, C'].
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
@@ -57,7 +57,7 @@ class Upsample(nnx.Module):
 
 
 def _upsample(x: Array, kernel: Array) -> Array:
-    # XLA correlates, with a kernel [4, 4, C, C']; ours is what a pixel adds to its surroundings.
+    # XLA correlates with a kernel [4, 4, C, C']; our kernel is what a pixel adds to its surroundings, so flip it.
     flipped = kernel.transpose(1, 2, 0, 3)[::-1, ::-1]
     return jax.lax.conv_general_dilated(
         x, flipped, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
@@ -76,7 +76,7 @@ def overlap_add(patches: Array) -> Array:
     It adds rows first, then columns as contiguous pairs of pixels: the fastest of seven orders that were timed.
     """
     batch, height, width, _, _, channels = patches.shape
-    # Rows 0, 1 of a patch fall on the pair of output rows in which it starts, rows 2, 3 on the next; so do columns.
+    # Rows 0 and 1 of a patch add to one pair of output rows, rows 2 and 3 to the next pair; likewise for columns.
     halves = patches.reshape(batch, height, width, 2, 2, 2, 2 * channels)
     rows = _add_shifted(halves[:, :, :, 0], halves[:, :, :, 1], axis=1)  # [N, H + 1, W, 2, 2, 2C]
     rows = rows.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height + 2, width, 2, 2 * channels)[:, 1:-1]
@@ -93,7 +93,7 @@ def _add_shifted(first: Array, second: Array, axis: int) -> Array:
 class Downsample(nnx.Module):
     """The convolution with kernel size 4, stride 2 and SAME padding: [N, H, W, C] to [N, H / 2, W / 2, C'].
 
-    It is the map of flax's Conv, and starts like it. On CPUs it is one matrix product of all 4 x 4 patches.
+    It computes the same map as flax's Conv, with the same initial values. On CPUs it is one product of 4 x 4 patches.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
@@ -125,7 +125,7 @@ def _downsample_by_patches(x: Array, kernel: Array) -> Array:
 
 @jax.custom_vjp
 def _product(patches: Array, kernel: Array) -> Array:
-    """A matrix product whose gradient in the kernel is of a transposed copy: on CPUs three times faster."""
+    """A matrix product whose kernel gradient uses a transposed copy of the patches: three times faster on CPUs."""
     return patches @ kernel
 
 
@@ -142,9 +142,9 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 class UpConvolutions(nnx.Module):
-    """The network of a `ConvDecoder`: a dense projection of [N, Q] to a small image, then an `Upsample` a layer.
+    """The network of a `ConvDecoder`: a dense projection of [N, Q] to a small image, then one `Upsample` per layer.
 
-    A non-linearity follows every hidden layer, whatever else is switched off (docs/method.md, section 12, mistake 14).
+    A non-linearity follows every hidden layer, whatever the other settings (docs/method.md, section 12, mistake 14).
     """
 
     is_large = True  # see `NnxNetwork.call`
@@ -182,8 +182,8 @@ class UpConvolutions(nnx.Module):
 class DownConvolutions(nnx.Module):
     """The network of a `ConvEncoder`: convolutions, then a dense layer, [N, H, W, C] to [N, out_features].
 
-    The readout is scaled since it sums over thousands of features, which an update moves together, so that codes would
-    jump by more than their posterior's scale (docs/decisions/encoders.md).
+    The readout sums over thousands of features, which one update moves together. Without scaling, codes would jump by
+    more than their posterior's scale (docs/decisions/encoders.md).
     """
 
     is_large = True  # see `NnxNetwork.call`
@@ -215,10 +215,10 @@ class ConvDecoder(Network):
     Attributes:
       hidden: channels of the projection's image and of the hidden layers.
       activation: the non-linearity after every hidden layer.
-      output: the last function: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
+      output: output activation: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
       group_norm: normalise in at most 32 groups of channels before each non-linearity.
-      concatenate_latent: append the features to the channels that enter each doubling.
-      dtype: of the arithmetic; parameters keep the default float. CPUs emulate bfloat16.
+      concatenate_latent: append the features to the input channels of each `Upsample`.
+      dtype: dtype of the arithmetic; parameters keep the default float dtype. CPUs emulate bfloat16.
     """
 
     hidden: tuple[int, ...] = setting((128, 64, 32), low=1)
@@ -247,9 +247,9 @@ class ConvEncoder(Network):
     Attributes:
       hidden: channels of the hidden layers.
       activation: the non-linearity after every hidden layer.
-      standardize: read pixels in [0, 1] as 4 x - 2, with mean 0 and standard deviation 1, about.
-      readout_scale: the output of the dense layer is multiplied by it, and its initial kernel divided by it. Codes
-        start the same, and one update of Adam moves them by `readout_scale` times as much.
+      standardize: map pixels from [0, 1] by 4 x - 2, to about mean 0 and standard deviation 1.
+      readout_scale: factor on the output of the dense layer, whose initial kernel is divided by it. Initial codes do
+        not change, and one update of Adam moves codes by `readout_scale` times as much.
     """
 
     hidden: tuple[int, ...] = setting((32, 64, 128), low=1)

@@ -28,7 +28,7 @@ class KanDecoder:
       basis: basis family of all layers.
       num_intervals: grid intervals of every function.
       domain: grid of every function. Outside it B-splines are constant, so that only the base activation changes; other
-        bases go on as they are.
+        bases keep their formulas.
       data_shape: shape of one datum.
       output: a key of `OUTPUTS`.
     """
@@ -86,7 +86,7 @@ class KAN(Network):
 
     Attributes:
       hidden: widths of the hidden layers.
-      output: the last function: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
+      output: output activation: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
       basis: family of the basis functions.
       grid_size: grid intervals of every function.
       domain: (low, high), the grid of every function.

@@ -50,7 +50,7 @@ class MLP(Network):
     Attributes:
       hidden: widths of the hidden layers.
       activation: the non-linearity after every hidden layer.
-      output: of a decoder, the last function: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
+      output: output activation of a decoder: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
     """
 
     hidden: tuple[int, ...] = setting((128, 128), low=1)

@@ -1,4 +1,4 @@
-"""Hashed n-grams: what the tokens just before a position say about its own, counted rather than computed."""
+"""Hashed n-grams: logits of the next token, read from a table at hashes of the tokens before it."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +13,13 @@ _FACTORS = (0x01000193, 0x85EBCA6B, 0xC2B2AE35)  # odd, of well-known hash funct
 class HashedNgrams(nnx.Module):
     """Logits of the next token, a sum over n = 2..order.
 
-    For each n the last n - 1 tokens are hashed to a place in one table, from which V entries are read.
-    A maximum-entropy model of n-grams, whose contexts share entries where their hashes meet (Mikolov et al., 2011,
-    "Strategies for training large scale neural network language models"). The table is zero at first.
+    For each n, the last n - 1 tokens are hashed to a place in one table, where V entries are read. This is a
+    maximum-entropy model of n-grams whose contexts share entries when hashes collide (Mikolov et al., 2011, "Strategies
+    for training large scale neural network language models"). The table starts at zero.
 
     Attributes:
       order: the longest n.
-      vocabulary: V; in a context, V stands for what is before the first token.
+      vocabulary: V; in a context, the index V stands for a position before the first token.
       table: 2^bits entries, in nats.
     """
 
@@ -42,7 +42,7 @@ class HashedNgrams(nnx.Module):
 
 
 def _hash(context: Array) -> Array:
-    """Int [..., n] to uint32 [...]; the number of tokens counts too."""
+    """Hashes int [..., n] to uint32 [...]; the length n enters the hash."""
     first, second, third = (np.uint32(factor) for factor in _FACTORS)
     found = jnp.full(context.shape[:-1], np.uint32(context.shape[-1]), jnp.uint32)
     for i in range(context.shape[-1]):

@@ -23,16 +23,16 @@ __all__ = ["BoundSequenceDecoder", "SequenceDecoder", "SequenceEncoder"]
 class TokenDecoder(nnx.Module):
     """The network of a `SequenceDecoder`, for T tokens of a vocabulary of V.
 
-    A dense layer of the features, layer norm and gelu, added to every position; blocks of causal self-attention, which
-    look back at all positions where the decoder reads no tokens; logits, V for each position.
+    The features pass through a dense layer, layer norm and gelu, and are added to every position. Blocks of causal
+    self-attention follow (over all positions if no tokens are read), then a dense layer to V logits for each position.
     """
 
     def __init__(self, settings: "SequenceDecoder", in_features: int, length: int, vocabulary: int, *, rngs: nnx.Rngs):
         dtype, width = jnp.result_type(float), settings.width
         self.length, self.num_blocks, self.context = length, settings.num_blocks, settings.context
         self.head_shape = (length, settings.num_heads, width // settings.num_heads)
-        # A layer norm forgets the length of its input: without a bias, latents z and 2 z would say the same, and there
-        # would be a jump at 0.
+        # Layer norm discards the norm of its input: without a bias, latents z and 2 z would have the same output, with
+        # a jump at 0.
         bias = nnx.initializers.normal(1.0)
         self.read_features = nnx.Linear(in_features, width, bias_init=bias, param_dtype=dtype, rngs=rngs)
         self.norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
@@ -59,7 +59,7 @@ class TokenDecoder(nnx.Module):
         return logits + self.ngrams.of_text(tokens) if self.ngram_order else logits
 
     def roll_out(self, key: Array, features: Array, choose: Callable[[Array, Array], Array]) -> Array:
-        """Int32 tokens [N, T], one after the other: `choose` (key, logits [N, V]) gives the next ones, int [N]."""
+        """Generates int32 tokens [N, T] in order; `choose(key, logits [N, V])` gives the next of each text, int [N]."""
         size, mask = features.shape[0], self._mask()
         cache: Cache = (jnp.zeros((size, *self.head_shape), features.dtype),) * 2
 
@@ -80,12 +80,12 @@ class TokenDecoder(nnx.Module):
         return tokens.T
 
     def _embed(self, features: Array, before: Array, positions: Array) -> Array:
-        """[N, n, width] of n positions, with the token before each [N, n]."""
+        """Input of the blocks [N, n, width] at n positions; `before` [N, n] are the tokens before them."""
         x = jax.nn.gelu(self.norm(self.read_features(features)))[:, None] + self.positions(positions)
         return x + self.read_token(before) if self.context else x
 
     def _mask(self) -> Array:
-        """Which position sees which, bool [T, T]."""
+        """Whether position i attends to position j, bool [T, T]."""
         distance = jnp.arange(self.length)[:, None] - jnp.arange(self.length)
         return (distance >= 0) & (distance < (self.context or self.length))
 
@@ -98,7 +98,7 @@ class BoundSequenceDecoder(NnxNetwork):
       data_shape: (T,).
       vocabulary: V.
       in_features: Q.
-      is_autoregressive: whether it reads the tokens before a position. Its output then is of latents and data.
+      is_autoregressive: whether it reads the tokens before each position, so that its output depends on the data too.
     """
 
     data_shape: tuple[int, ...]
@@ -113,11 +113,11 @@ class BoundSequenceDecoder(NnxNetwork):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """(T, V), of the logits."""
+        """(T, V), the shape of the logits."""
         return (*self.data_shape, self.vocabulary)
 
     def apply(self, params: Params, features: Array, x: Array | None = None) -> Array:
-        """Features [..., B, Q], and the tokens x [B, T] if it reads them, to logits [..., B, T, V]."""
+        """Features [..., B, Q], and tokens x [B, T] for an autoregressive decoder, to logits [..., B, T, V]."""
         if x is None:
             x = jnp.zeros((features.shape[-2] if features.ndim > 1 else 1, *self.data_shape), jnp.int32)
         tokens = x.astype(jnp.int32)
@@ -131,7 +131,7 @@ class BoundSequenceDecoder(NnxNetwork):
         return one(features) if features.ndim > 1 else one(features[None])[0]
 
     def roll_out(self, key: Array, params: Params, features: Array, choose: Callable[[Array, Array], Array]) -> Array:
-        """Tokens one after the other, int32 [..., T]; see `TokenDecoder.roll_out`. Features [..., Q]."""
+        """Generates tokens in order, int32 [..., T], from features [..., Q]; see `TokenDecoder.roll_out`."""
         flat = features.reshape(-1, features.shape[-1])
         return self.network(params).roll_out(key, flat, choose).reshape(*features.shape[:-1], *self.data_shape)
 
@@ -167,9 +167,9 @@ class _Attention(Network):
     """Blocks of self-attention over tokens.
 
     Attributes:
-      width: of the blocks, a multiple of `num_heads`.
-      num_blocks: how many.
-      num_heads: heads of each.
+      width: width of the blocks, a multiple of `num_heads`.
+      num_blocks: number of blocks.
+      num_heads: attention heads of each block.
     """
 
     width: int = setting(128, low=1)
@@ -189,12 +189,12 @@ class _Attention(Network):
 
 @dataclasses.dataclass(frozen=True)
 class SequenceDecoder(_Attention):
-    """Causal self-attention from features, and from the tokens before, to the logits of every token.
+    """Causal self-attention that maps features and earlier tokens to the logits of every token.
 
     Attributes:
-      context: how many tokens before it each block looks back at; 0: none, only the features.
-      ngram_order: adds logits of hashed n-grams of at most so many tokens; 0: none. See `HashedNgrams`.
-      ngram_bits: logarithm (base 2) of the entries of their table.
+      context: number of earlier tokens that each block looks back at; 0: features only.
+      ngram_order: n of the longest hashed n-grams whose logits are added; 0: none. See `HashedNgrams`.
+      ngram_bits: logarithm (base 2) of the number of entries in the n-gram table.
     """
 
     context: int = setting(16, low=0)
@@ -219,7 +219,7 @@ class SequenceDecoder(_Attention):
 
 @dataclasses.dataclass(frozen=True)
 class SequenceEncoder(_Attention):
-    """Self-attention over tokens, their mean, a dense layer."""
+    """Self-attention over tokens, then their mean and a dense layer."""
 
     def encoder(self, data_shape: tuple[int, ...], event_shape: tuple[int, ...], num_tokens: int) -> NnxEncoder:
         options = self._options(data_shape, num_tokens, out_features=2 * math.prod(event_shape))

@@ -1,4 +1,4 @@
-"""The interface of every prior, and functions that priors with univariate banks share."""
+"""The interface of all priors, and functions shared by priors with banks of univariate densities."""
 
 import abc
 import dataclasses
@@ -32,7 +32,7 @@ Table = Any  # a CdfTable or ClusteredTable; for a neural prior, which has none,
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class BoundPrior:
-    """A prior at its parameters: a pytree, whose methods are pure and need nothing else.
+    """A prior bound to its parameters: a pytree with pure methods.
 
         p = prior.bind(params["prior"])
         z = p.sample(key, (1000,))
@@ -86,7 +86,7 @@ class Prior(Settings, abc.ABC):
       is_standard_normal: whether latents are standard normal coordinates, whatever the parameters.
 
     Raises:
-      ValueError: the last axes of a latent are not `event_shape`, u is outside 0..1 (where its value can be seen), or
+      ValueError: the last axes of a latent are not `event_shape`, u is outside 0..1 (traced values are not checked), or
         `points` is unknown or needs quantiles that the prior lacks.
       NotImplementedError: `quantile`, `cdf` or `density` without `has_quantiles`, `log_normalizer` or
         `curvature` without `is_normalized`.
@@ -148,8 +148,8 @@ class Prior(Settings, abc.ABC):
     def log_prob(self, params: Params, z: Array, table: Table | None = None) -> Array:
         """Log-density of latents [..., *event_shape] in nats, [...]; normalised if `is_normalized`.
 
-        Where the result is differentiated in `params`, `table` must be computed from the same traced `params`, or left
-        out: its log Z is a function of them, and the gradient lacks it otherwise.
+        If the result is differentiated in `params`, `table` must be computed from the same traced `params`, or left
+        out: otherwise the gradient lacks the term of log Z.
         """
 
     def bind(self, params: Params) -> BoundPrior:
@@ -178,7 +178,7 @@ class Prior(Settings, abc.ABC):
 
     @method_of_table("latent", lambda prior: prior.event_shape)
     def coordinates(self, table: Table, latent: Array) -> Array:
-        """The values z of latents, on which the univariate densities act: [..., *centred.event_shape]."""
+        """The arguments z of the univariate densities for these latents, [..., *centred.event_shape]."""
         return latent
 
     @method_of_table("latent", lambda prior: prior.event_shape)
@@ -206,9 +206,9 @@ def component_log_weight(bank: FunctionBank, base: BaseDensity, params: Params, 
 
 
 def log_sum(log_terms: Array, bounds: tuple[float, float] | None, where: Array | None = None) -> Array:
-    """Logarithm of the sum over the last axis, [..., N] to [...], of densities with these bounds of their support.
+    """Log of the sum of densities over the last axis, [..., N] to [...]; `bounds` are those of their support.
 
-    Beyond them every term is -inf, where the gradient of `logsumexp` would be NaN; here it is 0.
+    Outside the bounds every term is -inf: there `logsumexp` would have NaN as gradient, and this function has 0.
     """
     if bounds is None:
         return jax.nn.logsumexp(log_terms, axis=-1, where=where)

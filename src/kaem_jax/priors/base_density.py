@@ -27,7 +27,7 @@ Params = dict[str, Array]
 
 _MIN_DEVIATION = 1e-2
 _NARROWEST = 0.15  # of an interval: log Z is right to 2e-5 there (`pytest tests/priors/test_exactness.py -k narrower`)
-# Widest intervals, in deviations of z or of log z, whose sixteen nodes still see the base: log Z within 1e-7 in
+# Widest intervals, in deviations of z or log z, on which sixteen nodes resolve the base: log Z is right to 1e-7 in
 # float64 (`pytest tests/priors/test_exactness.py -k widest` has float32).
 _WIDEST, _WIDEST_LOG = 10.0, 2.5
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -52,7 +52,7 @@ class BaseDensity:
         return None
 
     def init(self, shape: tuple[int, ...]) -> Params:
-        """Initial parameters, one entry for each density; empty where nothing is learned."""
+        """Initial parameters, one entry for each density; empty if nothing is learned."""
         return {}
 
     def log_prob(self, params: Params, z: Array) -> Array:
@@ -73,7 +73,7 @@ class BaseDensity:
         return self._locate(params, special.ndtri(p))
 
     def upper_quantile(self, params: Params, p: Array) -> Array:
-        """The z with mass p above it, as exact for small p as `quantile` is."""
+        """The z with mass p above it; as accurate for small p as `quantile`."""
         return self._locate(params, -special.ndtri(p))
 
     def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
@@ -95,7 +95,7 @@ class LearnableGaussian(BaseDensity):
     """N(mu, s^2) with mu and s = softplus(raw_deviation) + 0.01 learned; starts at N(0, 1).
 
     Attributes:
-      min_deviation: least s: a narrower peak falls between the nodes of the quadrature, and log Z would be wrong.
+      min_deviation: smallest s; a narrower peak would fall between quadrature nodes and make log Z wrong.
     """
 
     min_deviation: float = _MIN_DEVIATION
@@ -113,7 +113,7 @@ class LearnableGaussian(BaseDensity):
 
     def deviation(self, params: Params) -> Array:
         deviation = _MIN_DEVIATION + jax.nn.softplus(params["raw_deviation"])
-        # With the gradient of a deviation that is not held: it may grow again.
+        # A straight-through gradient, so that a deviation at its limit can grow again.
         return deviation + jax.lax.stop_gradient(jnp.maximum(self.min_deviation - deviation, 0))
 
 
@@ -172,9 +172,9 @@ BaseDensityName = Literal["flat", "gaussian", "learnable_gaussian", "lognormal",
 
 
 def make_base_density(name: BaseDensityName, domain: tuple[float, float], num_intervals: int) -> BaseDensity:
-    """Builds the base density `name`; a bounded one has the domain as its support.
+    """Builds the base density `name`; a bounded density has the domain as its support.
 
-    `num_intervals`: of the grid in the domain; the narrowest learnable peak is a part of one.
+    `num_intervals` is that of the grid on the domain. It sets the smallest deviation of `learnable_gaussian`.
 
     Raises:
       ValueError: the domain is not inside the support, or its intervals are so wide that log Z would be wrong.

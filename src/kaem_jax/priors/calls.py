@@ -1,7 +1,7 @@
-"""Wraps the methods of a prior: compiles them once for each prior, and refuses common mistakes in one sentence.
+"""Wrappers of a prior's methods: they compile each method once for each prior, and check its arguments.
 
-A prior is static and hashable, so its methods can be compiled once for each value of it: an eager caller then pays for
-one compilation instead of one for every operation. Inside a caller's own jit this is inlined.
+A prior is static and hashable, so jit caches one program for each prior and method: an eager caller pays for one
+compilation instead of one for every operation. Inside a caller's own jit the method is inlined.
 """
 
 import functools
@@ -51,10 +51,10 @@ def method_of_params(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def checked_params(params: Any) -> Any:
-    """The parameters, with floats of 32 bits at least: probabilities that are sums of many terms need them.
+    """The parameters with floats of at least 32 bits, since probabilities are sums of many terms.
 
     Raises:
-      ValueError: they are no dictionary.
+      ValueError: they are not a dictionary.
     """
     if not isinstance(params, Mapping):
         raise ValueError(
@@ -66,7 +66,7 @@ def checked_params(params: Any) -> Any:
 def method_of_latents(method: Callable[..., Array]) -> Callable[..., Array]:
     """Compiles a method (self, params, z, table=None) of latents [..., *event_shape].
 
-    Parameters in the place of the table count as no table: the method computes what it needs.
+    If `table` is a dictionary of parameters, it is ignored, and the method computes what it needs.
     """
     compiled = jax.jit(method, static_argnums=0)
 
@@ -84,8 +84,7 @@ def method_of_table(
     """Compiles a method (self, table, values); callers may give parameters instead of the table.
 
     Args:
-      argument: the name of the values. Values named `u` are probabilities: outside jit, it is checked that they lie in
-        0..1.
+      argument: the name of the values. Values named `u` are probabilities, and are checked to lie in 0..1 outside jit.
       shape_of: maps a prior to the shape of one value.
     """
 
@@ -104,10 +103,10 @@ def method_of_table(
 
 
 def check_probabilities(u: Array) -> Array:
-    """U itself, if all of it lies in 0..1, as far as its values can be seen.
+    """Returns u after checking that it lies in 0..1; traced arrays, and those of several processes, are not checked.
 
     Raises:
-      ValueError: it does not.
+      ValueError: a value lies outside 0..1.
     """
     if not isinstance(u, jax.core.Tracer) and u.is_fully_addressable:
         host = np.asarray(u)  # in NumPy, since inside a jit jnp would trace even what is concrete
@@ -118,5 +117,5 @@ def check_probabilities(u: Array) -> Array:
 
 
 def as_table(prior: Any, table: Any) -> Any:
-    """The table itself, or the table of the parameters that were given instead."""
+    """The table itself, or the table for the parameters given in its place."""
     return prior.tabulate(table) if isinstance(table, Mapping) else table

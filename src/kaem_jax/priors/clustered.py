@@ -48,19 +48,19 @@ class ClusteredPrior(Prior):
 
     A mixture of independent component analysers. With `shape="gaussian"`, f = 0, it is a Gaussian mixture. One cluster
     with a full map is an independent component analysis with learned densities. All normalisers are one-dimensional
-    integrals, and a draw is one categorical, Q inverse transforms and a linear map.
+    integrals, and a draw takes one categorical draw, Q inverse transforms and a linear map.
 
     Attributes:
       num_latents: Q.
       num_clusters: C.
-      map: W of each cluster: `diagonal` (scales), `shared` (own scales after one triangular matrix for all clusters) or
-        `full` (own matrices; `kaem_jax.priors.affine`).
+      map: W of each cluster: `diagonal` (own scales), `shared` (one triangular matrix for all, then own scales) or
+        `full` (own matrices); see `kaem_jax.priors.affine`.
       shape: `learned` (f is an expansion in the basis, 0 at the start) or `gaussian` (f = 0).
       basis: family of the basis functions of f.
       grid_size: intervals of the grid of f, which covers five deviations of the cluster on either side.
       proportions: pi [C]: `uniform` (1/C) or `learned` (softmax of the parameter `logits`).
-      num_classes: K, which divides C; cluster c belongs to class c mod K. 0 where clusters belong to no classes.
-      spread: standard deviation of the initial locations. Clusters that start alike would stay alike.
+      num_classes: K, a divisor of C; cluster c belongs to class c mod K. 0: no classes.
+      spread: standard deviation of the initial locations; clusters with equal starts would stay equal.
     """
 
     num_latents: int = setting(low=1)
@@ -110,7 +110,7 @@ class ClusteredPrior(Prior):
 
     @property
     def has_quantiles(self) -> bool:
-        """Along the latents the densities are univariate mixtures if maps are diagonal."""
+        """True for diagonal maps: each latent then has a univariate mixture density."""
         return self.map == "diagonal"
 
     @property
@@ -168,21 +168,21 @@ class ClusteredPrior(Prior):
     def sample_of_cluster(
         self, key: Array, table: ClusteredTable, cluster: Array | int, shape: Shape | None = None
     ) -> Array:
-        """Exact draws of one cluster, or of one for each entry of `cluster` [*shape]: [*shape, Q].
+        """Exact draws of one cluster, or of the clusters [*shape]: [*shape, Q].
 
-        Without `shape` there is one draw for each entry of `cluster`.
+        `shape` defaults to that of `cluster`.
 
         Raises:
-          ValueError: a cluster, where its value can be seen, is not one of 0..C-1.
+          ValueError: a cluster is not one of 0..C-1; traced clusters are not checked.
         """
         self.check_cluster(cluster)
         where = jnp.shape(cluster) if shape is None else as_shape(shape)
         return self._draw_from(key, as_table(self, table), jnp.asarray(cluster, jnp.int32), where)
 
     def quantile_of_cluster(self, table: ClusteredTable, u: Array, cluster: Array | int) -> Array:
-        """The latents whose own coordinates have probabilities u below them: [..., Q] in clusters [...] -> [..., Q].
+        """Latents whose coordinates in their cluster have CDF values u: u [..., Q], clusters [...] -> [..., Q].
 
-        With diagonal maps these are the quantiles of each latent in the cluster. u = 1/2 is the cluster's middle.
+        With diagonal maps these are the quantiles of each latent in its cluster. u = 1/2 is the middle of the cluster.
 
         Raises:
           ValueError: see `sample_of_cluster`; or u is outside 0..1.
@@ -192,7 +192,7 @@ class ClusteredPrior(Prior):
         return self._invert(as_table(self, table), jnp.asarray(cluster, jnp.int32), u)
 
     def check_cluster(self, cluster: Array | int) -> None:
-        """Refuses clusters that there are not; see `sample_of_cluster`."""
+        """Refuses clusters outside 0..C-1; see `sample_of_cluster`."""
         _check_member("cluster", cluster, self.num_clusters)
 
     @method_of_latents
@@ -238,13 +238,13 @@ class ClusteredPrior(Prior):
         return jax.nn.log_softmax(self.log_joint(params, z, table), axis=-1)
 
     def log_responsibilities_given(self, params: Params, z: Array, is_known: Array, table: ClusteredTable) -> Array:
-        """Log p(c | known coordinates), for latents and bool [..., Q] and diagonal maps: [..., C] nats."""
+        """Log p(c | known coordinates), for latents and bool [..., Q]: [..., C] nats. For diagonal maps only."""
         log_density = self._log_densities(params, self.coordinates_of_clusters(params, z), table)
         log_density = jnp.where(is_known[..., None, :], log_density + params["log_scale"], 0)
         return jax.nn.log_softmax(self.log_proportions(params) + jnp.sum(log_density, axis=-1), axis=-1)
 
     def log_prob_with_class(self, params: Params, z: Array, label: Array, table: ClusteredTable | None = None) -> Array:
-        """Log p(z, y), y the class of the cluster: latents [..., B, Q], int labels [B] -> [..., B] nats.
+        """Log p(z, y), where y is the class of the cluster: latents [..., B, Q], int labels [B] -> [..., B] nats.
 
         Raises:
           ValueError: see `sample_of_class`.
@@ -264,12 +264,12 @@ class ClusteredPrior(Prior):
     def sample_of_class(
         self, key: Array, table: ClusteredTable, label: Array | int, shape: Shape | None = None
     ) -> Array:
-        """Exact draws of one class, or of one for each entry of `label` [*shape]: [*shape, Q].
+        """Exact draws of one class, or of the classes `label` [*shape]: [*shape, Q].
 
-        Without `shape` there is one draw for each entry of `label`.
+        `shape` defaults to that of `label`.
 
         Raises:
-          ValueError: a label, where its value can be seen, is not one of 0..K-1, or clusters belong to no classes.
+          ValueError: a label is not one of 0..K-1 (traced labels are not checked), or clusters belong to no classes.
         """
         self.check_label(label)
         where = jnp.shape(label) if shape is None else as_shape(shape)
@@ -281,7 +281,7 @@ class ClusteredPrior(Prior):
         return self._draw_from(key_latent, table, cluster.astype(jnp.int32), where)
 
     def check_label(self, label: Array | int) -> None:
-        """Refuses classes that there are not; see `sample_of_class`."""
+        """Refuses labels outside 0..K-1; see `sample_of_class`."""
         _check_member("label", label, self._checked_num_classes())
 
     def _checked_num_classes(self) -> int:
@@ -310,12 +310,12 @@ class ClusteredPrior(Prior):
         return self.base
 
     def _energy(self, params: Params, y: Array) -> Array:
-        """The energies f of coordinates [..., C, Q], each in its own density."""
+        """The energy f of each coordinate, [..., C, Q]."""
         flat = jnp.clip(y, *DOMAIN).reshape(*y.shape[:-2], 1, -1)
         return self.bank.evaluate(params["bank"], flat).reshape(y.shape)
 
     def _map(self, params: Params) -> Params:
-        """The parameters of the map; a Gaussian mixture has no use for rotations."""
+        """The parameters of the map; a Gaussian mixture drops rotations, which do not change it."""
         return {name: leaf for name, leaf in params.items() if name != "rotation" or not self.is_gaussian}
 
     def _log_densities(self, params: Params, y: Array, table: ClusteredTable | None) -> Array:
@@ -328,7 +328,7 @@ class ClusteredPrior(Prior):
 
     @functools.partial(jax.jit, static_argnums=(0, 3, 4))
     def _draw(self, key: Array, table: ClusteredTable, shape: tuple[int, ...], points: str) -> tuple[Array, Array]:
-        """One coordinate of a point chooses the cluster, the others go through its quantiles."""
+        """The first coordinate of each point chooses the cluster, and the others go through its quantiles."""
         u = uniform_points(key, shape, (self.num_latents + 1,), points, table.dtype)
         below = jnp.cumsum(jnp.exp(table.log_proportions))[:-1]
         cluster = jnp.searchsorted(below, u[..., 0], side="right").astype(jnp.int32)
@@ -341,7 +341,7 @@ class ClusteredPrior(Prior):
 
     @jit_method
     def _invert(self, table: ClusteredTable, cluster: Array, u: Array) -> Array:
-        """The latents of u [*shape, Q] in the clusters [*shape]."""
+        """Maps probabilities u [*shape, Q] in the clusters [*shape] to latents."""
         if table.coordinates is None:
             y = self.base.quantile({}, u)
         else:

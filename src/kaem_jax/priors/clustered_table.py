@@ -1,4 +1,4 @@
-"""Tables of a clustered prior, and the densities of its latents: mixtures over clusters, if maps are diagonal."""
+"""Tables of a clustered prior, and the marginal CDF, density and quantile of each latent for diagonal maps."""
 
 import dataclasses
 
@@ -21,12 +21,12 @@ _NUM_HALVINGS = 30
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ClusteredTable:
-    """What draws of a clustered prior need; a pytree, built once for each parameter value.
+    """The arrays that a clustered prior draws from; a pytree, built once for each parameter value.
 
     Attributes:
-      coordinates: the densities of each cluster's own coordinates, [C, Q]; None where they are standard normal.
-      location, log_scale: [C, Q] of the maps.
-      inverse: of shared [Q, Q] and full maps [C, Q, Q], None for diagonal ones.
+      coordinates: tables of the densities of each cluster's own coordinates, [C, Q]; None if they are standard normal.
+      location, log_scale: [C, Q], parameters of the maps.
+      inverse: see `affine.inverse_of`; [Q, Q] for shared maps, [C, Q, Q] for full maps, None for diagonal maps.
       log_proportions: [C] nats.
       log_normalizer: [Q, C] log Z of every density, in nats.
     """
@@ -40,12 +40,12 @@ class ClusteredTable:
 
     @property
     def base(self) -> dict[str, Array]:
-        """Parameters of the base density, which has none."""
+        """Parameters of the base density: none, it is the standard normal."""
         return {}
 
     @property
     def dtype(self) -> jnp.dtype:
-        """Of its draws."""
+        """The dtype of draws."""
         return self.location.dtype
 
     def only(self, cluster: int) -> "ClusteredTable":
@@ -54,7 +54,7 @@ class ClusteredTable:
         return dataclasses.replace(self, log_proportions=jnp.where(is_other, -jnp.inf, 0).astype(self.dtype))
 
     def place(self, cluster: Array, y: Array) -> Array:
-        """The latents of coordinates y [*shape, Q] in the clusters [*shape]."""
+        """Maps coordinates y [*shape, Q] of the clusters [*shape] to latents."""
         inverse = self.inverse
         if inverse is None or inverse.ndim == 2:
             return from_standard(self.location[cluster], self.log_scale[cluster], inverse, y)
@@ -90,9 +90,9 @@ def marginal_density(base: BaseDensity, table: ClusteredTable, z: Array) -> Arra
 
 
 def marginal_quantile(base: BaseDensity, table: ClusteredTable, u: Array) -> Array:
-    """The latent with probability u below it, [..., Q], by halving between the quantiles of single clusters.
+    """The latent with probability u below it, [..., Q], by bisection between the quantiles of the single clusters.
 
-    Differentiable in u and in the table, by the implicit rule.
+    Differentiable in u and in the table, by the implicit function theorem.
     """
     wide = jnp.broadcast_to(u[..., None, :], (*u.shape[:-1], *table.location.shape))
     if table.coordinates is None:
@@ -111,15 +111,15 @@ def marginal_quantile(base: BaseDensity, table: ClusteredTable, u: Array) -> Arr
     low, high = jax.lax.fori_loop(0, _NUM_HALVINGS, halve, (jnp.min(z, axis=-2), jnp.max(z, axis=-2)))
     found = (low + high) / 2
     error = marginal_cdf(base, table, found) - u
-    # Its value is 0: only the derivative counts.
+    # The quotient has the value 0; only its derivative counts.
     return found - (error - jax.lax.stop_gradient(error)) / jax.lax.stop_gradient(marginal_density(base, table, found))
 
 
 def _coordinates(table: ClusteredTable, z: Array) -> Array:
-    """[..., Q] to [..., C, Q]."""
+    """Latents [..., Q] in the coordinates of every cluster, [..., C, Q]."""
     return jnp.exp(table.log_scale) * (z[..., None, :] - table.location)
 
 
 def _mean(table: ClusteredTable, values: Array) -> Array:
-    """The mean over clusters, [..., C, Q] to [..., Q]."""
+    """The mean over clusters weighted by their proportions, [..., C, Q] to [..., Q]."""
     return jnp.einsum("c,...cq->...q", jnp.exp(table.log_proportions), values, precision="highest")

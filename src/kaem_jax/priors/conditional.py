@@ -1,4 +1,4 @@
-"""Draws of some latents while others are known."""
+"""Draws of some latents given the others."""
 
 import functools
 
@@ -27,24 +27,24 @@ def sample_given(
 ) -> Array:
     """Exact draws of the prior given some of its coordinates.
 
-    The coordinates of most priors are independent. Those of a clustered one depend on each other through the cluster,
-    which is drawn from p(c | known coordinates) first.
+    The coordinates of most priors are independent. In a clustered prior they depend on each other through the cluster,
+    which is drawn first, from p(c | known coordinates).
 
     Args:
       key: a PRNG key.
-      prior: one with exact draws.
+      prior: a prior with `has_exact_conditionals`.
       params: its parameters.
-      latent: [*event_shape], of which the known values are read.
+      latent: [*event_shape]; only its known values are read.
       is_known: bool [*event_shape].
       shape: of the draws.
-      table: `prior.tabulate(params)`; it is computed if it is left out.
-      cluster: of a clustered prior, the cluster from which all draws come; None draws it.
+      table: `prior.tabulate(params)`; computed if left out.
+      cluster: for a clustered prior, the cluster of all draws; None draws it.
 
     Returns:
-      [*shape, *event_shape], with the known values as they were given.
+      Draws [*shape, *event_shape]; the known values are unchanged.
 
     Raises:
-      ValueError: the prior has no exact draws, a shape is another, or there is no such cluster.
+      ValueError: the prior has no exact conditionals, a shape is wrong, or there is no such cluster.
     """
     if not prior.has_exact_conditionals:
         raise ValueError(

@@ -42,13 +42,13 @@ def fit_gaussians(
     z: np.ndarray,
     labels: np.ndarray | None = None,
 ) -> Params:
-    """Location, map and proportions of each cluster by expectation maximisation from a k-means start.
+    """Fits location, map and proportions of each cluster by expectation maximisation from a k-means start.
 
     Args:
-      seed: of the start.
-      prior: whose `shape` is "gaussian".
+      seed: seed of the k-means start.
+      prior: a prior with `shape="gaussian"`.
       z: float [N, Q].
-      labels: int [N], the classes of a prior with `num_classes`.
+      labels: int [N], the classes of `z`, for a prior with `num_classes`.
 
     Returns:
       The parameters of `prior`.
@@ -56,7 +56,7 @@ def fit_gaussians(
     few = np.random.default_rng(seed).permutation(len(z))[: _ROWS_PER_CLUSTER * prior.num_clusters]
     terms, of_few = terms_of_labels(prior, labels), None if labels is None else labels[few]
     sums = sums_of(start(seed, prior, z[few], of_few), z[few])
-    # The first iterations need no more than some latents for each cluster.
+    # For the first iterations, some latents for each cluster are enough.
     stages = [(z[few], terms_of_labels(prior, of_few)), (z, terms)] if len(few) < len(z) / 2 else [(z, terms)]
     for rows, own in stages:
         before = -np.inf
@@ -71,7 +71,7 @@ def fit_gaussians(
 
 
 def terms_of_labels(prior: ClusteredPrior, labels: np.ndarray | None) -> np.ndarray | None:
-    """Log p(label | c): 0 for the clusters of the class and -inf for others, [N, C]; None without labels."""
+    """Log p(label | c), [N, C]: 0 for clusters of the label's class, -inf for others; None without labels."""
     if labels is None:
         return None
     of_class = np.arange(prior.num_clusters) % prior.num_classes == np.asarray(labels)[:, None]
@@ -81,7 +81,7 @@ def terms_of_labels(prior: ClusteredPrior, labels: np.ndarray | None) -> np.ndar
 def expectation(
     prior: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P(c | z) [N, C], and log p(z) [N] nats; of z and what else is known, whose log p(. | c) are `terms` [N, C]."""
+    """P(c | z) [N, C] and log p(z) [N] nats. `terms` [N, C] add log p(. | c) of other values that are known."""
     found = [_expect(prior, params, rows, own) for rows, own, _ in chunks(z, terms)]
     share, value = (
         np.concatenate([np.asarray(part) for part in parts])[: len(z)] for parts in zip(*found, strict=True)
@@ -107,7 +107,7 @@ def expected_sums(
 
 
 def chunks(z: np.ndarray, terms: np.ndarray | None, most: int | None = None) -> Iterator[Any]:
-    """Rows, their terms, and which rows count; all chunks of one size, of at most `most` rows, for one program."""
+    """Yields rows, their terms and a mask of real rows, padded to one size of at most `most` rows for one program."""
     size = min(
         _ROWS_AT_ONCE if most is None else most, max(_FEWEST_AT_ONCE, 1 << (len(z) - 1).bit_length())
     )  # few sizes are compiled
@@ -132,14 +132,14 @@ def _expect_sums(prior: ClusteredPrior, params: Params, z: Array, terms: Array, 
 
 @jax.jit
 def sums_of(share: Array, z: Array) -> Sums:
-    """Sums of responsibilities, of z and of z z' under them."""
+    """Sums of responsibilities, and of z and z z' weighted by them."""
     weighted = share[:, :, None] * z[:, None]
     second = jnp.matmul(weighted.reshape(len(z), -1).T, z, precision="highest")
     return jnp.sum(share, axis=0), jnp.sum(weighted, axis=0), second.reshape(*weighted.shape[1:], -1)
 
 
 def start(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Responsibilities of the clusters of k-means, of each class apart where there are labels: [N, C]."""
+    """One-hot responsibilities from k-means, run separately for each class if there are labels: [N, C]."""
     from sklearn.cluster import MiniBatchKMeans  # takes a second to import: only where it is used
 
     share = np.zeros((len(z), prior.num_clusters), np.float32)
@@ -154,9 +154,9 @@ def start(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | 
 
 
 def maximise(prior: ClusteredPrior, sums: Sums) -> Params:
-    """The parameters that these sums give.
+    """The M step: parameters from the sums.
 
-    Q pseudo-counts draw each covariance to the mean of all, so that the matrix of a small cluster is regular.
+    Q pseudo-counts shrink each covariance towards the pooled one, so that small clusters have regular matrices.
     """
     count, first, second = (np.asarray(leaf, np.float64) for leaf in sums)
     size = prior.num_latents
@@ -179,5 +179,5 @@ def maximise(prior: ClusteredPrior, sums: Sums) -> Params:
 
 
 def _whitening(covariance: np.ndarray) -> np.ndarray:
-    """Lower triangular matrices T with T S T' = I of covariances S [..., Q, Q]."""
+    """Lower triangular matrices T with T S T' = I for covariances S [..., Q, Q]."""
     return np.linalg.inv(np.linalg.cholesky(covariance))

@@ -1,4 +1,4 @@
-"""A clustered prior fitted to latents without gradients; its size chosen on some of them that are held out."""
+"""Fits a clustered prior to latents without gradients, and chooses its size on held-out latents."""
 
 import dataclasses
 import time
@@ -30,23 +30,23 @@ def fit_prior(
     labels: np.ndarray | None = None,
     seconds: float = 60.0,
 ) -> tuple[ClusteredPrior, Params]:
-    """Maximum likelihood of latents under a clustered prior: EM, FastICA and penalised shapes.
+    """Fits a clustered prior to latents by maximum likelihood: EM, FastICA and penalised shapes.
 
-    A density of data themselves is fitted alike: `z` may be the rows of a table.
+    `z` may also be the rows of a table, to model the density of the data themselves.
 
     Args:
-      seed: of starts, and of the choice of a tenth of `z`, by which sizes, rotations and shapes are chosen.
-      z: float [N, Q], or [S, N, Q] with several posterior draws of each of N data.
-      prior: the prior to fit. None chooses the number of clusters and the kind of their maps, full or diagonal.
+      seed: seed of the starts, and of the held-out tenth of `z`, which selects sizes, rotations and shapes.
+      z: float [N, Q], or [S, N, Q] with S posterior draws of each of N data.
+      prior: the prior to fit. None chooses the number of clusters, and full or diagonal maps.
       labels: int [N], the classes of `z`, if clusters belong to classes.
-      seconds: after which no larger mixture is tried, without `prior`.
+      seconds: without `prior`, the time after which no larger mixture is tried.
 
     Returns:
       The prior and its parameters.
 
     Raises:
-      ValueError: `z` has another shape or values that are not finite, its width is not the prior's, or there are labels
-        without classes or classes without labels.
+      ValueError: `z` has a wrong shape, fewer than 10 data or non-finite values, its width is not that of the prior, or
+        only one of labels and classes is given.
     """
     draws = np.asarray(z, np.float32)
     draws = draws[None] if draws.ndim == 2 else draws
@@ -94,9 +94,9 @@ def _fitted(
 def choose(
     num: int, size: int, fit: Callable[[ClusteredPrior], _Fit], value: Callable[[_Fit], float], seconds: float
 ) -> _Fit:
-    """The fit of the largest value, of priors of growing numbers of clusters that `num` rows of `size` columns bear.
+    """The fit with the largest value, among priors of growing size that `num` rows of `size` columns can support.
 
-    After `seconds` no larger mixture is tried.
+    After `seconds` no larger mixture is tried, nor one with the same maps after two sizes without a gain.
     """
     started, best = time.perf_counter(), None
     for kind in _SIZES:

@@ -1,7 +1,7 @@
 """CDF, density and quantile of tabulated densities, from the polynomials of panels (docs/method.md, section 4).
 
-Values [..., *L] are of the densities [*L] of the table, one by one. With `row`, values [...] are each of the density
-that `row` [...] names, one of the rows into which [*L] are flattened.
+By default, values [..., *L] match the table's densities [*L] one by one. With `row` [...], each value [...] belongs to
+the density with that index in the flattened [*L].
 """
 
 import functools
@@ -66,8 +66,8 @@ def normal_quantile(base: BaseDensity, table: CdfTable, epsilon: Array) -> Array
     """F^-1(Phi(epsilon)): standard normal coordinates to points, [..., *L] -> [..., *L], differentiable.
 
     The upper half goes through Phi(-epsilon): a float32 Phi rounds to 1 at epsilon = 5.5. Epsilon is clipped to
-    [-12, 12]: near 13 its tail probability rounds to 0, whose quantile is infinite, and the t distributions of
-    base densities propose such points.
+    [-12, 12]: near 13 its tail probability rounds to 0, whose quantile is infinite, and heavy-tailed proposals reach
+    such points.
     """
     epsilon = jnp.clip(epsilon, -_LARGEST, _LARGEST)
     return _invert(base, table, None, special.ndtr(epsilon), special.ndtr(-epsilon))
@@ -75,11 +75,11 @@ def normal_quantile(base: BaseDensity, table: CdfTable, epsilon: Array) -> Array
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _invert(base: BaseDensity, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
-    """The point with probability `below` below it and `above` above it; the smaller one of the two is exact."""
+    """The point with probability `below` below it and `above` above it; the smaller of the two must be exact."""
     event_shape = table.lower.shape[:-1] if row is None else ()
     num_rows = below.size // math.prod(event_shape)
     num_chunks = -(-below.size // _MAX_VALUES_AT_ONCE)
-    # A mesh needs no chunks: they would cut across its devices, and each device has only its share of the values.
+    # No chunks on a mesh: they would cut across its devices, and each device has only its share of the values.
     if below.size == 0 or num_chunks == 1 or below.ndim == len(event_shape) or is_spread():
         return _invert_at_once(base, table, row, below, above)
     size = -(-num_rows // num_chunks)
@@ -99,7 +99,7 @@ def _invert_at_once(base: BaseDensity, table: CdfTable, row: Array | None, below
     num_panels = table.edges.size - 1
     num_rows = math.prod(table.lower.shape[:-1])
     rows = _rows(table) if row is None else row
-    # Probabilities from the nearer end keep their digits: all densities from below, then all of them from above.
+    # Probabilities from the nearer end keep their digits: `tails` has all densities from below, then all from above.
     from_above = below > above
     tails = jnp.stack([table.lower, table.upper[..., ::-1]])
     tail = rows + jnp.where(from_above, num_rows, 0)
@@ -143,12 +143,12 @@ def _rows(table: CdfTable) -> Array:
 
 
 def _own(values: Array, row: Array | None) -> Array:
-    """Values [*L] of the densities that are asked for."""
+    """The entries of `values` [*L] at the flattened indices `row`, or all of them if it is None."""
     return values if row is None else values.reshape(-1)[row]
 
 
 def _at(leaf: Array, row: Array, column: Array | int) -> Array:
-    """leaf[row, column] of a leaf [*L, M], where [*L] are flattened rows: no table is copied."""
+    """leaf[row, column] of a leaf [*L, M], with [*L] flattened; the table is not copied."""
     return leaf.reshape(-1)[row * leaf.shape[-1] + column]
 
 

@@ -23,12 +23,12 @@ __all__ = ["MixturePrior"]
 class MixturePrior(TabulatedPrior):
     """p(z) = prod_q sum_p alpha_{q,p} exp(f_{q,p}(z_q)) pi0(z_q) / Z_{q,p} for z of shape [Q].
 
-    Components are normalised, so alpha is the probability of a component both in training and in sampling. They share
-    their base, so the mixture is itself one univariate density: it is tabulated and inverted directly, with one
-    uniform number for each latent and no draw of a component.
+    Components are normalised, so alpha is the probability of a component both in training and in sampling. Those of one
+    latent share their base density, so the mixture is itself one univariate density: it is tabulated and inverted
+    directly, with one uniform number for each latent and no draw of a component.
 
     Attributes:
-      num_components: P, of each latent.
+      num_components: P, components of each latent.
       proportions: alpha [Q, P]: `uniform` (1/P) or `learned` (softmax of the parameter `logits`).
     """
 
@@ -75,7 +75,7 @@ class MixturePrior(TabulatedPrior):
     def sample_with_component(self, key: Array, params: Params, shape: Shape = ()) -> tuple[Array, Array]:
         """Exact draws of latents and of the components that made them, [*shape, Q] and int32 [*shape, Q].
 
-        It draws z from the mixture, then the component given z. The joint law is the same in the other order.
+        Draws z from the mixture, then the component given z; the other order would give the same joint distribution.
         """
         key_latent, key_component = jax.random.split(key)
         params = checked_params(params)

@@ -32,9 +32,9 @@ class NeuralPrior(Prior):
     Attributes:
       num_latents: Q.
       hidden: widths of the hidden layers of f.
-      activation: its non-linearity.
-      num_steps: Langevin steps of a draw, which start at a draw from N(0, I).
-      step_size: eta of these steps.
+      activation: the non-linearity of f.
+      num_steps: Langevin steps of each draw, starting from N(0, I).
+      step_size: eta of the Langevin steps.
     """
 
     num_latents: int = setting(low=1)

@@ -110,8 +110,8 @@ class ComonotonePrior(NonCentredPrior):
     """The theorem taken literally: one uniform u_p gives every z_{q,p} = F_{q,p}^-1(u_p) (docs/method.md, section 2).
 
     z moves on a P-dimensional curve in R^(Q x P) and has no density there, so the latent is epsilon of shape [P].
-    `quantile` maps u [..., P] to z [..., Q, P]. `cdf` maps such a z back to u [..., P]: all q give the same u, and it
-    averages them. `density` and `log_normalizer` are those of the univariate densities.
+    `quantile` maps u [..., P] to z [..., Q, P]. `cdf` maps such a z back to u [..., P], a mean over q: all q give the
+    same u. `density` and `log_normalizer` are those of the univariate densities.
     """
 
     centred: ProductPrior = setting(kinds=PRIORS)

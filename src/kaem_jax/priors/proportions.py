@@ -1,4 +1,4 @@
-"""Proportions of what a prior mixes: all equal, or the softmax of the parameter `logits`."""
+"""Mixture proportions: all equal, or the softmax of the parameter `logits`."""
 
 import math
 from typing import Any, Literal
@@ -13,7 +13,7 @@ Proportions = Literal["learned", "uniform"]
 
 
 def init_proportions(kind: Proportions, shape: tuple[int, ...]) -> dict[str, Array]:
-    """Equal proportions of this shape, as `logits` where they are learned."""
+    """Parameters for equal proportions of this shape: `logits` if they are learned, else none."""
     return {"logits": jnp.zeros(shape, float)} if kind == "learned" else {}
 
 

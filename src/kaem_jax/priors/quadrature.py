@@ -2,7 +2,7 @@
 
 A table interpolates the density inside every panel, which needs short panels. Log Z needs no interpolation: sixteen
 Gauss-Legendre nodes integrate a panel ten times as long to the same accuracy, from a third of the values where there
-are no kinks (docs/decisions/quadrature.md). Training needs log Z and its gradient in every step, and no table.
+are no kinks (docs/decisions/quadrature.md). Training needs log Z and its gradient in every step, but no table.
 """
 
 import jax
@@ -22,7 +22,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 def component_log_normalizer(bank: FunctionBank, base: BaseDensity, params: Params) -> Array:
-    """Log Z, of the integral of exp(f) pi0 over the real line, for every component: [Q, P] nats."""
+    """Log Z, the log of the integral of exp(f) pi0 over the real line, for every component: [Q, P] nats."""
     edges = panel_edges(bank, -(-bank.basis.panels_per_interval // _PANELS_IN_ONE))
     width = np.diff(edges)[:, None]
     log_weight = _log_weight_at(bank, base, params, edges[:-1, None] + width * (_NODES + 1) / 2)

@@ -1,8 +1,8 @@
 """Axes and shapes of the clusters of a fitted Gaussian mixture (docs/method.md, section 14).
 
 A rotation of each cluster's whitened coordinates makes them as independent as possible (FastICA). The density of each
-is then fitted by penalised maximum likelihood, with the responsibilities as weights. Both are kept only where held-out
-latents are more probable with them.
+coordinate is then fitted by penalised maximum likelihood, with the responsibilities as weights. Rotations and
+densities are kept only where they raise the likelihood of held-out latents.
 """
 
 import warnings
@@ -31,7 +31,7 @@ _MOST_AT_ONCE = 2**22  # entries of the arrays of many densities
 
 
 class _Fit(NamedTuple):
-    """Coefficients [C, Q, G] of f, and what held-out latents gain by each density, [C, Q] nats per latent vector."""
+    """Coefficients [C, Q, G] of f, and the held-out gain of each density in log-likelihood, [C, Q] nats per latent."""
 
     coefficients: np.ndarray
     gain: np.ndarray
@@ -44,14 +44,14 @@ def fit_shapes(
     data: tuple[np.ndarray, np.ndarray],
     held_out: tuple[np.ndarray, np.ndarray],
 ) -> Params:
-    """Rotations, of full maps, and energies f of all clusters.
+    """Fits the energies f of all clusters, and their rotations if maps are full.
 
     Args:
-      seed: of FastICA's starts.
-      prior: whose `shape` is "learned".
+      seed: seed of FastICA.
+      prior: a prior with `shape="learned"`.
       gaussian: parameters of the same prior with `shape="gaussian"`.
-      data: float [N, Q] to fit, and the responsibilities of clusters for them, [N, C].
-      held_out: the same of M others, by which rotations, energies and penalties are chosen.
+      data: latents to fit, float [N, Q], and their responsibilities [N, C].
+      held_out: the same for M other latents, which select rotations, energies and penalties.
 
     Returns:
       The parameters of `prior`.
@@ -73,7 +73,7 @@ def fit_shapes(
 
 
 def shape_divergences(prior: ClusteredPrior, params: Params) -> np.ndarray:
-    """KL(p || N(0, 1)) of each cluster's own coordinates, [C, Q] nats: how much of each density is no bell curve."""
+    """KL(p || N(0, 1)) of each cluster's own coordinates, [C, Q] nats: how far each density is from normal."""
     if prior.is_gaussian:
         return np.zeros((prior.num_clusters, prior.num_latents))
     edges = np.linspace(*DOMAIN, _NUM_BINS + 1)
@@ -85,7 +85,7 @@ def shape_divergences(prior: ClusteredPrior, params: Params) -> np.ndarray:
 
 
 def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndarray]) -> _Fit:
-    """The energies with the best penalty, 0 where held-out latents do not gain; `data` are rows and shares of both."""
+    """Energies with the best penalty, 0 where held-out latents do not gain; `data` are (latents, shares) of each."""
     counts, held_out = (_count(prior, params, *part) for part in data)
     features, log_mass = _features(prior), _log_base_mass()
     total = np.maximum(held_out.sum(axis=1), 1e-9)
@@ -114,7 +114,7 @@ def _maximum(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, pen
 
 
 def _newton(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, rough: np.ndarray) -> np.ndarray:
-    """The maximum of the mean log-likelihood less theta' rough theta / 2 for each latent, which is concave: [K, G]."""
+    """Maximises the mean log-likelihood minus theta' rough theta / (2 count), which is concave: [K, G]."""
     num_features = features.shape[1]
     products = (features[:, :, None] * features[:, None, :]).reshape(len(features), -1)
     weight = np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -146,7 +146,7 @@ def _newton(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, roug
 
 
 def _rotations(seed: int, prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarray) -> jax.Array:
-    """FastICA of the coordinates of each cluster's own latents, [C, Q, Q]; the identity where they are few."""
+    """FastICA rotations of each cluster's own latents, [C, Q, Q]; the identity for clusters with few latents."""
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning
 
@@ -165,10 +165,10 @@ def _rotations(seed: int, prior: ClusteredPrior, params: Params, z: np.ndarray, 
 def _better_rotations(
     prior: ClusteredPrior, params: Params, coefficients: np.ndarray, z: np.ndarray, share: np.ndarray
 ) -> jax.Array:
-    """Rotations nearer to those of maximum likelihood under these shapes, [C, Q, Q].
+    """Rotations moved towards maximum likelihood under the fitted shapes, [C, Q, Q].
 
-    Newton's steps with the Hessian of independent coordinates (Ablin et al., 2018, "Faster ICA under orthogonal
-    constraint"), whose scores are those of the shapes.
+    Newton steps with the scores of the shapes and the Hessian of independent coordinates (Ablin et al., 2018, "Faster
+    ICA under orthogonal constraint").
     """
     slope = np.gradient(coefficients @ _features(prior).T, (DOMAIN[1] - DOMAIN[0]) / _NUM_BINS, axis=-1)
     rotations, column = np.array(params["rotation"], np.float64), np.arange(prior.num_latents)
@@ -188,7 +188,7 @@ def _better_rotations(
 
 
 def _coordinates(prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarray):
-    """Each cluster, the coordinates y [n, Q] of the latents that it may have made, and their shares [n]."""
+    """Yields each cluster, the coordinates y [n, Q] of latents with a share above 0.001 in it, and those shares [n]."""
     slope = np.asarray(affine.directions(prior.map, params))
     origin = np.asarray(params["location"])
     if prior.map == "shared":
@@ -200,7 +200,7 @@ def _coordinates(prior: ClusteredPrior, params: Params, z: np.ndarray, share: np
 
 
 def _count(prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """How many coordinates lie in each bin, [C Q, bins]; the first and last bins hold the tails."""
+    """Weighted counts of the coordinates in each bin, [C Q, bins]; the first and last bins hold the tails."""
     counts = np.zeros((prior.num_clusters, prior.num_latents * _NUM_BINS))
     offset = np.arange(prior.num_latents) * _NUM_BINS
     for c, y, weight in _coordinates(prior, params, z, share):

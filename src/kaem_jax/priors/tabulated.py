@@ -27,17 +27,17 @@ __all__ = ["TabulatedPrior"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TabulatedPrior(Prior):
-    """A prior over z that is made of tabulated univariate densities.
+    """A prior over z made of tabulated univariate densities.
 
     Attributes:
       num_latents: Q, the width of the decoder's input.
       basis: family of the basis functions of the energies f.
       grid_size: number of grid intervals.
-      domain: (low, high), the ends of the grid, and the support of a bounded base density. The others have tails
-        outside, where the energy is constant. It must lie above 0 for `lognormal`.
+      domain: (low, high), the ends of the grid and the support of a bounded base density. Other base densities have
+        tails outside, where the energy is constant. Must lie above 0 for `lognormal`.
       base_density: pi0, which the energies tilt: `gaussian` (standard normal), `learnable_gaussian` (mean and deviation
         of every latent learned), `lognormal` (on the positive half-line), `uniform` or `flat` (constant on the domain).
-      base_activation: the activation of each energy beside its basis.
+      base_activation: activation that is added to the basis expansion of each energy.
       coefficient_scale: standard deviation of the initial basis coefficients, in nats.
       base_scale: standard deviation of the initial weights of the base activation.
     """

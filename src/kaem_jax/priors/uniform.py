@@ -28,8 +28,8 @@ def uniform_points(
 ) -> Array:
     """Points of the cube (0, 1)^event, [*shape, *event_shape].
 
-    `random`: independent draws. `sobol`: one scrambled Sobol set of prod(shape) points, each of them uniform, together
-    much more even than random points: integrals of smooth functions converge faster. Powers of two are best.
+    `random`: independent draws. `sobol`: one scrambled Sobol set of prod(shape) points. Each point is uniform, and the
+    set is far more even than random points, so integrals of smooth functions converge faster. Powers of two are best.
 
     Raises:
       ValueError: `points` is not one of `POINTS`, or there are more coordinates than Sobol numbers (21,201).
@@ -53,8 +53,8 @@ def sobol_points(key: Array, n: int, dimension: int, dtype=None) -> Array:
     key_scramble, key_shift = jax.random.split(key)
     num_bits = max(n - 1, 1).bit_length()
     directions = jnp.asarray(_direction_numbers(dimension, num_bits))  # column j belongs to bit j of the index
-    # A random lower triangular matrix of bits with a unit diagonal, one for each coordinate: row r makes bit r, counted
-    # from the top, out of the bits above it.
+    # One random lower triangular bit matrix with a unit diagonal for each coordinate: row r makes bit r, counted from
+    # the top, out of this bit and those above it.
     top = jnp.uint32(1) << jnp.arange(_BITS - 1, -1, -1, dtype=jnp.uint32)
     above = ~(2 * top - 1)  # for the top row, 2 * top wraps to 0 and leaves nothing
     rows = (jax.random.bits(key_scramble, (dimension, _BITS), jnp.uint32) & above) | top
@@ -65,7 +65,7 @@ def sobol_points(key: Array, n: int, dimension: int, dtype=None) -> Array:
     bits = jnp.broadcast_to(jax.random.bits(key_shift, (dimension,), jnp.uint32), (n, dimension))
     for j in range(num_bits):
         bits = bits ^ jnp.where((index >> j) & 1 == 1, scrambled[:, j], 0)
-    # Midpoints of 2^-23 cells, as open_uniform has them (2^-32 in float64): finer ones would round to 1.
+    # Midpoints of cells of width 2^-23, as in open_uniform (2^-32 in float64): finer ones would round to 1.
     dtype = jnp.dtype(dtype or jnp.result_type(float))
     dropped = _BITS - min(_BITS, jnp.finfo(dtype).nmant)
     return ((bits >> dropped).astype(dtype) + 0.5) * 2.0 ** (dropped - _BITS)
@@ -73,7 +73,7 @@ def sobol_points(key: Array, n: int, dimension: int, dtype=None) -> Array:
 
 @functools.cache
 def _direction_numbers(dimension: int, num: int) -> np.ndarray:
-    """uint32 [dimension, num] of Joe and Kuo's direction numbers, from the points that scipy publishes.
+    """Joe and Kuo's direction numbers, uint32 [dimension, num], recovered from the points that scipy generates.
 
     scipy visits points in Gray code order, in which points 2^j - 1 and 2^j differ by direction number j alone.
     """

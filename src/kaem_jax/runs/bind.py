@@ -1,4 +1,4 @@
-"""Completes an experiment with what only its data can say, and refuses settings that do not fit them."""
+"""Completes an experiment with sizes that only its data give, and refuses settings that do not fit the data."""
 
 import dataclasses
 from typing import Any
@@ -18,7 +18,7 @@ _NUM_LOOKED_AT = 100
 
 
 def bind(config: Experiment, dataset: Dataset) -> Experiment:
-    """The experiment with the sizes of a table's columns, or the number of tokens of texts.
+    """Adds the sizes of a table's columns, or the number of different tokens of texts, to the experiment.
 
     Raises:
       ConfigError: a setting does not fit the data; the message names the field and a way out.
@@ -45,7 +45,7 @@ def bind(config: Experiment, dataset: Dataset) -> Experiment:
 
 
 def _check_sizes(config: Experiment, dataset: Dataset) -> None:
-    """Refuses more data than there are."""
+    """Refuses settings that need more data than there are."""
     if config.data.batch_size > len(dataset.train):
         raise ConfigError(
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "

@@ -30,7 +30,7 @@ Estimates = Mapping[int, tuple[float, Any]]  # held-out nats per datum and their
 
 
 def describe_damage(error: Exception) -> str:
-    """What reading a damaged checkpoint raised, without what only the authors of orbax can read."""
+    """One line on why a damaged checkpoint could not be read, without the internal details of orbax."""
     return first_line(error).partition(" See full TensorStore")[0][:200]
 
 
@@ -40,7 +40,7 @@ class Checkpoints:
     Args:
       directory: holds one folder for each step.
       config: how many to keep. None opens the directory for reading only.
-      estimates: what decides which are best; the caller adds to it. See `kaem_jax.training.held_out_rows`.
+      estimates: decide which checkpoints are best; the caller adds new ones. See `kaem_jax.training.held_out_rows`.
     """
 
     def __init__(self, directory: pathlib.Path, config: Checkpointing | None, estimates: Estimates | None = None):
@@ -97,18 +97,18 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, step: int, template: TrainState, for_evaluation: bool = False) -> TrainState:
-        """The state saved at `step`, with the shapes, dtypes and shardings of `template`, however it was sharded.
+        """The state saved at `step` under any sharding, with the shapes, dtypes and shardings of `template`.
 
         Args:
           step: one of `steps`.
           template: arrays or shapes.
-          for_evaluation: replaces by None what evaluation does not need: the optimiser's state, the root key, and
-            chains that are kept for every datum. Numbers may then be narrower than those of `template`, as those of
-            a run in float32 are once jax_enable_x64 is on; they become as wide.
+          for_evaluation: replaces what evaluation does not need by None: the optimiser's state, the root key, and the
+            persistent chains. The saved dtypes may then be narrower than those of `template`, such as float32 with
+            jax_enable_x64 on; the arrays are widened.
 
         Raises:
           RunError: the checkpoint is of another model or another version of this package.
-          Exception: any error that reading a damaged checkpoint raises, or that says that memory is full.
+          Exception: the checkpoint is damaged, or memory is full; orbax and its libraries raise many types.
         """
         with patient_event_loops():
             return self._restore(step, template, for_evaluation)
@@ -131,14 +131,14 @@ class Checkpoints:
             partial_restore=for_evaluation,
         )
         nested = self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
-        # Orbax widens numbers; their checksums are of what was saved.
+        # Orbax has widened arrays to the template's dtypes; checksums are of the arrays as saved.
         verify_checksums(_narrowed(nested, stored) if for_evaluation else nested, meta["checksums"])
         if (found := int(nested["step"])) != step:
             raise ValueError(f"it holds step {found}: somebody copied or renamed its folder")
         return from_nested(template, nested)
 
     def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
-        """The newest readable checkpoint as (step, state), None where there is none.
+        """The newest readable checkpoint as (step, state), None if there are no checkpoints.
 
         Newer checkpoints that are damaged are moved to `damaged/`, beside the checkpoints' folder, with a warning.
 
@@ -180,7 +180,7 @@ class Checkpoints:
         return target
 
     def _check_leaves(self, step: int, wanted: dict[str, Any], may_widen: bool) -> dict[str, np.dtype]:
-        """Compares names, shapes and dtypes with those in the file before any array is read; returns its dtypes."""
+        """Compares names, shapes and dtypes with the checkpoint before any array is read; returns the saved dtypes."""
         metadata = self._manager.item_metadata(step)["state"]
         if metadata is None:
             raise FileNotFoundError(f"checkpoint {step} holds no state")
@@ -209,9 +209,9 @@ class Checkpoints:
 
 
 def checksums(nested: dict[str, Any]) -> dict[str, int]:
-    """CRC-32 of the bytes of each array, by names such as "params/prior/bank/grid": files can change without an error.
+    """CRC-32 of each array's bytes, by names such as "params/prior/bank/grid". They show files that changed silently.
 
-    An array of which this process has only a part, as kept chains in a job of several processes, has none.
+    Arrays that this process holds only in part, such as persistent chains in a job of several processes, are left out.
     """
     found = {}
     for name, leaf in traverse_util.flatten_dict(nested, sep="/").items():
@@ -223,7 +223,7 @@ def checksums(nested: dict[str, Any]) -> dict[str, int]:
 
 
 def verify_checksums(nested: dict[str, Any], saved: dict[str, int]) -> None:
-    """Compares arrays with their checksums at the time when they were saved; names that only one side has are ignored.
+    """Compares arrays with the checksums that were saved with them; names that only one side has are ignored.
 
     Raises:
       ValueError: an array has other values.
@@ -240,7 +240,7 @@ def _is_narrower(dtype: np.dtype, other: np.dtype) -> bool:
 
 
 def _narrowed(nested: dict[str, Any], stored: dict[str, np.dtype]) -> dict[str, Any]:
-    """Arrays that were widened when they were read, as they were saved."""
+    """Casts arrays that were widened when read back to their saved dtypes."""
     flat = traverse_util.flatten_dict(nested, sep="/")
     return traverse_util.unflatten_dict({name: leaf.astype(stored[name]) for name, leaf in flat.items()}, sep="/")
 
@@ -259,10 +259,10 @@ class _Policy(asyncio.DefaultEventLoopPolicy):
 
 @contextlib.contextmanager
 def patient_event_loops() -> Iterator[None]:
-    """Event loops that are made in the block wait for their tasks when they are closed.
+    """Event loops created in the block wait for their tasks when they are closed.
 
-    orbax reads all arrays at once and closes its loop at the first that fails. The reads that are still on their way
-    then find no loop, and each prints a traceback after the one sentence that says what is wrong.
+    Orbax reads all arrays concurrently and closes its loop at the first failure. Otherwise every pending read would
+    find no loop and print a traceback, after the one sentence that says what is wrong.
     """
     before = asyncio.get_event_loop_policy()
     asyncio.set_event_loop_policy(_Policy())
@@ -274,7 +274,7 @@ def patient_event_loops() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Of orbax, which tells each reader that what it reads is not to be written."""
+    """Silences orbax, which warns every reader that the directory is opened for reading only."""
     before = absl.logging.get_verbosity()
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
@@ -300,9 +300,9 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def best_steps(steps: Sequence[int], estimates: Estimates, count: int) -> list[list[int]]:
-    """The `count` of `steps` with the highest estimates, best first; those of equal effort, the newest effort first.
+    """For each effort, the `count` of `steps` with the highest estimates, best first; the newest effort comes first.
 
-    More effort raises a bound: only estimates of one effort can be compared.
+    Only estimates of equal effort can be compared, since more effort raises a bound.
     """
     groups: dict[Any, list[int]] = {}
     for step in sorted(set(steps) & set(estimates), reverse=True):
@@ -311,7 +311,7 @@ def best_steps(steps: Sequence[int], estimates: Estimates, count: int) -> list[l
 
 
 class _Best(preservation_policy.PreservationPolicy):
-    """Keeps the best checkpoints of each effort: orbax's own metrics files can be lost on their own."""
+    """Keeps the best checkpoints of each effort, without orbax's own metrics files, which may get lost."""
 
     def __init__(self, estimates: Estimates, count: int):
         self._estimates, self._count = estimates, count

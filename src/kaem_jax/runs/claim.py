@@ -1,4 +1,4 @@
-"""Takes a folder for a run: all checks first, then one run at a time in it."""
+"""Claims a folder for a run after all checks have passed; one run at a time may hold it."""
 
 import contextlib
 import datetime
@@ -27,9 +27,9 @@ __all__ = ["claimed", "only_run_in"]
 
 @contextlib.contextmanager
 def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: bool, num_bytes: int) -> Iterator[None]:
-    """Holds the folder for the run, and deletes an earlier one there with `overwrite`.
+    """Holds the folder for the run; with `overwrite`, deletes an earlier run in it.
 
-    Every process makes all checks before one of them writes, also whether the disk has room for `num_bytes`.
+    Every process makes all checks before one of them writes; with `overwrite`, also for `num_bytes` of free space.
     """
     fingerprint = dataset.fingerprint()
     check_folder(folder, config, fingerprint, overwrite)
@@ -50,16 +50,16 @@ def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: 
 
 @contextlib.contextmanager
 def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]:
-    """Holds the lock of a folder, which is made if it is missing. All processes of a job hold it together.
+    """Holds the lock of a folder for all processes of a job together; creates the folder if it is missing.
 
     The operating system releases the lock of a process that dies.
 
     Args:
-      flag: the option by which the user named the folder.
+      flag: the option that names the folder, for messages.
 
     Raises:
-      RunError: a run of another job holds it; every process of this job raises it.
-      OSError: the folder cannot be made, or not be written to, or its file system has no locks.
+      RunError: a run of another job holds the lock; every process of this job raises it.
+      OSError: the folder cannot be created or written to, or its file system has no locks.
     """
     lock, holder = FileLock(folder / ".lock"), folder / ".lock.json"
     problem: OSError | None = None
@@ -97,10 +97,10 @@ def _describe(holder: pathlib.Path) -> str:
 
 
 def _check_is_shared(folder: RunFolder) -> None:
-    """Makes sure that all processes see what the writer writes into the folder: checkpoints are common.
+    """Checks that all processes see what the writer writes into the folder, since they share checkpoints.
 
     Raises:
-      ConfigError: one does not; every process raises it.
+      ConfigError: a process does not see it; every process raises this.
     """
     mark = folder.root / ".shared"
     if is_writer():
@@ -115,7 +115,7 @@ def _check_is_shared(folder: RunFolder) -> None:
 
 
 def _delete_run(folder: RunFolder) -> None:
-    """Deletes files and folders of an earlier run, with all that is in these, and the classifier that it left."""
+    """Deletes the files and folders of an earlier run, and its classifier."""
     classifier = (folder.classifier,) if holds_run(folder) else ()
     for path in folder.folders:
         if path.is_dir():

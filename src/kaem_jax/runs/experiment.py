@@ -40,11 +40,11 @@ class Train(Settings):
     """Length of the run.
 
     Attributes:
-      num_steps: updates.
+      num_steps: number of updates.
       log_every: updates between lines of metrics.jsonl.
-      steps_per_call: most updates of one dispatch; how many there are divides `num_steps` and `log_every`.
-      refit: fit a clustered prior anew after the last update, to posterior draws of the training data
-        (`kaem_jax.refit`). The updates then train a mixture of diagonal Gaussians.
+      steps_per_call: largest number of updates per dispatch; the number used divides `num_steps` and `log_every`.
+      refit: refit a clustered prior to posterior draws of the training data after the last update
+        (`kaem_jax.refit`). During the updates the prior is a mixture of diagonal Gaussians.
     """
 
     num_steps: int = setting(3000, low=1)
@@ -53,28 +53,28 @@ class Train(Settings):
     refit: bool = False
 
     def updates_a_call(self, step: int = 0) -> int:
-        """The number of updates of each dispatch of a run that goes on after `step`."""
+        """The number of updates per dispatch for a run that continues after `step`."""
         whole = math.gcd(self.num_steps, self.log_every, step)
         return next(num for num in range(min(self.steps_per_call, whole), 0, -1) if whole % num == 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation(Settings):
-    """How held-out data judge a run.
+    """How a run is evaluated on held-out data.
 
     Attributes:
-      estimator: of log p(x); its fields `final_*` are for the last evaluation.
-      proposal: from which estimates and posterior draws start; an encoder is that of the posterior.
+      estimator: estimator of log p(x); its fields `final_*` are for the last evaluation.
+      proposal: proposal from which estimates and posterior draws start; its encoder is by default the posterior's.
       every_steps: updates between evaluations.
-      num_data: held-out data of evaluations during training; the last evaluation takes all.
-      num_reconstructions: posterior means of so many held-out data.
-      posterior_steps: moves of the chains of which these are means. They start at the proposal; if that is the prior,
-        they are those of training.
-      posterior_chains: for each datum: the Monte Carlo variance of C of them is 1 / C of the posterior's.
-      samples_every_steps: comparison of samples with held-out images during training; 0: only by `kaem evaluate`.
-      sample_metrics: of that comparison.
-      num_images: of that comparison.
-      features: in which images are compared.
+      num_data: number of held-out data in evaluations during training; the last evaluation takes all.
+      num_reconstructions: number of held-out data that are reconstructed by posterior means.
+      posterior_steps: steps of the chains behind these means. Chains start at the proposal; if that is the prior, the
+        sampler of training is used.
+      posterior_chains: chains per datum. With C chains the Monte Carlo variance is 1 / C of the posterior's.
+      samples_every_steps: updates between comparisons of samples with held-out images; 0: only by `kaem evaluate`.
+      sample_metrics: metrics of that comparison.
+      num_images: number of generated images in that comparison.
+      features: features by which images are compared.
     """
 
     estimator: Estimator = setting(Auto(), kinds=ESTIMATORS)
@@ -91,7 +91,7 @@ class Evaluation(Settings):
 
     @property
     def latents_at_once(self) -> int:
-        """How many latents importance sampling holds in memory."""
+        """Number of latents that importance sampling holds in memory at once."""
         return getattr(self.estimator, "chunk_size", ImportanceEstimator().chunk_size)
 
 
@@ -101,8 +101,8 @@ class Checkpointing(Settings):
 
     Attributes:
       every_steps: updates between checkpoints.
-      keep_last: newest ones.
-      keep_best: best ones by held-out log-likelihood.
+      keep_last: number of newest checkpoints to keep.
+      keep_best: number of best checkpoints to keep, by held-out log-likelihood.
     """
 
     every_steps: int = setting(500, low=1)
@@ -115,19 +115,19 @@ class Experiment(Settings):
     """Everything that defines a run.
 
     Attributes:
-      name: of the folder of the run, if none is given.
-      seed: of everything that is random but the order of a split.
-      data: which data.
+      name: name of the run's folder, if no folder is given.
+      seed: seed of all random numbers except those of data splits.
+      data: the data set.
       prior: p(z).
       decoder: the network from features to data.
       likelihood: p(x | output).
       posterior: how latents of data are drawn in training.
-      loss: what is minimised.
-      penalties: what is added to it.
+      loss: the loss to minimise.
+      penalties: penalties added to the loss.
       optimizer: Adam.
-      parallel: how devices are laid out.
-      train: length.
-      evaluation: how held-out data judge the run.
+      parallel: layout of the devices.
+      train: length of the run.
+      evaluation: how the run is evaluated on held-out data.
       checkpoint: which checkpoints are kept.
 
     Raises:
@@ -177,14 +177,14 @@ class Experiment(Settings):
 
     @functools.cached_property
     def sampler(self) -> Sampler:
-        """The posterior of a run of this length."""
+        """The posterior sampler for a run of this length."""
         return self.posterior.for_training(self.train.num_steps)
 
     def proposal(self, may_miss: bool = False) -> Proposal:
         """The proposal of evaluation, with its encoder.
 
-        Where a value of the data may be missing, Laplace approximations take an encoder's place: it reads what is
-        missing as 0, so it would take half a digit for a digit whose other half is blank.
+        If values may be missing, Laplace approximations replace an encoder. The encoder reads missing values as 0, so
+        half a digit would look like a digit whose other half is blank.
         """
         proposal = self.evaluation.proposal
         if not isinstance(proposal, EncoderProposal):
@@ -195,11 +195,11 @@ class Experiment(Settings):
         return dataclasses.replace(proposal, encoder=encoder)
 
     def inference_proposal(self, may_miss: bool) -> Proposal:
-        """The proposal for data of a user: never the prior, whose draws seldom suit one datum."""
+        """The proposal for a user's data. It is never the prior, whose draws seldom fit a single datum."""
         return self.proposal(may_miss) if isinstance(self.evaluation.proposal, EncoderProposal) else Laplace()
 
     def evaluation_sampler(self, may_miss: bool = False) -> Sampler:
-        """The sampler of evaluation: chains from the proposal; if that is the prior, the sampler of training."""
+        """The sampler of evaluation: chains from the proposal, or the training sampler if the proposal is the prior."""
         num_steps = self.evaluation.posterior_steps
         if not isinstance(self.evaluation.proposal, PriorProposal):
             num_chains = self.evaluation.posterior_chains
@@ -223,7 +223,7 @@ class Experiment(Settings):
         return init_train_state(key, model, optimizer, self.sampler, num_data, averaged=averaged)
 
     def train_step(self, model: Model, optimizer: optax.GradientTransformation) -> jax.stages.Wrapped:
-        """The jitted training step; see `make_train_step`. With `train.refit` clusters are diagonal and normal."""
+        """The jitted training step; see `make_train_step`. With `train.refit`, clusters are diagonal Gaussians."""
         if self.train.refit:
             assert isinstance(model.prior, ClusteredPrior), "others are refused"
             model = dataclasses.replace(model, prior=dataclasses.replace(model.prior, shape="gaussian", map="diagonal"))
@@ -240,7 +240,7 @@ class Experiment(Settings):
         )
 
     def _check_intervals(self) -> None:
-        """Steps after which something is done are multiples of each other, and schedules come to their end."""
+        """Checks that intervals are multiples of each other, and that schedules end within the run."""
         num_steps = self.train.num_steps
         for name, value, base_name, base in (
             ("evaluation.every_steps", self.evaluation.every_steps, "train.log_every", self.train.log_every),
@@ -262,7 +262,7 @@ class Experiment(Settings):
                 )
 
     def _check_data(self) -> None:
-        """Data, likelihood and networks belong together."""
+        """Checks that data, likelihood and networks fit together."""
         data, prior, posterior = self.data, self.prior, self.posterior
         for names, group, part, is_it in (
             (TABLES, "likelihood", self.likelihood, isinstance(self.likelihood, Columns)),

@@ -15,7 +15,7 @@ __all__ = ["read_experiment", "shipped"]
 
 _LENGTH = "train.num_steps"
 _FEW = 5  # evaluations
-# Numbers of updates that follow the length of a run: intervals, each a multiple of the one before, and schedules.
+# Settings that scale with the length of a run: intervals, each a multiple of the one before, and schedules.
 _INTERVALS = ("train.log_every", "evaluation.every_steps", "checkpoint.every_steps", "evaluation.samples_every_steps")
 _SCHEDULES = (
     "optimizer.prior.warmup_steps", "optimizer.decoder.warmup_steps",
@@ -30,9 +30,9 @@ def shipped() -> dict[str, pathlib.Path]:
 
 
 def read_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment that `--config NAME[:VARIANT]` means, with `--config.KEY=VALUE` arguments applied.
+    """Reads the experiment of `--config NAME[:VARIANT]` and applies `--config.KEY=VALUE` arguments.
 
-    Where `train.num_steps` is given, intervals and warm-ups follow it in proportion, unless they are given, too.
+    If `train.num_steps` is given, intervals and warm-ups scale in proportion, unless they are given too.
 
     Args:
       name: a file, or an experiment that ships with the package; a variant follows a colon: `svhn:tiny`. A file wins
@@ -40,7 +40,7 @@ def read_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
       overrides: `--config.KEY=VALUE` arguments.
 
     Raises:
-      ConfigError: there is no such experiment or setting, the file cannot be read, or the result cannot be run.
+      ConfigError: an experiment or setting does not exist, the file cannot be read, or the settings do not fit.
     """
     values = _dictionary(name)
     given = dict(argument.partition("=")[::2] for argument in overrides)
@@ -50,7 +50,7 @@ def read_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def _followers(before: Experiment, length: int, given: Mapping[str, str]) -> list[str]:
-    """Arguments for what follows the new length of an experiment and is not given."""
+    """Arguments that scale intervals and schedules to a new length, except those that are given."""
     old = flatten(to_dict(before))
     ratio, following = length / old[_LENGTH], {}
     for name in _SCHEDULES:

@@ -18,10 +18,10 @@ __all__ = ["check_is_of_run", "find_data", "open_data", "open_held_out"]
 
 
 def find_data(settings: DataSettings, data_path: str | None, data_dir: str | None) -> DataSettings:
-    """The settings of a run's data, with the places given here instead of those where training found them.
+    """The data settings of a run, with `path` and `dir` replaced by the arguments that are given.
 
     Raises:
-      ConfigError: data of this kind have no such place.
+      ConfigError: data of this kind have no `path` or no `dir`.
     """
     with naming("data"):
         return dataclasses.replace(settings, path=data_path or settings.path, dir=data_dir or settings.dir)
@@ -30,12 +30,12 @@ def find_data(settings: DataSettings, data_path: str | None, data_dir: str | Non
 def open_data(
     run: Run, workdir: pathlib.Path, data_path: str | None = None, data_dir: str | None = None, **changes: Any
 ) -> Dataset:
-    """The data of the run in `workdir`, with training data left on disk where they can be; `changes` replace settings.
+    """Opens the data of the run in `workdir`; `changes` replace data settings. Prepared training images stay on disk.
 
     Raises:
-      ConfigError: a place does not suit the run.
+      ConfigError: data of this kind have no `path` or no `dir`.
       DataError: the data are missing.
-      RunError: they are not those of the run.
+      RunError: the data are not those of the run.
     """
     settings = find_data(run.config.data, data_path, data_dir)
     dataset = load_dataset(dataclasses.replace(settings, **changes), lazy=True)
@@ -50,10 +50,10 @@ def open_held_out(
     data_path: str | None = None,
     data_dir: str | None = None,
 ) -> np.ndarray:
-    """`num` of the run's held-out data, first those on which training was evaluated; by default these alone.
+    """`num` held-out data of the run, beginning with those that evaluated training; by default only these.
 
     Raises:
-      ConfigError: there are fewer; `open_data` lists other errors.
+      ConfigError: there are fewer than `num`; see also `open_data`.
     """
     test = open_data(run, workdir, data_path, data_dir, num_held_out=0).held_out
     if num and num > len(test):
@@ -64,12 +64,12 @@ def open_held_out(
 
 
 def check_is_of_run(folder: RunFolder, dataset: Dataset) -> None:
-    """Checks that these data are what the run was trained on.
+    """Checks that these data are the ones the run was trained on.
 
-    Other training values of the same form only give a warning: another version of a library scales images differently.
+    If only the training values differ, it warns: versions of a library may scale images differently.
 
     Raises:
-      RunError: they have another shape, or other columns, scales or tokens.
+      RunError: the data have another shape, or other columns, scales or tokens.
     """
     saved = folder.read_config()
     if list(dataset.data_shape) != saved["data_shape"]:
@@ -88,7 +88,7 @@ def check_is_of_run(folder: RunFolder, dataset: Dataset) -> None:
 
 
 def _alike(ours: Any, theirs: Any) -> bool:
-    """Whether descriptions are the same up to rounding."""
+    """Whether two descriptions are equal up to rounding."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return ours.keys() == theirs.keys() and all(_alike(value, theirs[name]) for name, value in ours.items())
     if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):

@@ -1,4 +1,4 @@
-"""The progress of a training run: what the loop advances, and what it can do at any step."""
+"""The progress of a training run: its current state, and saving, stopping and checks at any step."""
 
 import math
 
@@ -19,12 +19,12 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """The newest state, its step, and the newest step that is saved.
+    """The current state, its step, and the step of the newest checkpoint.
 
     Attributes:
-      state: after `step` updates.
-      step: updates done.
-      saved_step: of the newest checkpoint, -1 before the first.
+      state: the training state after `step` updates.
+      step: number of updates done.
+      saved_step: step of the newest checkpoint, -1 before the first.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Progress:
         self._checkpoints, self._stop, self._form = checkpoints, stop, form
 
     def as_run(self) -> Run:
-        """The model as it is."""
+        """The current model and samplers."""
         return Run.of_state(self._config, self._model, self.state, self.step, self._form)
 
     def save(self) -> None:
-        """Saves a checkpoint in the background, unless this step is saved."""
+        """Saves a checkpoint in the background, unless this step is already saved."""
         if self.saved_step != self.step:
             self._checkpoints.save(self.step, self.state, to_dict(self._config))
         self.saved_step = self.step
@@ -53,16 +53,16 @@ class Progress:
     def stop_requested(self) -> bool:
         """Whether this process, or any process of its job, was told to stop."""
         if jax.process_count() > 1:
-            # The processes agree on a count of calls, which may lie between two steps, or before the first of them.
+            # Processes agree on a step, which may lie between two calls or before the first: poll every step up to now.
             counts, self._polled = range(self._polled + 1, self.step + 1), self.step
             answers = [self._checkpoints.reached_preemption(count) for count in counts]  # each count must be passed
             return any(answers)
         return self._stop.signal_name is not None
 
     def read(self, pending: dict[int, dict[str, Array]]) -> dict[str, float]:
-        """Fetches the metrics of the steps since the last log step, checks all and returns the newest.
+        """Fetches the metrics since the last log step, checks that all are finite and returns the newest.
 
-        The newest rather than a mean: a row then does not depend on where a run was interrupted.
+        A mean would depend on where the run was interrupted.
         """
         named: dict[str, float] = {}
         for step, values in jax.device_get(pending).items():
@@ -71,7 +71,7 @@ class Progress:
         return named
 
     def check_finite(self, named: dict[str, float], step: int) -> None:
-        """Raises a `DivergedError` where a metric is not finite."""
+        """Raises a `DivergedError` if a metric is not finite."""
         for name, value in named.items():
             if not math.isfinite(value):
                 kept = self._checkpoints.steps

@@ -1,4 +1,4 @@
-"""Whether a run's folder may be used: nothing in it is lost, and only the same run is continued."""
+"""Checks whether a run may use a folder: no results may be lost, and only the same run may be continued."""
 
 import errno
 import json
@@ -20,23 +20,23 @@ __all__ = [
 ]
 
 # Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
-# Whether the data are the same is known by their fingerprint, not by the place where they are.
+# Data are compared by their fingerprint, not by their location.
 _FREE_FIELDS = (
     "name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir", "data.path",
 )  # fmt: skip
 
-# Of these, bits are promised for one value only.
+# Results are the same bit for bit only if these keep their values.
 _OF_BITS = ("parallel.data", "parallel.temp", "data.storage")
 
 
 def check_folder(folder: RunFolder, config: Experiment, fingerprint: int, overwrite: bool = False) -> None:
-    """Makes sure that the folder holds no run, or a run of `config` on data with this fingerprint.
+    """Checks that the folder holds no run, or a run of `config` on data with this fingerprint.
 
-    With `overwrite` any run may be there, but nothing that a run cannot replace, and no files of other origin with
-    names of those that would be deleted.
+    With `overwrite` the folder may hold any run, but no files of other origin whose names are among those that would
+    be deleted.
 
     Raises:
-      RunError: the folder holds another run, or a file is in its place. Nothing is changed.
+      RunError: the folder is a file, holds another run, or has results that would be lost. Nothing is changed.
     """
     if folder.root.exists() and not folder.root.is_dir():
         raise RunError(f"--workdir {folder.root} is a file; give a folder")
@@ -54,7 +54,7 @@ def check_folder(folder: RunFolder, config: Experiment, fingerprint: int, overwr
 
 
 def _check_nothing_is_lost(folder: RunFolder) -> None:
-    """A run that begins at step 0 would replace rows and numbers that are there."""
+    """Refuses a folder whose results a run that begins at step 0 would replace."""
     if folder.checkpoints.is_dir() and any(path.name.isdecimal() for path in folder.checkpoints.iterdir()):
         return
     there = _what_is_there(folder)
@@ -68,7 +68,7 @@ def _check_nothing_is_lost(folder: RunFolder) -> None:
             f"{folder.root} holds a finished run without its checkpoints, which training would replace; restore "
             f"{folder.checkpoints}, choose another --workdir, or start again with --overwrite"
         )
-    # The first checkpoint may be lost together with the run that was writing it, the second only by other hands.
+    # A crash can lose the first checkpoint, while it is written. If the second is missing too, somebody removed them.
     if folder.config.exists() and (last := _last_step(folder)) > 2 * folder.saved_config().checkpoint.every_steps:
         raise RunError(
             f"{folder.metrics} has {last} steps but {folder.checkpoints} no checkpoint, so training would "
@@ -78,12 +78,12 @@ def _check_nothing_is_lost(folder: RunFolder) -> None:
 
 
 def check_space(folder: RunFolder, num_bytes: int, overwrite: bool = False) -> None:
-    """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
+    """Checks that the writer's disk has room for the checkpoints of a run.
 
-    With `overwrite` the checkpoints that are there will be deleted, and count as room.
+    With `overwrite`, the existing checkpoints count as room, since they will be deleted.
 
     Raises:
-      OSError: it has not, with the code of a full disk; every process raises it.
+      OSError: there is too little room (ENOSPC); every process raises it.
     """
     free = shutil.disk_usage(folder.root).free if is_writer() else 0
     if is_writer() and overwrite:
@@ -97,7 +97,7 @@ def check_space(folder: RunFolder, num_bytes: int, overwrite: bool = False) -> N
 
 
 def warn_of_other_bits(folder: RunFolder, config: Experiment) -> None:
-    """Says which of the versions, devices and settings that decide bits is not as config.json has it."""
+    """Warns of versions, devices and settings that affect the exact bits and differ from config.json."""
     before, now = folder.read_config(), environment()
     was, is_now = flatten({name: before.get(name) for name in now}), flatten(now)
     was_set, is_set = flatten(to_dict(folder.saved_config())), flatten(to_dict(config))
@@ -108,14 +108,14 @@ def warn_of_other_bits(folder: RunFolder, config: Experiment) -> None:
 
 
 def _check_is_run(folder: RunFolder) -> None:
-    """Refuses to delete what no run wrote."""
+    """Refuses to delete files that no run wrote."""
     there = _what_is_there(folder)
     if there and not holds_run(folder):
         raise RunError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
 
 
 def _what_is_there(folder: RunFolder) -> list[pathlib.Path]:
-    """Files and folders with the names of a run's; empty folders are nothing."""
+    """Existing files and folders with the names that a run uses; empty folders do not count."""
     files = [path for path in folder.files if path.exists()]
     return [*files, *(path for path in folder.folders if path.is_dir() and any(path.iterdir()))]
 
@@ -134,7 +134,7 @@ def holds_run(folder: RunFolder) -> bool:
 
 
 def _last_step(folder: RunFolder) -> int:
-    """The last step of metrics.jsonl that has a loss, -1 where there is none."""
+    """The last step of metrics.jsonl that has a loss, -1 if there is none."""
     rows = MetricsFile.read(folder.metrics) if folder.metrics.is_file() else []
     return max((row["step"] for row in rows if "train/loss" in row), default=-1)
 

@@ -31,10 +31,10 @@ class Run:
       config: the run's configuration.
       model: static.
       params: its arrays.
-      step: the number of updates after which they were saved.
+      step: number of updates that led to these parameters.
       training_posterior: the sampler of training, with its adapted state.
       posterior: the sampler of evaluation; see `Experiment.evaluation_sampler`.
-      form: what the data are, in the user's units.
+      form: how the model's values become data in the user's units.
     """
 
     config: Experiment
@@ -47,7 +47,7 @@ class Run:
 
     @classmethod
     def of_state(cls, config: Experiment, model: Model, state: TrainState, step: int, form: Form) -> "Run":
-        """The run after `step` updates: the evaluated parameters, and what the sampler has adapted."""
+        """The run after `step` updates, with the parameters for evaluation and the adapted samplers."""
         frozen = FrozenSampler.freeze(config.sampler, state.sampler, step)
         sampler = config.evaluation_sampler()
         if isinstance(config.evaluation.proposal, PriorProposal):  # then it is the sampler of training, as adapted
@@ -65,7 +65,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
       step: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at held-out data), or a step.
 
     Raises:
-      RunError: there is no such run or checkpoint, or it is damaged.
+      RunError: the run or checkpoint does not exist or is damaged.
     """
     folder = RunFolder(pathlib.Path(workdir))
     config, saved = folder.saved_config(), folder.read_config()

@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, read and written."""
+"""Reads and writes the files in a run's folder."""
 
 import contextlib
 import dataclasses
@@ -22,17 +22,17 @@ __all__ = ["RunFolder", "environment"]
 
 
 class RunFolder:
-    """A run's folder: where its files are, and what they hold.
+    """The folder of a run: the paths of its files, and methods that read and write them.
 
     Attributes:
       root: the folder.
       config: resolved configuration, data shape, versions and device.
       metrics: one JSON object for each log step.
       summary: the final numbers; exists once the run is finished.
-      summary_before: the summary that was there before the run was judged again.
-      evaluation: what `kaem evaluate` found.
+      summary_before: the earlier summary of a run that was evaluated again.
+      evaluation: the numbers of `kaem evaluate`.
       latents: what each latent learned.
-      report: the report, everything for a reader in one file.
+      report: the report, one HTML file that shows everything.
       classifier: the network whose features are used by default to compare samples.
       checkpoints, figures, tensorboard: folders.
       export: what `kaem export` writes.
@@ -49,11 +49,11 @@ class RunFolder:
         self.tensorboard, self.export, self.profile = root / "tensorboard", root / "export", root / "profile"
 
     def texts(self, name: str) -> pathlib.Path:
-        """A file of texts to read, one in each line."""
+        """Path of a file of generated texts, one per line."""
         return self.figures / f"{name}.txt"
 
     def evaluation_of(self, step: int) -> pathlib.Path:
-        """What an earlier `kaem evaluate` found of another checkpoint."""
+        """Path of the numbers of an earlier `kaem evaluate` of another checkpoint."""
         return self.root / f"evaluation_{step}.json"
 
     @property
@@ -69,9 +69,9 @@ class RunFolder:
         return (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
 
     def write_config(self, config: Experiment, dataset: Dataset) -> None:
-        """Writes config.json: the resolved configuration, what is known of the training data, where it runs.
+        """Writes config.json: the resolved configuration, a description of the training data, versions and device.
 
-        Data at a relative path are found from other folders by the absolute path, which is kept beside it.
+        It also has the absolute path of the data, so that a relative path works from other folders.
         """
         data: dict[str, Any] = {
             "data_shape": dataset.data_shape,
@@ -88,7 +88,7 @@ class RunFolder:
         """The content of config.json.
 
         Raises:
-          RunError: it is missing, damaged, or of something else.
+          RunError: the file is missing, damaged, or not that of a run.
         """
         if not self.config.is_file():
             raise RunError(f"{self.root} is not the folder of a run: it has no config.json")
@@ -98,10 +98,10 @@ class RunFolder:
         return saved
 
     def read_json(self, path: pathlib.Path) -> Any:
-        """The content of one of the folder's files, None where it is not there.
+        """The content of a JSON file of this folder, None if the file does not exist.
 
         Raises:
-          RunError: it is not JSON.
+          RunError: the file is not JSON.
         """
         try:
             return json.loads(path.read_text()) if path.is_file() else None
@@ -109,21 +109,21 @@ class RunFolder:
             raise RunError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
     def read_evaluation(self, step: int | None = None) -> dict[str, Any] | None:
-        """The numbers of `kaem evaluate`, the newest or those that were set aside of a step; None if there are none.
+        """The newest numbers of `kaem evaluate`, or with `step` those set aside for that step; None if there are none.
 
         Raises:
-          RunError: they are damaged.
+          RunError: the file is damaged.
         """
         return self.read_json(self.evaluation if step is None else self.evaluation_of(step))
 
     def read_summary(self) -> dict[str, Any] | None:
-        """The final numbers; None if they are not there, or damaged: the end of the run can be computed again."""
+        """The final numbers; None if they are missing or damaged, since the final evaluation can be repeated."""
         with contextlib.suppress(RunError):
             return self.read_json(self.summary)
         return None
 
     def saved_form(self) -> Form:
-        """What the data of the run are.
+        """The form of the run's data.
 
         Raises:
           RunError: config.json is missing or damaged.
@@ -145,14 +145,14 @@ class RunFolder:
                 f"be imported here ({error}); read the run with its versions, {saved.get('versions')}, or train again "
                 "in another --workdir"
             ) from None
-        # A relative path may be that of other data, seen from another folder.
+        # From another folder, a relative path may lead to other data.
         places = {name: saved.get(f"data_{name}") for name in ("path", "dir")}
         found = {name: place for name, place in places.items() if isinstance(place, str) and os.path.exists(place)}
         return dataclasses.replace(config, data=dataclasses.replace(config.data, **found))
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device and git revision, as they are saved beside numbers."""
+    """Versions, device and git revision, which are saved beside numbers."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     device = jax.devices()[0]
     return {

@@ -38,8 +38,8 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
 
     Args:
       path: the file, usually with the ending .npz.
-      model: parts from outside this package are named, not stored.
-      params: parameters with the structure that `model.init` returns; other groups, as an encoder's, are saved too.
+      model: the model; parts from outside this package are stored by name only.
+      params: parameters with the structure that `model.init` returns; other groups, as of an encoder, are saved too.
 
     Raises:
       ValueError: `params` have another structure, or leaves of other shapes or dtypes.
@@ -70,10 +70,10 @@ def load(
       path: the folder or file.
       step: which checkpoint of a folder: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at
         held-out data), or a step.
-      model: the model in a file, which is needed if parts of it are from outside this package.
+      model: the model of the file; required if parts of it come from outside this package.
 
     Raises:
-      RunError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
+      RunError: the run, checkpoint or file does not exist, is damaged, or belongs to another model.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -107,7 +107,7 @@ def load(
 
 
 def _model_of(described: dict[str, Any], model: Model | None) -> Model:
-    """The model that a file describes, or the caller's, if it is the same."""
+    """The model that a file describes, or the caller's `model` if it fits this description."""
     theirs = flatten(described)
     if model is None:
         for value in theirs.values():
@@ -118,7 +118,7 @@ def _model_of(described: dict[str, Any], model: Model | None) -> Model:
         return read(Model, described)
     ours = flatten(to_dict(model))
     for name in sorted(ours.keys() | theirs.keys()):
-        # The module of a user's own part may be another one where it is loaded, as __main__ is.
+        # A user's own part may have another module name where it is loaded, such as __main__.
         mine, other = (str(values.get(name)).rpartition(":")[2] for values in (ours, theirs))
         if mine != other:
             raise RunError(f"it is of another model: {name} is {mine}, and was {other}")
@@ -126,6 +126,6 @@ def _model_of(described: dict[str, Any], model: Model | None) -> Model:
 
 
 def _as_array(leaf: np.ndarray) -> jax.Array:
-    """A parameter of a file; float64 if jax_enable_x64 is on, since draws and data are, and loops mix no widths."""
+    """A parameter from a file; float32 becomes float64 if jax_enable_x64 is on, as data and draws are float64 then."""
     array = jnp.asarray(leaf)
     return array.astype(float) if array.dtype == jnp.float32 else array

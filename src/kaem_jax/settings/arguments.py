@@ -1,4 +1,4 @@
-"""Brings callers' arguments to one form, or refuses them: shapes, words, arrays of a known width."""
+"""Converts callers' arguments to one form, or refuses them: shapes, words, arrays of a known width."""
 
 import numbers
 import operator
@@ -39,25 +39,25 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
 
 
 def _as_size(size: Any) -> Any:
-    """An integer; a size that `jax.export` keeps as a symbol stays one."""
+    """Converts a size to an integer; symbolic sizes of `jax.export` are returned as they are."""
     return size if hasattr(size, "dimension_as_value") else operator.index(size)
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
-    """Raises a ValueError where the argument `name` is none of the allowed words."""
+    """Raises a ValueError unless the argument `name` is one of the allowed words."""
     allowed = tuple(allowed)
     if value not in allowed:
         raise ValueError(f"{name}={value!r} is not known; allowed: {', '.join(allowed)}")
 
 
 def check_integer(name: str, value: Any, low: int) -> None:
-    """Raises a ValueError where the argument `name` is no integer, of Python or NumPy, of at least `low`."""
+    """Raises a ValueError unless the argument `name` is an integer, of Python or NumPy, of at least `low`."""
     if not isinstance(value, numbers.Integral) or value < low:
         raise ValueError(f"{name}={value!r} must be an integer of at least {low}")
 
 
 def check_key(key: Any) -> None:
-    """Raises a ValueError where `key` is not a PRNG key, such as jax.random.key(0)."""
+    """Raises a ValueError unless `key` is a PRNG key, such as jax.random.key(0)."""
     dtype = getattr(key, "dtype", None)
     is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not is_typed and not (dtype == jnp.uint32 and jnp.shape(key)[-1:] == (2,)):  # an old-style key
@@ -65,14 +65,14 @@ def check_key(key: Any) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Raises a ValueError where `model` is not a model, as after swapped arguments."""
+    """Raises a ValueError unless `model` is a model; it is not if arguments were swapped."""
     if not hasattr(model, "log_joint"):
         given = type(model).__name__
         raise ValueError(f"model={given} is not a kaem_jax.Model, which comes before its parameters")
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
-    """`values` as an array of floats, of 32 bits at least, of the form [..., *event_shape].
+    """Converts `values` [..., *event_shape] to an array of floats of at least 32 bits.
 
     Raises:
       ValueError: the last axes are not `event_shape`; JAX would broadcast them silently.
@@ -87,7 +87,7 @@ def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
 
 
 def at_least_float32(array: Any) -> Any:
-    """An array with floats of 32 bits or more: sums of many terms lose nats in 16. Whatever is no float stays."""
+    """Widens floats of 16 bits to 32, since sums of many terms lose nats in 16 bits; other values are unchanged."""
     dtype = jnp.result_type(array)
     is_narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
     return jnp.asarray(array, jnp.float32) if is_narrow else array

@@ -18,11 +18,11 @@ _MAX_INTEGER = 2**31 - 1  # what arrays of default integers hold
 
 
 class Raw(str):
-    """A value from the command line, which the type of its field decides how to read."""
+    """A value from the command line; the type of its field decides how it is parsed."""
 
 
 def positive(value: Any) -> bool:
-    """For `needs`: whether another field is above 0, or set at all."""
+    """For `needs`: whether another field is above 0, or set."""
     return bool(value)
 
 
@@ -35,24 +35,24 @@ def setting(
     kinds: Registry | None = None,
     needs: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A dataclass field with what its annotation cannot say.
+    """A dataclass field with constraints that its annotation cannot express.
 
     Args:
       default: its default; a field without one must be given.
-      low, high, above: low <= value <= high, value > above; of a tuple each entry.
+      low, high, above: low <= value <= high, value > above; for a tuple, they hold for each entry.
       kinds: the field is an object of one of these kinds. It takes the object, the name of a kind, or a mapping.
-      needs: names of other fields, each with the values for which this field is used, or a function that says so.
-        Elsewhere the field must keep its default.
+      needs: maps names of other fields to the values for which this field has an effect, or to a function that tests
+        for them. Otherwise this field must keep its default.
     """
     metadata = {"low": low, "high": high, "above": above, "kinds": kinds, "needs": needs or {}}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 class Settings:
-    """Base of frozen dataclasses whose fields are settings: checks types and ranges, and converts what is harmless.
+    """Base of frozen dataclasses whose fields are settings: checks types and ranges, and makes harmless conversions.
 
-    An integer may stand for a float, a list for a tuple, a NumPy number for Python's, the name of a kind for an object
-    of that kind with all its defaults.
+    A float may be given as an integer, a tuple as a list, a Python number as NumPy's, and an object of a kind by the
+    name of that kind, with all its defaults.
 
     Raises:
       ValueError: a field has a wrong type or value; the message begins with "field=value".
@@ -84,7 +84,7 @@ hints_of: Any = functools.cache(typing.get_type_hints)
 
 
 def is_idle(values: Any, field: Any) -> str | None:
-    """The other field, if any, whose value makes this one useless although it is not at its default."""
+    """The name of the field whose value makes `field` useless, if `field` is not at its default; else None."""
     if getattr(values, field.name) == field.default:
         return None
     for name, allowed in field.metadata.get("needs", {}).items():

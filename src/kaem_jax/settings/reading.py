@@ -19,7 +19,7 @@ def read(cls: Any, values: Any, path: str = "") -> Any:
       cls: a frozen dataclass.
       values: a mapping; where a field is an object of some kind, its entry is a mapping with `kind`, the name of a
         kind, or an object.
-      path: how the group is called in messages, such as "prior.".
+      path: prefix of the names in messages, such as "prior.".
 
     Raises:
       ConfigError: a name is unknown or missing, or an object refuses a value; the message names the field.
@@ -58,11 +58,11 @@ def read_kind(kinds: Registry, values: Any, path: str, default: Any = dataclasse
 def to_dict(value: Any, kinds: Registry | None = None, changed: bool = False) -> Any:
     """The nested dictionary from which `read` makes an equal object; tuples are lists, as in JSON.
 
-    A part that is neither a dataclass nor a plain value is named only.
+    A part that is neither a dataclass nor a plain value becomes its name.
 
     Args:
       value: a dataclass, or a value of a field.
-      kinds: of which `value` is one; its kind is then named.
+      kinds: the registry of `value`'s class, if it has one; the name of its kind is then included.
       changed: leave out fields that have their defaults.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -92,15 +92,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def apply_overrides(cls: Any, values: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
     """An experiment's dictionary with `--config.KEY=VALUE` arguments applied.
 
-    Where a choice is overridden, such as `posterior.kind`, what the experiment had set for its own choice is dropped.
+    If a choice such as `posterior.kind` is overridden, settings of the experiment that no longer apply are dropped.
 
     Args:
       cls: the dataclass that `values` describe.
       values: the nested dictionary; it is not changed.
-      arguments: the command line without what other options took.
+      arguments: the arguments of the command line that other options did not take.
 
     Raises:
-      ConfigError: an argument is not of this form, or sets a field of what is no group.
+      ConfigError: an argument is not of this form, or sets a field of a single value.
     """
     overrides: dict[str, Any] = {}
     for argument in arguments:
@@ -119,7 +119,7 @@ def apply_overrides(cls: Any, values: Mapping[str, Any], arguments: Sequence[str
 
 
 def _merged(cls: Any, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with overrides, without those that an overridden choice makes useless."""
+    """Applies overrides to the values, and drops values that an overridden choice makes useless."""
     fields = _fields(cls)
     merged: dict[str, Any] = dict(values)
     for name, override in overrides.items():

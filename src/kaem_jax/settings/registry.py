@@ -1,4 +1,4 @@
-"""Kinds by name, to which users may add. An entry is a class, or its "package.module:name", imported when needed."""
+"""Classes by name, which users may extend. An entry is a class, or its "package.module:name", imported when needed."""
 
 import difflib
 import pkgutil
@@ -18,7 +18,7 @@ class Registry:
 
     Args:
       what: the word for an entry in messages.
-      base: "module:Class", which every entry is a subclass of; None where the kinds share a protocol only.
+      base: "module:Class", the base class of all entries; None if they only share a protocol.
       **entries: name to class, or to its "package.module:name".
     """
 
@@ -27,9 +27,9 @@ class Registry:
         self._entries = dict(entries)
 
     def register(self, name: str, entry: Any) -> None:
-        """Adds `entry` as `name`. A class takes the place of the one that the same code defined before.
+        """Adds `entry` as `name`.
 
-        A notebook's cell may run twice.
+        A class replaces an earlier one of the same module and name, since a notebook's cell may run twice.
 
         Raises:
           ValueError: the name is taken by another entry, or is not an identifier.
@@ -47,7 +47,7 @@ class Registry:
         """The class `name`, imported if necessary; "module:name" imports one that is not registered.
 
         Raises:
-          ValueError: the name is unknown, cannot be imported, or is that of another kind of class.
+          ValueError: the name is unknown, cannot be imported, or belongs to a class of another kind.
         """
         is_address = isinstance(name, str) and name.count(":") == 1 and not name.startswith(":")
         if not is_address and not (isinstance(name, str) and name in self._entries):
@@ -65,7 +65,7 @@ class Registry:
         return entry
 
     def name_of(self, cls: type) -> str:
-        """The name of a class, or its "module:name" where it is not registered."""
+        """The name of a class, or its "module:name" if it is not registered."""
         return next((name for name, entry in self._entries.items() if _address(entry) == _address(cls)), _address(cls))
 
 

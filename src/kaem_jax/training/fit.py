@@ -75,12 +75,12 @@ def fit(
         in the first half of the updates.
       num_steps: number of updates.
       batch_size: B; N if there are fewer data.
-      learning_rate: Adam's rate after a warm-up of 50 steps, or a tenth of `num_steps` if that is less; it then falls
-        along a cosine to a fiftieth of it.
-      optimizer: replaces this Adam.
+      learning_rate: Adam's rate after a warm-up of 50 steps, or a tenth of `num_steps` if that is less. It then decays
+        along a cosine to a fiftieth of this value.
+      optimizer: used instead of this Adam.
       params: initial parameters; drawn by default.
-      loss: what is minimised.
-      penalties: what is added to it.
+      loss: the loss to minimise.
+      penalties: penalties added to it.
       log_every: steps between rows of the history; by default a fiftieth of `num_steps`. The first and the last step
         are always rows.
       progress: whether to report progress on standard error.
@@ -161,7 +161,7 @@ def _default_sampler(model: Model, num_steps: int) -> Sampler:
 
 
 def _checked(model: Model, x: Any) -> Array:
-    """The data as training takes them; what cannot be trained on is refused before anything compiles."""
+    """Converts data for training; refuses data that the model cannot be trained on, before anything compiles."""
     host, likelihood = np.asarray(x), model.likelihood
     if not (jnp.issubdtype(host.dtype, jnp.floating) or np.issubdtype(host.dtype, np.integer) or host.dtype == bool):
         raise ValueError(f"x has dtype {host.dtype}; wanted: floats, or uint8 pixels")

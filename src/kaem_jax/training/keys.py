@@ -1,8 +1,7 @@
 """Every key that a run derives from its seed, in one place, so that no two uses share a key.
 
-In jax `split(key)[i]` may equal `fold_in(key, i)`, so a key that is split never also goes through `fold_in`, with one
-exception: the seed's own key is split in three for a run, and `fold_in` gives it the four largest integers, which no
-split reaches.
+In jax `split(key)[i]` may equal `fold_in(key, i)`, so a key is either split or folded, never both. The one exception is
+the seed's own key: a run splits it in three, and `fold_in` uses the four largest integers, which no split reaches.
 """
 
 from typing import NamedTuple
@@ -42,7 +41,7 @@ class RunKeys(NamedTuple):
 class StepKeys(NamedTuple):
     """Keys of one training step: draws, the loss, the sampler's loss, mirrors, transposes.
 
-    A new key comes last: those before stay what they were.
+    A new key must come last, so that the earlier ones keep their values.
     """
 
     draw: Array
@@ -92,7 +91,7 @@ def sampler_params_key(root_key: Array) -> Array:
 
 
 def refit_key(root_key: Array) -> Array:
-    """Key for fitting the prior anew after the last step: step 2^32 - 3."""
+    """Key for refitting the prior after the last step: step 2^32 - 3."""
     return jax.random.fold_in(root_key, jnp.uint32(_LAST - 2))
 
 
@@ -108,7 +107,7 @@ def training_evaluation_keys(key: Array) -> tuple[Array, Array]:
 
 
 def marginal_key() -> Array:
-    """Key for the draws that stand for the marginals of a prior without quantiles; always the same one."""
+    """Key for draws that represent the marginals of a prior without quantiles; always the same key."""
     return jax.random.fold_in(jax.random.key(0), jnp.uint32(_LAST - 3))
 
 

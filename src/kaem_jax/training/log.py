@@ -1,4 +1,4 @@
-"""What a run reports, from one process: metrics.jsonl, TensorBoard when installed, a progress bar or plain lines."""
+"""Reports a run's metrics and progress, from one process: metrics.jsonl, TensorBoard, a progress bar or plain lines."""
 
 import contextlib
 import datetime
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def held_out_nats(row: dict[str, Any]) -> str:
-    """The held-out log-likelihood of a log row with its error, or as a bound where the error says nothing."""
+    """The held-out log-likelihood of a log row as text: with its standard error, or "at least" for a bound."""
     value, ess = row["eval/log_likelihood"], row["eval/ess"]
     if row["eval/is_bound"]:
         return f"at least {value:.3f} nats (ESS {ess:.1f})"
@@ -33,9 +33,9 @@ def held_out_nats(row: dict[str, Any]) -> str:
 class MetricsFile:
     """Appends rows of metrics to a file, one JSON object per line.
 
-    On opening, lines beyond `last_step` and a half-written last line are dropped: a resumed run writes them again,
-    bit for bit. The row of a final evaluation is dropped, too: a run that is opened again has not finished. Other lines
-    that are not rows stay; `read` skips them.
+    Opening the file drops a half-written last line and the rows after `last_step`, which a resumed run writes again,
+    bit for bit. It also drops the row of a final evaluation, since a run that is opened again has not finished. Other
+    lines that are not rows are kept; `read` skips them.
     """
 
     def __init__(self, path: pathlib.Path, last_step: int):
@@ -58,12 +58,12 @@ class MetricsFile:
 
     @staticmethod
     def read(path: pathlib.Path) -> list[dict[str, Any]]:
-        """All rows of a metrics file; an empty list where there is none."""
+        """All rows of a metrics file; an empty list if the file does not exist."""
         return [row for _, row in _lines_of(path) if row is not None]
 
 
 def _lines_of(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
-    """Each line of a metrics file with the row in it, None where it holds none."""
+    """Each line of a metrics file with its row, or with None if it does not hold one."""
     found = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
@@ -75,8 +75,8 @@ def _lines_of(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
 
 
 class RunLog:
-    """The rows of a run: in its `MetricsFile`, and as scalars for TensorBoard where tensorboardX (the extra
-    `tensorboard`) is installed. A context manager.
+    """Writes the rows of a run to its `MetricsFile`, and to TensorBoard if tensorboardX (the extra `tensorboard`) is
+    installed. A context manager.
     """
 
     def __init__(self, metrics: pathlib.Path, tensorboard: pathlib.Path, last_step: int):
@@ -107,8 +107,8 @@ class ProgressReporter:
     """A progress bar on a terminal; elsewhere one plain line per report. A context manager.
 
     Args:
-      num_steps: updates in all.
-      first_step: updates done.
+      num_steps: number of updates of the run.
+      first_step: number of updates done before.
     """
 
     def __init__(self, num_steps: int, first_step: int):
@@ -135,7 +135,7 @@ class ProgressReporter:
 
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Says what takes long while it happens: on a terminal every time, elsewhere once, when it compiles, too."""
+        """Announces a slow task: on a terminal every time, elsewhere only the first time, when it also compiles."""
         if self._bar is not None:
             self._bar.update(self._task, status=what)
         elif what not in self._said:
@@ -146,7 +146,7 @@ class ProgressReporter:
             self._bar.update(self._task, status=self._status)
 
     def warn(self, sentence: str) -> None:
-        """Says something that must not be missed, once."""
+        """Prints a warning, each sentence once."""
         if sentence not in self._said:
             say(f"warning: {sentence}")
         self._said.add(sentence)

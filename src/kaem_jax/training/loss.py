@@ -24,10 +24,10 @@ class Loss(Settings):
     """What training minimises; see `posterior_loss`.
 
     Attributes:
-      objective: `bound` of an encoder's draws, `posterior` of others; `auto` is what suits the draws. The paper's sums
-        over rungs, `steppingstone` and `thermodynamic`, are biased (docs/method.md, section 9).
-      negative_phase: the normaliser by quadrature (`exact`), or its gradient by prior draws (`sampled`, the only way
-        for a neural prior); `auto` is `exact` where the prior is normalised.
+      objective: `bound` for draws of an encoder, `posterior` for other draws; `auto` chooses between them. The paper's
+        sums over rungs, `steppingstone` and `thermodynamic`, are biased (docs/method.md, section 9).
+      negative_phase: how the normaliser enters: by quadrature (`exact`), or by a gradient from prior draws (`sampled`,
+        the only way for a neural prior). `auto` is `exact` if the prior is normalised.
     """
 
     objective: Objective = "auto"
@@ -68,15 +68,15 @@ def posterior_loss(
     negative_phase: NegativePhase = "auto",
     labels: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-    """-E[log p(x, z)] under posterior draws, which stay fixed: its gradient estimates that of -mean_b log p(x_b).
+    """-E[log p(x, z)] over fixed posterior draws; its gradient estimates that of -mean_b log p(x_b).
 
     log p(z) is normalised and differentiated through the quadrature, so the negative phase E_p[grad f] is exact and
     needs no draws. With `sampled` the mean of log p(z) over prior draws is added to the loss: the normaliser then
     cancels, and the gradient is the contrastive E_prior[grad f] - E_post[grad f].
 
-    `bound` is the negative lower bound of an encoder's draws, which is differentiated through the draws.
+    `bound` is the negative lower bound on log p(x) from an encoder's draws, differentiated through the draws.
 
-    With `labels` y, which need a clustered prior whose clusters belong to classes, it is a bound on log p(x, y).
+    With `labels` y, the bound is on log p(x, y). It needs a clustered prior whose clusters belong to classes.
 
     The objectives `thermodynamic` and `steppingstone` replace log p(x | z) at beta = 1 by the paper's sums over all
     rungs, with fixed draws. Their gradients are not that of log p(x) (docs/method.md, section 9).
@@ -84,11 +84,11 @@ def posterior_loss(
     Args:
       key: used by the sampled negative phase only.
       model: static.
-      params: its parameters, with those of the sampler.
+      params: the model's parameters, with those of the sampler.
       x: [B, *data_shape].
-      draws: what a sampler's `draw` returned.
-      objective: see `Loss`; `bound` needs the draws of an encoder and is their only one, the paper's sums need those of
-        a tempered population.
+      draws: the result of a sampler's `draw`.
+      objective: see `Loss`. An encoder's draws need `bound`, and other draws do not allow it; the paper's sums need the
+        draws of a tempered population.
       negative_phase: see `Loss`.
       labels: int [B] classes; they need the objective `bound`.
 
@@ -97,7 +97,7 @@ def posterior_loss(
       sampler estimates it). If it does not, `log_likelihood` (mean log p(x|z) over the posterior) is added too.
 
     Raises:
-      ValueError: an option is unknown, or contradicts the prior or the draws.
+      ValueError: an option is unknown, or does not fit the prior or the draws.
     """
     Loss(objective=objective, negative_phase=negative_phase)
     if objective == "auto":
@@ -159,7 +159,7 @@ def posterior_loss(
 
 
 def _detached_sum(log_likelihood: Array, betas: Array, objective: str) -> Array:
-    """The paper's estimates of log p(x), whose gradient treats the draws as fixed: [T, C, B] to [B]."""
+    """The paper's estimates of log p(x); their gradient treats the draws as fixed: [T, C, B] to [B]."""
     width = jnp.diff(betas)[:, None]
     if objective == "thermodynamic":
         mean = jnp.mean(log_likelihood, axis=1)

@@ -15,8 +15,8 @@ from kaem_jax.settings import Settings, setting
 __all__ = ["Group", "Optimizer"]
 
 _ADAM_EPSILON = 1e-8  # optax's default
-# For a table of n-grams (docs/decisions/fields-and-texts.md): Adam's epsilon, in nats a text, and its rate, in rates of
-# the decoder.
+# For a table of n-grams (docs/decisions/fields-and-texts.md): Adam's epsilon, in nats per text, and its learning rate,
+# as a multiple of the decoder's.
 _TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
 
 
@@ -24,12 +24,12 @@ _TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
 class Group(Settings):
     """The rate of Adam on one group of parameters: linear warm-up, then constant or a cosine.
 
-    With a rate of 0 the group stays at its start: a prior N(0, I), for instance, of a variational autoencoder.
+    With a rate of 0 the group keeps its initial values, such as a prior N(0, I) of a variational autoencoder.
 
     Attributes:
-      learning_rate: after the warm-up.
+      learning_rate: rate after the warm-up.
       schedule: `constant`, or `cosine` to `final_fraction` of the rate at the last update.
-      warmup_steps: updates in which the rate rises from 0.
+      warmup_steps: updates over which the rate rises from 0.
       final_fraction: see `schedule`.
     """
 
@@ -39,7 +39,7 @@ class Group(Settings):
     final_fraction: float = setting(0.02, low=0, high=1, needs={"schedule": ("cosine",)})
 
     def rate(self, num_steps: int) -> optax.Schedule:
-        """The rate by the number of updates, of which there are `num_steps`."""
+        """The rate as a function of the number of updates done, for a run of `num_steps` updates."""
         if self.schedule == "constant":
             if self.warmup_steps == 0:  # optax's schedule would stay at its start, 0
                 return optax.constant_schedule(self.learning_rate)
@@ -56,16 +56,16 @@ class Group(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer(Settings):
-    """Adam after clipping one global norm. Grids of function banks never move, a table of n-grams moves further.
+    """Adam after clipping by the global norm. A table of n-grams has a higher rate; grids are not trained.
 
     Attributes:
       prior: rates of the prior.
       decoder: rates of the decoder, the likelihood and an encoder.
       clip_norm: largest norm of the gradient of prior, decoder and likelihood together. The gradient of an encoder is
         clipped to the same norm on its own, so that its bad start does not slow the model down.
-      weight_decay: shrinks matrices and kernels of networks, but no biases and no prior, by this share of the learning
-        rate in each update (AdamW; Loshchilov and Hutter, 2019).
-      average_decay: of an exponential moving average of the parameters, which is then evaluated; 0: none.
+      weight_decay: each update shrinks matrices and kernels of networks, but not biases or the prior, by this times
+        the learning rate (AdamW; Loshchilov and Hutter, 2019).
+      average_decay: decay of an exponential moving average of the parameters, which evaluation then uses; 0: none.
     """
 
     prior: Group = Group()
@@ -75,10 +75,10 @@ class Optimizer(Settings):
     average_decay: float = setting(0.0, low=0, high=0.999999)
 
     def build(self, num_steps: int, log_sigma: optax.Schedule | None = None) -> optax.GradientTransformation:
-        """The transformation for a run of `num_steps` updates.
+        """The optax transformation for a run of `num_steps` updates.
 
         Args:
-          log_sigma: the logarithm of the likelihood's scale, if it is annealed; its gradient is then ignored.
+          log_sigma: schedule of the log of the likelihood's scale, if it is annealed; its gradient is then ignored.
 
         Raises:
           ValueError: a schedule does not fit into the run.
@@ -108,9 +108,9 @@ class Optimizer(Settings):
 
 
 def _matrices(params: Params) -> Any:
-    """Which leaves weight decay shrinks: those with two or more axes.
+    """Mask of the leaves that weight decay shrinks: those with two or more axes.
 
-    But not `scale` and `basis_weight` of a KAN layer, which make no function simpler near 0.
+    `scale` and `basis_weight` of a KAN layer are left out: smaller values do not make its functions simpler.
     """
 
     def is_matrix(path: Any, leaf: Array) -> bool:
@@ -120,11 +120,11 @@ def _matrices(params: Params) -> Any:
 
 
 def _with_tables(adam: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Adam that moves the table of n-grams `_TABLE_RATE` times as far, and by its gradient where that is small.
+    """Adam with a higher rate (`_TABLE_RATE`) and a larger epsilon for the table of n-grams.
 
-    A table's entries are read rarely. Adam moves each by its full rate when that happens, however little the loss asks
-    for it, which is how n-grams are learned by heart. A larger epsilon leaves those small moves small. Scaling before
-    and after is the same as an epsilon and a rate of its own, and leaves the state on disk that of Adam.
+    Most entries of the table seldom get a gradient. Adam then moves them by its full rate, however small the gradient
+    is, and the table overfits. With a larger epsilon, small gradients make small steps. Scaling gradients and updates
+    has the same effect as a separate epsilon and rate, and keeps the state on disk that of plain Adam.
     """
 
     def scaled(updates: Params, factor: float) -> Params:
@@ -169,6 +169,6 @@ def _follow(schedule: optax.Schedule) -> optax.GradientTransformation:
 
 
 def _labels(params: Params, annealed: bool = False) -> Any:
-    """`prior` for the prior, `annealed` for a scale that is annealed, else `decoder`, for each leaf."""
+    """The group of each leaf: `prior`, `annealed` for an annealed scale, else `decoder`."""
     labels = dict.fromkeys(params, "decoder") | {"prior": "prior"} | ({"likelihood": "annealed"} if annealed else {})
     return {name: jax.tree.map(lambda _, label=labels[name]: label, part) for name, part in params.items()}

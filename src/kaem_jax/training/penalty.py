@@ -23,17 +23,17 @@ _OF_FUNCTIONS = ("l1", "entropy", "coefficient", "difference")
 class Penalties(Settings):
     """Weights of penalties, in nats per datum.
 
-    The first four are of the prior's functions at the posterior draws, and of every layer of a KAN decoder.
+    The first four apply to the prior's functions at the posterior draws, and to every layer of a KAN decoder.
 
     Attributes:
-      l1: of the functions' sizes; see `kaem_jax.kan.regularizers`.
-      entropy: of the shares of these sizes.
-      coefficient: of the sizes of coefficients.
-      difference: of differences of neighbouring coefficients.
-      dirichlet: of -sum log alpha, alpha the learned proportions.
-      proportion_entropy: of the entropies of the rows of alpha.
-      ngrams: of the sizes of the entries of a table of n-grams: a weight of a / N for N texts takes a from every count
-        of an n-gram, as absolute discounting does (Chen, 2009, "Performance prediction for exponential language
+      l1: sum of the functions' sizes; see `kaem_jax.kan.regularizers`.
+      entropy: entropy of each function's share of this sum.
+      coefficient: sum of the magnitudes of the coefficients.
+      difference: sum of the magnitudes of differences between neighbouring coefficients.
+      dirichlet: -sum log alpha of the learned proportions alpha.
+      proportion_entropy: sum of the entropies of the rows of alpha.
+      ngrams: sum of the magnitudes of a table of n-grams. With N texts, a weight of a / N subtracts a from the count
+        of every n-gram, as absolute discounting does (Chen, 2009, "Performance prediction for exponential language
         models").
     """
 
@@ -46,10 +46,10 @@ class Penalties(Settings):
     ngrams: float = setting(0.0, low=0)
 
     def check(self, model: Model) -> None:
-        """Refuses penalties for which this model has nothing.
+        """Refuses penalties on parts that the model does not have.
 
         Raises:
-          ValueError: the message begins with the penalty.
+          ValueError: the message begins with the name of the penalty.
         """
         prior = model.prior.centred
         learns_proportions = getattr(prior, "proportions", "uniform") == "learned"

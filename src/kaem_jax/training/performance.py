@@ -1,4 +1,4 @@
-"""How fast a run is, for the rows of metrics.jsonl, and a profile of some of its steps."""
+"""Measures the speed of a run for metrics.jsonl, and profiles some of its steps."""
 
 import pathlib
 import time
@@ -15,7 +15,7 @@ _WARM_STEPS = 10  # before a profile begins
 
 
 def warn_of_slow_arithmetic(dtype: str) -> None:
-    """Says that CPUs emulate bfloat16, where a network computes in it on one."""
+    """Warns if a network computes in bfloat16 on a CPU, which only emulates it."""
     if dtype == "bfloat16" and jax.default_backend() == "cpu":
         say("decoder.dtype='bfloat16' is slower than float32 on a CPU, which emulates it: it is for TPUs and GPUs")
 
@@ -25,9 +25,9 @@ class Performance:
 
     Args:
       step: number of updates done.
-      batch_size: data of one update.
-      program: the compiled step, whose products are counted where the peak of the chip is known.
-      updates: how many one call of the program makes.
+      batch_size: number of data per update.
+      program: the compiled step; its operations are counted if the chip's peak is known.
+      updates: number of updates per call of the program.
     """
 
     def __init__(self, step: int, batch_size: int, program: jax.stages.Compiled, updates: int):
@@ -55,12 +55,12 @@ class Performance:
 
 
 class Profiler:
-    """Records `num_steps` steps in a trace for TensorBoard or Perfetto; the first steps of a run are passed over.
+    """Records a trace of `num_steps` steps for TensorBoard or Perfetto, after skipping the first 10 steps.
 
     Args:
-      folder: gets the trace.
+      folder: where the trace is written.
       num_steps: 0 records nothing.
-      first_step: at which this process begins.
+      first_step: number of updates done when this process begins.
     """
 
     def __init__(self, folder: pathlib.Path, num_steps: int, first_step: int):
@@ -78,13 +78,13 @@ class Profiler:
             say(f"no profile: the run ended before step {self._start}, up to which steps are passed over")
 
     def before(self, step: int) -> None:
-        """Call it before each call of the step, with the number of updates done."""
+        """Must be called before each call of the step, with the number of updates done."""
         if self._num_steps and not self._is_on and step >= self._start:
             jax.profiler.start_trace(str(self._folder))
             self._is_on, self._end = True, step + self._num_steps
 
     def after(self, step: int, result: object) -> None:
-        """Call it after each call of the step; `result` is waited for before the trace ends."""
+        """Must be called after each call of the step; the trace ends only when `result` is ready."""
         if self._is_on and step >= self._end:
             jax.block_until_ready(result)
             self._stop()

@@ -1,4 +1,4 @@
-"""A prior fitted anew to the posterior draws of a trained model, with all else frozen."""
+"""Refits the prior to posterior draws of a trained model, with everything else frozen."""
 
 import dataclasses
 from typing import Any
@@ -35,30 +35,30 @@ def refit(
     num_draws: int = 2,
     seconds: float = 60.0,
 ) -> tuple[Model, Params]:
-    """Replaces the prior by one that is fitted to posterior draws of x; decoder, encoder and likelihood stay.
+    """Replaces the prior by one fitted to posterior draws of x; decoder, encoder and likelihood are kept.
 
         fitted = kaem.fit(key, model, x, posterior=kaem.Variational(encoder=kaem.MLP()))
         model, params = kaem.refit(key, fitted.model, fitted.params, x, fitted.posterior)
 
-    The draws follow the aggregate posterior, which the prior of a good model equals. A prior with N(0, I) latents
-    leaves a gap there, and so does one that followed its encoder by gradients.
+    The draws follow the aggregate posterior, which equals the prior in a good model. A prior N(0, I) does not match it,
+    and neither does a prior trained by gradients together with an encoder.
 
     Args:
       key: a PRNG key.
       model: the trained model.
       params: its parameters.
       x: [N, *data_shape], training data.
-      posterior: as `kaem_jax.fit` returns it, or that of a run.
-      prior: the prior to fit; None chooses its size, see `fit_prior`.
+      posterior: the sampler that `kaem_jax.fit` returns, or that of a run.
+      prior: the prior to fit; None chooses one, see `fit_prior`.
       labels: int [N], the classes of x, if the prior's clusters belong to classes.
-      num_draws: posterior draws of each datum, fitted as if they were data.
-      seconds: for choosing, without `prior`.
+      num_draws: posterior draws of each datum; the prior is fitted to all of them.
+      seconds: without `prior`, no larger mixture is tried after this time.
 
     Returns:
       The model with the new prior, and its parameters.
 
     Raises:
-      ValueError: the latents of the model are no vectors; or see `fit_prior`.
+      ValueError: the model's latents are not vectors or are standard normal; see also `fit_prior`.
     """
     check_key(key)
     check_model(model)

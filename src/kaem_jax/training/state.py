@@ -25,7 +25,7 @@ class TrainState:
 
     Attributes:
       step: int32 scalar, number of updates done.
-      params: as `Model.init` returns, with the sampler's own.
+      params: parameters as `Model.init` returns them, with those of the sampler.
       opt_state: optax state; None, like the root key, if the state was restored for evaluation.
       sampler: state of the posterior sampler.
       root_key: typed key of the run, never advanced; see `kaem_jax.training.keys.step_keys`.
@@ -41,7 +41,7 @@ class TrainState:
 
     @property
     def evaluated(self) -> Params:
-        """The parameters that are evaluated, sampled and drawn: the average where there is one."""
+        """The parameters for evaluation and sampling: the average if there is one."""
         return self.params if self.average is None else self.average
 
 
@@ -55,10 +55,10 @@ def init_train_state(
     params: Params | None = None,
     averaged: bool = False,
 ) -> TrainState:
-    """The state before the first step; the run's root key comes from `key`, and parameters if they are not given.
+    """The state before the first step. `key` gives the run's root key and, unless `params` is given, the parameters.
 
     Args:
-      optimizer: None for a state of which only the model is wanted.
+      optimizer: None leaves out the optimiser's state, for evaluation.
       averaged: whether a moving average of the parameters is kept.
     """
     key_params, root_key = state_keys(key)
@@ -76,7 +76,7 @@ def init_train_state(
 
 
 def to_nested(state: TrainState) -> dict[str, Any]:
-    """The state as nested dictionaries of arrays under stable names, the form on disk, without classes of libraries."""
+    """The state as nested dictionaries of arrays with stable names: the form on disk, free of library classes."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return traverse_util.unflatten_dict({_names(path): leaf for path, leaf in leaves})
 

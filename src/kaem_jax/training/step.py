@@ -33,22 +33,22 @@ def make_train_step(
     flip: bool = False,
     transpose: bool = False,
 ) -> jax.stages.Wrapped:
-    """Builds the jitted (state, batch) -> (state, metrics), one update for each of the K minibatches in the batch.
+    """Builds the jitted step (state, batch) -> (state, metrics), with one update per minibatch of the batch.
 
-    Each update draws from the posterior, differentiates the loss there and moves the parameters. The old state is
-    donated; what is returned is on every device of the mesh. Metrics are device scalars of the last update: those of
-    `posterior_loss`, and `grad_norm`, before clipping, of all parameters: also of an encoder and an annealed scale,
-    which the norm that is clipped does not count.
+    Each update draws from the posterior, differentiates the loss at the draws and updates the parameters. The input
+    state is donated; the outputs are replicated over the mesh. Metrics are device scalars of the last update: those of
+    `posterior_loss`, the `sampler_loss` if there is one, and `grad_norm`, the norm of the gradient before clipping. It
+    covers all parameters; the norm used for clipping leaves out an encoder and an annealed scale.
 
     Args:
-      loss: what is minimised.
-      penalties: what is added to it.
-      average_decay: of the moving average of parameters, if the state keeps one. Early averages forget faster, with
-        (1 + step) / (10 + step).
-      not_averaged: groups of parameters of which the average is a copy, as a likelihood whose scale is annealed: an
-        average would lag after the schedule.
-      flip: whether each image [H, W, ...] is mirrored left to right with probability 1/2.
-      transpose: whether height and width of each square image or field change places with probability 1/2.
+      loss: the loss to minimise.
+      penalties: penalties added to it.
+      average_decay: decay of the moving average of the parameters, if the state keeps one. It is at most
+        (1 + step) / (10 + step), so early averages forget faster.
+      not_averaged: groups of parameters whose average is a copy of the current values, such as a likelihood with an
+        annealed scale: an average would lag behind the schedule.
+      flip: whether to mirror each image [H, W, ...] left to right with probability 1/2.
+      transpose: whether to swap height and width of each square image or field with probability 1/2.
     """
     penalties.check(model)
 
@@ -114,5 +114,5 @@ def make_train_step(
 
 
 def _half_of_them(key: Array, changed: Array, x: Array) -> Array:
-    """Each datum of x [B, ...] as it is in `changed`, with probability 1/2."""
+    """Replaces each datum of x [B, ...] by that of `changed` with probability 1/2."""
     return jnp.where(jax.random.bernoulli(key, shape=(len(x),) + (1,) * (x.ndim - 1)), changed, x)

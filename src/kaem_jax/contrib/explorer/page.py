@@ -1,4 +1,4 @@
-"""The page: one HTML text with its scripts, style and description inside, whatever answers its questions."""
+"""The page as one HTML text that contains its scripts, style and description, with a server or without one."""
 
 import base64
 import hashlib
@@ -14,9 +14,9 @@ def render(description: dict[str, Any], source: str, data: dict[str, Any], *, is
 
     Args:
       description: as `Session.describe` returns it.
-      source: the script of this package that defines `makeSource(data)`, which the page asks.
-      data: JSON for that function.
-      is_live: whether a server answers; the page may then talk to the one from which it came, and to no other.
+      source: name of the script that defines `makeSource(data)`, from which the page gets its answers.
+      data: argument of that function, as for JSON.
+      is_live: whether a server answers; the page may then connect to the server that sent it, and to no other.
     """
     import jinja2  # a quarter of a second: only where it is used
     from markupsafe import Markup
@@ -48,5 +48,5 @@ def render(description: dict[str, Any], source: str, data: dict[str, Any], *, is
 
 
 def _policy_hash(text: str) -> str:
-    """What a content security policy calls an inline script or style that is exactly `text`."""
+    """The hash by which a content security policy allows an inline script or style that is exactly `text`."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

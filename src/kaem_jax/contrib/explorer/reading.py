@@ -1,4 +1,4 @@
-"""What a trained model says of one datum: its posterior, its reconstruction, log p(x), its cluster."""
+"""What a trained model says about one datum: its posterior, its reconstruction, log p(x), its cluster."""
 
 import functools
 import math
@@ -42,7 +42,7 @@ class Reading(NamedTuple):
 
 
 def read_posterior(key: Array, run: Run, x: np.ndarray) -> Reading:
-    """The posterior of x [*data_shape], NaN where it is missing, by the run's sampler of evaluation."""
+    """The posterior of x [*data_shape], NaN where values are missing, by the run's sampler of evaluation."""
     model, posterior = run.model, run.posterior
     if np.isnan(x).any():
         model = of_observed(run.model)
@@ -66,7 +66,7 @@ def _read(key: Array, model: Model, params: Params, x: Array, posterior: FrozenS
 
 
 def read_score(key: Array, run: Run, x: np.ndarray) -> str:
-    """Log p(x) of x [*data_shape], NaN where it is missing, as `kaem score` finds it: a sentence."""
+    """A sentence with log p(x), as `kaem score` finds it, for x [*data_shape], NaN where values are missing."""
     if not run.model.prior.is_normalized:
         return f"log p(x) is unknown: {type(run.model.prior).__name__} is not normalised."
     may_miss = bool(np.isnan(x).any())

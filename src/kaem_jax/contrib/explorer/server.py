@@ -1,4 +1,4 @@
-"""The server of the page, which asks a session and answers in JSON. It needs the extra `explore`."""
+"""The server of the page: it passes requests to a session and answers in JSON. It needs the extra `explore`."""
 
 import functools
 import json
@@ -74,7 +74,7 @@ def make_app(session: Session) -> Starlette:
             ),
         ],
         middleware=[
-            # A page of another site may make its own name point to 127.0.0.1 (DNS rebinding); it sends that name.
+            # Another site may let its own name point to 127.0.0.1 (DNS rebinding), but its requests have that name.
             Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
             Middleware(BaseHTTPMiddleware, dispatch=_guard),
         ],
@@ -82,7 +82,7 @@ def make_app(session: Session) -> Starlette:
 
 
 async def _guard(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuses requests of other origins, which browsers name."""
+    """Refuses requests from other origins, which browsers name in a header."""
     own = (None, f"http://{request.headers['host']}")
     site = request.headers.get("sec-fetch-site", "none")
     if request.headers.get("origin") not in own or site not in ("none", "same-origin"):
@@ -108,14 +108,14 @@ async def _answered(answer: Callable[[bytes], Any], request: Request) -> Respons
 
 
 def warm_up(session: Session) -> None:
-    """Compiles what handles and draws need, so that the first answers come as quickly as all others."""
+    """Compiles what handles and draws need, so that the first answers are as fast as later ones."""
     unlocked = np.zeros(len(session.shares), bool)
     for num in (1, 2):
         session.draw(0, np.zeros(len(unlocked)), unlocked, num=num)
 
 
 def listen(port: int) -> socket.socket:
-    """A socket on 127.0.0.1 that waits for a server; port 0 takes a free one.
+    """Opens a listening socket on 127.0.0.1 for a server; port 0 takes a free port.
 
     Raises:
       ConfigError: the port is taken, or not allowed.
@@ -133,5 +133,5 @@ def listen(port: int) -> socket.socket:
 
 
 def serve(session: Session, at: socket.socket) -> None:
-    """Answers until it is interrupted, and raises KeyboardInterrupt then."""
+    """Answers requests until it is interrupted, and then raises KeyboardInterrupt."""
     uvicorn.Server(uvicorn.Config(make_app(session), log_level="warning", lifespan="off")).run(sockets=[at])

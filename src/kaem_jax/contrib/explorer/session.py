@@ -1,4 +1,4 @@
-"""What the page shows of a run: every answer is JSON, with numbers, images and sentences as the page shows them."""
+"""Answers the page's questions about a run, as JSON, with numbers, images and sentences as the page shows them."""
 
 import base64
 import dataclasses
@@ -48,7 +48,7 @@ class Axes(NamedTuple):
 
     Attributes:
       latent: the values that the latent takes along its axis.
-      z: where its density is taken there: `latent` itself, unless latents are standard normal coordinates.
+      z: the argument of its density at these values: `latent` itself, unless latents are standard normal coordinates.
       density: its marginal density.
       base: the base density.
     """
@@ -67,8 +67,8 @@ class Session:
       run: the trained model.
       workdir: its folder, as the user gave it.
       dataset: its data, None if they were not found.
-      table: of its prior.
-      axes: of its latents.
+      table: the table of its prior.
+      axes: the axes of its latents.
       shares: [D] share of the output's variance that each latent moves.
     """
 
@@ -80,7 +80,7 @@ class Session:
     shares: np.ndarray
 
     def describe(self) -> dict[str, Any]:
-        """What the page must know before it asks anything.
+        """What the page needs before its first question.
 
         `start` is the first picture; `latents` are ordered by information and `clusters` by weight, each shown at its
         medians.
@@ -175,7 +175,7 @@ class Session:
         ends = jnp.asarray([first, second], jnp.float32).reshape(2, *self.run.model.prior.event_shape)
         between = latents_between(self.run.model, self.run.params, ends[0], ends[1], _NUM_ON_PATH)
         inner = np.asarray(between).reshape(_NUM_ON_PATH, -1)[1:-1]
-        # Beyond the last float below probability 1 a coordinate does not come back, so the ends stay as given.
+        # A coordinate whose probability rounds to 1 cannot be recovered from it, so the ends stay as given.
         return self.decode(np.concatenate([[first], inner, [second]]))
 
     def held_out(self, first: int) -> list[dict[str, Any]]:
@@ -197,7 +197,7 @@ class Session:
         return self.read(as_seen(self._data().held_out[index]))
 
     def read(self, x: np.ndarray) -> dict[str, Any]:
-        """What the model says of x [*data_shape], NaN where it is missing (shown black).
+        """What the model says about x [*data_shape], NaN where values are missing (shown black).
 
         Returns:
           `image` and `reconstruction`, addresses; `draws`, pictures; `clusters` and `score`, sentences.
@@ -294,7 +294,7 @@ def _about(run: Run, workdir: pathlib.Path | str) -> str:
 
 
 def _decimals(values: np.ndarray) -> list[float]:
-    """The shortest decimals that are these float32 numbers."""
+    """The shortest decimals that round to these float32 numbers."""
     return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
@@ -304,7 +304,7 @@ def _outline(heights: np.ndarray) -> str:
 
 
 def _address(image: np.ndarray) -> str:
-    """Pixels uint8 [H, W, C] as an address that holds the image itself."""
+    """A data URL with the image uint8 [H, W, C] as PNG."""
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -72,5 +72,5 @@ _VERDICTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def verdict_of(metric: str, numbers: Mapping[str, Any]) -> str:
-    """A sentence on the numbers of one metric of evaluation.json; empty where there is nothing to say."""
+    """A sentence on the numbers of one metric of evaluation.json; it may be empty."""
     return _VERDICTS[metric](numbers) if metric in _VERDICTS and "reason" not in numbers else ""

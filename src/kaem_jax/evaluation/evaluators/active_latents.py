@@ -27,7 +27,7 @@ _NUM_SHARED_PAIRS = 8
 
 @dataclasses.dataclass(frozen=True)
 class ActiveLatents:
-    """Number of decoder inputs of whose prior variance the data x [B, *data_shape] decide more than 1 %.
+    """Number of decoder inputs for which the data x [B, *data_shape] decide more than 1 % of the prior variance.
 
     An input counts if its share lies more than two standard errors above 1 %: few chains make shares noisy.
     """
@@ -57,12 +57,12 @@ def verdict(numbers: Mapping[str, Any]) -> str:
 
 
 class Activity(NamedTuple):
-    """How much the data decide of each decoder input.
+    """How much of each decoder input the data decide.
 
     Attributes:
-      share: [Q] of its prior variance, 0 for an input that does not depend on the data and 1 for one that they fix, up
-        to Monte Carlo error.
-      standard_error: [Q], over the data; where they share proposals, also over pairs of independent sets of these.
+      share: [Q] share of its prior variance: 0 for an input that does not depend on the data and 1 for one that they
+        fix, up to Monte Carlo error.
+      standard_error: [Q], over the data; if the data share proposals, also over pairs of independent proposal sets.
     """
 
     share: Array
@@ -100,7 +100,7 @@ def _centred_mean(model: Model, table: Table, draws: Draws) -> Array:
 
 @functools.partial(jax.jit, static_argnames="model")
 def _activity(key: Array, model: Model, table: Table, means: Array) -> Activity:
-    """Of `means` [2 pairs, B, Q], two and two of which are independent."""
+    """The activity by `means` [2 pairs, B, Q]; means 2i and 2i + 1 are independent."""
     variance = jnp.var(_inputs(model, table, model.prior.sample(key, table, (_NUM_PRIOR_DRAWS,))), axis=0)
     products = means[::2] * means[1::2] / variance  # [pairs, B, Q]
     num_pairs, num_data, _ = products.shape

@@ -1,4 +1,4 @@
-"""What an evaluator is, and how its numbers are named in a log."""
+"""The protocol of evaluators, and the names of their numbers in a log."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ __all__ = ["Evaluator", "Numbers", "scalars_of"]
 
 Numbers = dict[str, dict[str, Any]]  # metric -> its numbers, and the settings that reproduce them
 
-# Of these two metrics only these numbers are logged, as "eval/NAME". Those of other metrics are "eval/METRIC_NAME".
+# These two metrics log only these numbers, as "eval/NAME". Other metrics log all floats, as "eval/METRIC_NAME".
 _LOGGED = {
     "log_likelihood": {
         "nats": "log_likelihood",
@@ -27,7 +27,7 @@ class Evaluator(Protocol):
     def run(self, run: Run) -> Numbers:
         """For each metric, its numbers and the settings that reproduce them, or the `reason` why there are none.
 
-        An empty dictionary where the metric belongs to another kind of data.
+        An empty dictionary if the metric is for another kind of data.
         """
 
 

@@ -20,11 +20,11 @@ _NUM_OF_CLASS = 200
 
 @dataclasses.dataclass(frozen=True)
 class ClassSamples:
-    """How often a classifier gives samples of a class that class.
+    """The share of samples drawn from a class that a classifier assigns to this class.
 
     Attributes:
-      key: a PRNG key, which decides the samples, with the class.
-      classifier_file: a classifier of the same data, which was not trained on samples.
+      key: a PRNG key; with the class, it decides the samples.
+      classifier_file: file of a classifier that was trained on the same data, not on samples.
     """
 
     key: Array

@@ -1,4 +1,4 @@
-"""What the clusters of a clustered prior stand for: p(c | x), its agreement with labels, samples of each."""
+"""What the clusters of a clustered prior represent: p(c | x), agreement with labels, and samples of each cluster."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ class Clusters:
     Attributes:
       key: a PRNG key.
       x: [B, *data_shape].
-      labels: gives int [B'] labels at positions [B'] of x; None where there are none.
+      labels: maps positions [B'] in x to labels, int [B']; None if there are none.
     """
 
     key: Array

@@ -10,7 +10,7 @@ from scipy.sparse import linalg
 
 __all__ = ["DarcyEquation", "compare_pairs", "verdict"]
 
-# The set's grid begins on the boundary and ends one spacing before it; spacings from the outer nodes to the boundary.
+# Spacings from the outer nodes to the boundary: the grid of the data begins on it, and ends one spacing before it.
 _MARGINS = (0.01, 1.0)
 _CONTRASTS = (1.0, 1e3)  # of the two coefficients, where the fit looks
 
@@ -19,11 +19,11 @@ _CONTRASTS = (1.0, 1e3)  # of the two coefficients, where the fit looks
 class DarcyEquation:
     """-div(a grad u) = 1 with u = 0 on the boundary of a square, and y = scale u + offset: pairs of Darcy flow sets.
 
-    The coefficient a is 1 or `contrast`. Files of such sets hold 0 and 1 for a, and a scaled pressure, so the three
-    numbers are found by `fit`.
+    The coefficient a is 1 or `contrast`. Files of such sets hold 0 and 1 for a, and a scaled pressure, so `fit`
+    estimates the three numbers.
 
-    A residual by finite differences does not work: on 32 x 32 nodes, with jumps of a, that of the true pairs is larger
-    than the right-hand side.
+    A residual by finite differences does not work: on 32 x 32 nodes, with jumps of a, even true pairs have a residual
+    larger than the right-hand side.
     """
 
     contrast: float
@@ -57,7 +57,7 @@ class DarcyEquation:
 
 
 def compare_pairs(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
-    """How far pairs (coefficient, pressure) [N, H, W, 2] are from Darcy's equation, or the reason why none is told."""
+    """How far pairs (coefficient, pressure) [N, H, W, 2] are from Darcy's equation, or why this cannot be computed."""
     coefficients = np.unique(real[..., 0])
     if real.shape[-1] != 2 or len(coefficients) != 2:
         return {"reason": "fields are no pairs of a coefficient of two values and a pressure (data.columns)"}

@@ -89,14 +89,14 @@ def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) ->
 
 
 def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
-    """How often a generated point's nearest neighbour among all data is a held-out point, as a share of the usual.
+    """How often a generated point's nearest neighbour is a held-out point, relative to their share of all data.
 
-    Usual is the share of held-out points among the data: for a model that does not memorise they are as near as
-    training points, however blurred its samples are.
+    For a model that does not memorise, held-out points are as near as training points, however blurred its samples
+    are.
 
     Returns:
       the ratio, 1 for a model that generalises and 0 for one that repeats its training data, and its standard error
-      where it is 1: points near which many samples lie count as one each.
+      under a ratio of 1, in which samples with the same neighbour do not count as independent.
 
     Raises:
       ValueError: half of the held-out points are training points themselves.
@@ -133,7 +133,7 @@ def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _over_distances(
     points: np.ndarray, others: np.ndarray, reduce: Callable[[np.ndarray, int], np.ndarray]
 ) -> np.ndarray:
-    """A function of distances [n, M] of some points to the others, for all points: [N]."""
+    """Applies `reduce` to distances [n, M] of chunks of points to the others, and joins the results: [N]."""
     from sklearn.metrics import pairwise_distances_chunked  # most of a second to import: only where it is used
 
     points, others = np.asarray(points, np.float64), np.asarray(others, np.float64)

@@ -17,7 +17,7 @@ _BATCH = 250
 
 
 def diversity(generated: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
-    """Mean similarity of pairs, of generated and of held-out images, uint8 [N, H, W, C]."""
+    """Mean similarity of pairs of generated images, and of pairs of held-out images, uint8 [N, H, W, C]."""
     values: dict[str, Any] = {}
     for name, images in (("generated", generated), ("held_out", held_out)):
         mean, error = mean_pair_similarity(images.astype(np.float32) / 255)
@@ -46,7 +46,7 @@ def mean_pair_similarity(images: np.ndarray, num_pairs: int = 1000, seed: int = 
 
 
 def num_scales(height: int, width: int) -> int:
-    """As many of the five scales as leave the coarsest image at least as large as the window: 2 for 32 x 32."""
+    """The number of scales, at most five, whose coarsest image is not smaller than the window: 2 for 32 x 32."""
     side = min(height, width)
     return min(len(_WEIGHTS), 1 + max(0, math.floor(math.log2(side / _window(side)))))
 
@@ -60,7 +60,7 @@ def _window(side: int) -> int:
 def ms_ssim(first: Array, second: Array) -> Array:
     """Multi-scale structural similarity of pairs of images [N, H, W, C] in [0, 1]: [N], 1 for equal images.
 
-    The exponents are those of the finest of the original five scales that fit, scaled to sum to 1; negative contrast
+    The exponents are those of the finest original scales that fit (at most five), scaled to sum to 1; negative contrast
     terms count as 0.
     """
     height, width = first.shape[1:3]
@@ -86,7 +86,7 @@ def _blur(x: Array, window: int) -> Array:
     def band(size: int) -> Array:
         return jnp.asarray(sum(np.eye(size - window + 1, size, i) * tap for i, tap in enumerate(taps)), x.dtype)
 
-    # Variances are differences of these: the rounding of an accelerator's default products would be as large.
+    # Variances are differences of such results; accelerators' default precision would give errors of their size.
     return jnp.einsum("ih,jw,nhwc->nijc", band(x.shape[1]), band(x.shape[2]), x, precision="highest")
 
 

@@ -32,7 +32,7 @@ class HeldOutLikelihood:
       key: a PRNG key; the same key makes successive values comparable.
       x: [N, *data_shape] held-out data as the model sees them.
       estimator: the estimator of log p(x).
-      proposal: from which it starts.
+      proposal: the proposal from which the estimator starts.
       of_pixels: whether the data are pixels of 256 levels, scaled to [0, 1].
     """
 

@@ -29,8 +29,8 @@ class Mixing:
 
     Attributes:
       key: a PRNG key.
-      x: the first 32 are used.
-      num_steps: of the chains.
+      x: the data, of which the first 32 are used.
+      num_steps: number of steps of each chain.
     """
 
     key: Array
@@ -61,7 +61,7 @@ class Mixing:
                 "barrier": barrier,
                 "rungs": sampler.num_rungs,
                 "rungs_that_suit": max(2, round(2 * barrier)),
-                # A pair adds at most 1, its share of rejections, to the barrier: gaps count too little.
+                # A pair adds its rejection rate, at most 1, to the barrier: wide gaps are underestimated.
                 "is_bound": float(found["swap_acceptance_min"]) < _FEW_EXCHANGES,
             }
         return {"mixing": result}
@@ -89,8 +89,8 @@ def r_hat_over_starts(
 ) -> Array:
     """R-hat of log p(x_b, z) over MALA chains from independent draws of the prior, [B].
 
-    Values near 1 say that chains forget where they started; values far above 1 that modes are separated or steps are
-    short. The first half of the steps adapts the step size, datum by datum, and does not count.
+    Values near 1 say that chains forget where they started; values far above 1 say that modes are separated or steps
+    are short. The first half of the steps adapts the step size, datum by datum, and does not count.
 
     Args:
       key: a PRNG key.
@@ -98,8 +98,8 @@ def r_hat_over_starts(
       params: its parameters.
       x: [B, *data_shape].
       frame: coordinates of the moves; None moves in the latents.
-      num_chains: for each datum.
-      num_steps: of each chain.
+      num_chains: number of chains for each datum.
+      num_steps: number of steps of each chain.
     """
     x = constrain(x, "data")
     key_start, key_run = jax.random.split(key)

@@ -35,7 +35,7 @@ class Reconstruction:
         return self.with_means(run)[0]
 
     def with_means(self, run: Run) -> tuple[Numbers, Array]:
-        """The numbers, and the posterior means, or texts, [B, *data_shape] of which they are."""
+        """The numbers, and the posterior means or decoded texts, [B, *data_shape], that they describe."""
         settings = {"num_data": len(self.x)}
         if isinstance(run.form, Text):
             again, share = share_recovered(self.key, run.model, run.params, self.x, run.posterior)

@@ -47,7 +47,7 @@ class SampleComparison:
     """Samples of a model against held-out images.
 
     Attributes:
-      dataset: samples are compared with all of its held-out part. In training that is what `data.num_held_out` leaves.
+      dataset: its held-out part is compared with the samples; during training that part has `data.num_held_out` data.
       metrics: names of metrics; those that are not in `SAMPLE_METRICS` are ignored.
       extractor: as `prepare_features` returns it for these metrics.
       num_images: generated images; as many real ones at most are compared with them.
@@ -91,8 +91,8 @@ def compare(
     Args:
       metrics: names from `SAMPLE_METRICS`.
       generated, held_out: uint8 [N, H, W, C], rounded in the same way, in random order.
-      read_train: n to at most n training images, in the same form and in random order. `copying` needs them; `fid` and
-        `kid` also report the distance of as many training images as there are generated ones, as a yardstick.
+      read_train: maps n to at most n training images, in the same form and in random order. `copying` needs them; `fid`
+        and `kid` report the distance of as many training images as there are generated ones, as a yardstick.
       extractor: computes features. Without one (None), metrics that need features give a `reason`.
     """
     results: Numbers = {}
@@ -144,7 +144,7 @@ def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: np.ndarra
 
 
 def verdict_of_distance(numbers: Mapping[str, Any]) -> str:
-    """What FID or KID is to be compared with."""
+    """The distance of training images, as a yardstick for FID or KID."""
     yardstick = numbers.get("value_of_training_images")
     return "" if yardstick is None else f"the same number of training images is at {yardstick:.3g}"
 
@@ -161,10 +161,10 @@ def prepare_features(
 ) -> Extractor | None:
     """The feature extractor that `metrics` need, trained if necessary; None if they need none.
 
-    Arguments are the run's experiment and its data, names of metrics, and those of `make_extractor`.
+    `features` and `classifier_file` are the arguments `spec` and `own` of `make_extractor`.
 
     Raises:
-      ConfigError: the features are not available, or cannot be computed of these images.
+      ConfigError: the features are not available, or cannot be computed for these images.
     """
     if not any(name in FEATURE_METRICS for name in metrics):
         return None

@@ -31,7 +31,7 @@ _USED = 1.0  # nats that latents must be worth
 
 @dataclasses.dataclass(frozen=True)
 class Distinct:
-    """Shares of different n-grams, of samples and of as many held-out texts; `seed` decides both."""
+    """Shares of distinct n-grams in samples and in as many held-out texts; `seed` decides both."""
 
     dataset: Dataset
     seed: int = 0
@@ -52,9 +52,9 @@ class Distinct:
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
-    """The share of different n-grams among all n-grams of texts in tokens (Li et al., 2016); nan without any.
+    """The share of distinct n-grams among all n-grams of texts in tokens (Li et al., 2016); nan if there are none.
 
-    It falls with the number of texts: compare equal numbers.
+    It falls with the number of texts, so only equal numbers of texts can be compared.
     """
     grams = [tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1)]
     return len(set(grams)) / len(grams) if grams else float("nan")
@@ -62,16 +62,16 @@ def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class LatentUse:
-    """What texts x [B, T] and latents say of each other.
+    """How much texts x [B, T] and their latents depend on each other.
 
     The mean divergence of posteriors from the prior is E[log p(x | z)] over posteriors, less log p(x). The cost of
-    other latents is the loss in log p(x | z) with another text's latents. Errors are those of means over data.
+    other latents is the loss in log p(x | z) with another text's latents. Errors are standard errors over data.
 
     Attributes:
       key: a PRNG key.
       x: the texts.
-      estimator: of log p(x).
-      proposal: from which it starts.
+      estimator: the estimator of log p(x).
+      proposal: the proposal from which the estimator starts.
     """
 
     key: Array
@@ -102,7 +102,7 @@ def log_likelihood_of_latents(
 ) -> tuple[Array, Array]:
     """Log p(x | z) of each of the data x [B, *data_shape] with a draw of its own posterior, and with another datum's.
 
-    Where both are equal, the decoder ignores its latents. [B] nats each.
+    If both are equal, the decoder ignores its latents. [B] nats each.
     """
     return _own_and_other(model, params, posterior.draw_one(key, model, params, x), x)
 

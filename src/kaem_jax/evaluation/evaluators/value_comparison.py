@@ -92,7 +92,7 @@ def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def classifier_two_sample(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Area under the ROC curve of a classifier between rows of `a` and `b`, by cross-validation: mean and error.
+    """Area under the ROC curve of a classifier between rows of `a` and `b`, cross-validated: mean and standard error.
 
     0.5 is chance, 1 perfect separation (Lopez-Paz & Oquab, 2017). Missing values are allowed.
     """
@@ -102,7 +102,7 @@ def classifier_two_sample(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[
     size = min(len(a), len(b))
     rows, classes = np.concatenate([a[:size], b[:size]]), np.repeat([0, 1], size)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    # The default leaves of 20 rows split no fold of less than 40.
+    # With the default of 20 rows per leaf, folds of fewer than 40 rows could not be split.
     leaf = min(20, max(1, size // 10))
     model = HistGradientBoostingClassifier(max_iter=60, min_samples_leaf=leaf, random_state=seed)
     areas = cross_val_score(model, rows, classes, cv=folds, scoring="roc_auc")
@@ -141,5 +141,5 @@ def _spectral_gap(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def verdict_of_spectrum(numbers: Mapping[str, Any]) -> str:
-    """What the ratio is to be compared with."""
+    """The ratio of training fields, as a yardstick."""
     return f"as many training fields have {numbers['mean_log_ratio_of_training_fields']:.3g}"

@@ -1,4 +1,4 @@
-"""What every feature extractor is."""
+"""The class of all feature extractors."""
 
 import dataclasses
 from collections.abc import Callable

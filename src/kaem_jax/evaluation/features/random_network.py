@@ -13,7 +13,7 @@ _CHANNELS = (32, 64, 128)
 
 
 def random_extractor() -> Extractor:
-    """Means of the activations of three random layers over the image, [N, 224]; at most what sides of 4 pixels allow.
+    """Means over the image of the activations of three random layers, [N, 224]; fewer layers for sides below 13 pixels.
 
     Such features tell textures, contrasts and shapes apart (Naeem et al., 2020, section 4.3, use a random VGG16), but
     not what is on an image. Distances in them cannot be compared with those in other features.

@@ -75,7 +75,7 @@ def write_report(folder: RunFolder) -> pathlib.Path:
 def _content(
     folder: RunFolder, saved: dict[str, Any], evaluation: dict[str, Any] | None, latents: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What the template needs."""
+    """The variables of the template."""
     rows = MetricsFile.read(folder.metrics)
     newest = max((row["step"] for row in rows), default=0)
     figures = [(folder.figures / f"{name}.png", name, heading, text) for name, heading, text in _FIGURES]
@@ -99,8 +99,8 @@ def _content(
 def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
     """A sentence on the held-out curve in the rows of metrics.jsonl, if it fell after its peak.
 
-    Rows with the effort of the newest one are compared, without the final evaluation. Estimates count as fallen if the
-    fall is larger than two standard errors; bounds, by the numbers themselves.
+    It compares rows with the effort of the newest one, without the final evaluation. An estimate has fallen if the fall
+    exceeds two standard errors; for bounds every fall counts.
     """
     name = "eval/log_likelihood"
     found = [row for row in rows if row.get(name) is not None and not is_final(row)]

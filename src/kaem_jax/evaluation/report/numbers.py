@@ -74,7 +74,7 @@ def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 
 
 def name_features(metrics: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The features in which distances were measured; by metric if evaluations of one step chose different ones."""
+    """Names the features of the distances; for each metric, if evaluations of one step used different features."""
     named = {metric: numbers["features"] for metric, numbers in metrics.items() if "features" in numbers}
     if len(set(named.values())) > 1:
         return "; ".join(f"{metric}: {features}" for metric, features in named.items())
@@ -82,7 +82,7 @@ def name_features(metrics: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def format_number(value: Any) -> str:
-    """Four digits or more of a float, separators in a large integer, anything else as it is."""
+    """Formats a float with at least four digits and an integer with separators; other values with `str`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int):

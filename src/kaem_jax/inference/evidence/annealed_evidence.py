@@ -158,7 +158,7 @@ def bidirectional_bounds(
 
 
 def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
-    """Step sizes [K] along the ladder, tuned to the kernel's acceptance by one chain per datum that gets no weight."""
+    """Step sizes [K] along the ladder, tuned to the kernel's target acceptance by one unweighted chain per datum."""
     key_start, key_run = jax.random.split(key)
     largest = math.log(min(_MAX_STEP_SIZE, kernel.largest_step_size))
 

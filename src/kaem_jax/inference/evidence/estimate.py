@@ -1,4 +1,4 @@
-"""What every estimator of log p(x) returns, and what none can estimate."""
+"""The result of every estimator of log p(x), and the test whether it is only a bound."""
 
 from typing import NamedTuple
 
@@ -21,13 +21,13 @@ class Evidence(NamedTuple):
     Attributes:
       value: [B] nats.
       standard_error: [B] nats, Monte Carlo error of `value`.
-      mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. Without a proposal the data
-        share the proposals of `importance`, so that errors are correlated and this is not the root mean square of
-        `standard_error` over sqrt(B).
-      ess: [B] effective sample size: of the importance weights, or of that rung of a tempered population which has the
-        fewest effective rounds.
-      is_bound: [B] bool, whether `value` is only a lower bound (of `ti_right` an upper one): `ess` is too small, see
-        `is_bound`, or the proposal has one mode and may miss others.
+      mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. With `importance` from the prior,
+        data share their draws: errors are correlated, and this is not the root mean square of `standard_error` over
+        sqrt(B).
+      ess: [B] effective sample size of the importance weights, or of the rung of a tempered population with the fewest
+        effective rounds.
+      is_bound: [B] bool, whether `value` is only a lower bound (for `ti_right` an upper bound): `ess` is too small, see
+        the function `is_bound`, or the proposal has one mode and may miss others.
     """
 
     value: Array
@@ -39,11 +39,11 @@ class Evidence(NamedTuple):
 
 @jax.jit
 def evidence_of_weights(log_weights: Array) -> Evidence:
-    """The estimate from independent weights of each datum's own, whose exponentials average to p(x_b).
+    """The estimate from separate independent weights for each datum, whose exponentials average to p(x_b).
 
     Args:
-      log_weights: [R, S, B] nats, from R proposals that were fitted independently of each other. Where they found
-        other modes, their means differ by more than the spread of the weights says, and the error is that difference.
+      log_weights: [R, S, B] nats, from R independently fitted proposals. If these found different modes, their means
+        differ by more than the spread of the weights suggests, and the error is taken from that difference.
     """
     num_fits, num, num_data = log_weights.shape
     total = num_fits * num
@@ -64,9 +64,9 @@ def evidence_of_weights(log_weights: Array) -> Evidence:
 
 
 def is_bound(ess: Array, num_draws: int) -> Array:
-    """Whether an estimate is only a lower bound, whose standard error says nothing of its distance to the truth.
+    """Whether an estimate is only a lower bound, whose standard error says nothing about its distance to the truth.
 
-    Weights of so few effective draws may have missed nearly all of the posterior, and their spread does not show it.
+    With so few effective draws, the weights may have missed nearly all of the posterior without showing it.
 
     Args:
       ess: [B] effective sample size.
@@ -76,7 +76,7 @@ def is_bound(ess: Array, num_draws: int) -> Array:
 
 
 def mean_is_bound(is_bound: Array) -> Array:
-    """Whether the mean over data is only a bound: if more than one estimate of twenty is one; from bool [B]."""
+    """Whether the mean over data is only a bound: if more than one estimate in twenty is, by `is_bound`, bool [B]."""
     return is_bound.mean() > _MAX_BOUNDS
 
 
@@ -84,7 +84,7 @@ def checked_proposal(model: Model, proposal: Proposal | None) -> Proposal | None
     """The proposal, None for the prior.
 
     Raises:
-      ValueError: its weights would be those of a density without normaliser.
+      ValueError: the proposal is not the prior, and the prior is not normalised.
     """
     if proposal is None or isinstance(proposal, PriorProposal):
         return None

@@ -25,12 +25,12 @@ _FIRST_TEMPERATURES = 32  # of the first annealing, which doubles
 
 
 class Effort(NamedTuple):
-    """What was done for an estimate.
+    """The effort spent on an estimate.
 
     Attributes:
       method: see `log_evidence`; `importance and ais` if some data were annealed.
-      settings: its numbers, by name.
-      num_gradients: gradient evaluations for each datum, the mean over data, columns of Jacobians included.
+      settings: numbers of samples, chains and temperatures, by name.
+      num_gradients: gradient evaluations per datum, the mean over data, with columns of Jacobians.
     """
 
     method: str
@@ -45,7 +45,7 @@ class Estimator(Settings, abc.ABC):
 
     @property
     def final(self) -> Self:
-        """The same with the effort of the last evaluation of a run, that of the fields `final_*`."""
+        """The estimator for the last evaluation of a run, with the efforts of the fields `final_*`."""
         settings: Any = self
         efforts = {name: value for name, value in vars(self).items() if name.startswith("final_")}
         return dataclasses.replace(
@@ -54,7 +54,7 @@ class Estimator(Settings, abc.ABC):
 
     @property
     def tried_first(self) -> "Estimator":
-        """What is tried first."""
+        """The estimator that is tried first."""
         return self
 
     def check(self, prior: Prior, proposal: Proposal) -> None:
@@ -79,10 +79,10 @@ class ImportanceEstimator(Estimator):
 
     Attributes:
       num_samples: proposals for each datum.
-      final_num_samples: those of the last evaluation.
+      final_num_samples: proposals for each datum in the last evaluation of a run.
       points: `random` or `sobol` draws of the prior.
       chunk_size: latents in memory at once.
-      batch_size: data at once; proposals of the prior are shared by all.
+      batch_size: data at once; with the prior as proposal, all data are taken at once and share its draws.
     """
 
     num_samples: int = setting(1000, low=2)
@@ -112,9 +112,9 @@ class AIS(Estimator):
     """Annealed importance sampling.
 
     Attributes:
-      num_chains: for each datum.
-      num_temperatures: from the proposal to the posterior.
-      final_num_temperatures: those of the last evaluation.
+      num_chains: chains for each datum.
+      num_temperatures: temperatures from the proposal to the posterior.
+      final_num_temperatures: temperatures in the last evaluation of a run.
       batch_size: data at once.
     """
 
@@ -138,7 +138,7 @@ class AIS(Estimator):
 def _in_batches(
     size: int | None, key: Array, model: Model, params: Params, x: Array, method: Method, **options: Any
 ) -> Evidence:
-    """`log_evidence` of data [N, *data_shape], `size` at once or all; the errors of batches are independent."""
+    """`log_evidence` of data [N, *data_shape], `size` at once (None: all); the errors of batches are independent."""
     if size is None:
         return log_evidence(key, model, params, x, method, **options)
     parts = []
@@ -152,7 +152,7 @@ def _in_batches(
 
 
 def _annealing(num_chains: int, num_temperatures: int, fits: int) -> int:
-    """Gradient evaluations of annealing for each datum, those of a pilot chain for each fit included."""
+    """Gradient evaluations of annealing for each datum, with one pilot chain for each fit."""
     return (num_chains + fits) * num_temperatures
 
 
@@ -161,14 +161,14 @@ class Auto(Estimator):
     """Importance sampling from a proposal, and annealing of the data for which it does not suffice.
 
     Data whose effective sample sizes are too small are annealed, each time with twice as many temperatures. A datum
-    keeps its first value whose effective sample size suffices. The others take their newest bounds: the larger of two
-    lower bounds would be no lower bound in expectation.
+    keeps its first estimate with a sufficient effective sample size. Until then it takes its newest bound: the larger
+    of two lower bounds would not be a lower bound in expectation.
 
     Attributes:
       num_samples: proposals for each datum.
       num_chains: annealed chains for each datum.
-      budget: gradient evaluations for each datum that is annealed, without those that fit the proposal.
-      final_budget: that of the last evaluation.
+      budget: gradient evaluations for each annealed datum, without those that fit the proposal.
+      final_budget: `budget` in the last evaluation of a run.
       chunk_size: latents in memory at once.
       batch_size: data at once.
     """
@@ -228,7 +228,7 @@ class Auto(Estimator):
             num *= 2
 
     def _padded(self, rows: np.ndarray) -> np.ndarray:
-        """Rows repeated up to a power of two, or to a batch: few programs serve all numbers of data."""
+        """Rows repeated up to a power of two, or to a full batch, so that few programs are compiled."""
         size = min(self.batch_size, 1 << (len(rows) - 1).bit_length())
         return rows[np.arange(max(size, len(rows))) % len(rows)]
 
@@ -241,7 +241,7 @@ class Auto(Estimator):
         was_annealed: np.ndarray,
         proposal: Proposal | None,
     ) -> Evidence:
-        """The estimates with those of `rows` replaced by `taken` ones of another try."""
+        """The estimates `evidence`, with those of `rows` replaced by the entries `taken` of `again`."""
         named = ("value", "standard_error", "ess", "is_bound")
         merged = {name: getattr(evidence, name).at[rows].set(getattr(again, name)[taken]) for name in named}
         error = merged["standard_error"]

@@ -16,8 +16,8 @@ from kaem_jax.priors.base import Table
 
 __all__ = ["importance_evidence", "proposal_log_weights", "weighed_draws"]
 
-# The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: the difference of two may be 0 by
-# luck. Only 8 nets of Sobol points, because a net gains by being large.
+# The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: two chunks may agree by chance.
+# Only 8 nets of Sobol points, because larger nets are more accurate.
 _NUM_CHUNKS, _NUM_NETS, _SMALLEST_CHUNK = 32, 8, 8
 _CHUNK = 32  # draws of each datum from a proposal at once
 
@@ -61,10 +61,10 @@ def proposal_log_weights(
     key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table,
     *, num_samples: int, chunk_size: int,
 ) -> Array:  # fmt: skip
-    """Log p(x_b, z_bs) / q(z_bs | x_b) of S draws of each datum's own, [S, B] nats; see `kaem_jax.log_evidence`.
+    """Log p(x_b, z_bs) / q(z_bs | x_b) of S separate draws for each datum, [S, B] nats; see `kaem_jax.log_evidence`.
 
-    Chunks hold at most `chunk_size` latents of all data together, and 32 of each datum, so that estimates of any effort
-    share one program. Where S cannot be cut evenly, a few more are drawn.
+    Chunks hold at most `chunk_size` latents of all data together, and at most 32 for each datum, so that estimates of
+    any effort share one program. S is rounded up to whole chunks.
     """
     size = min(num_samples, _CHUNK, max(1, chunk_size // len(x)))
     keys = jax.random.split(key, -(-num_samples // size))

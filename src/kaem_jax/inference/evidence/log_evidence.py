@@ -26,7 +26,7 @@ Method = Literal["ais", "importance", "steppingstone", "ti", "ti_left", "ti_righ
 
 
 def num_fits(proposal: Proposal | None) -> int:
-    """Fits of a proposal for one estimate, independent of each other: what one of them missed shows in the other."""
+    """The number of independent fits of a proposal for one estimate: a mode that one fit missed shows in the other."""
     return 2 if proposal is not None and proposal.finds_modes else 1
 
 
@@ -51,11 +51,11 @@ def log_evidence(
     """Estimates log p(x_b) for every datum. Outside jit it compiles its parts, which other estimates share.
 
     `importance`: log mean_s p(x_b | z_s) over S prior draws, in expectation a lower bound; accurate if its ESS is far
-    above 1. With a proposal q the draws are each datum's own, and the mean is that of p(x_b, z) / q(z | x_b). `ais`:
-    annealed importance sampling, chains that go from the prior, or from q, to the posterior through `num_temperatures`,
-    in expectation a lower bound, tighter the more temperatures. `steppingstone` and the `ti` rules
-    (thermodynamic integration, see `tempered.integrate_log_likelihood`): a tempered population on `num_temperatures`
-    rungs; their standard errors cover Monte Carlo error, not that of the integration rule.
+    above 1. With a proposal q each datum has its own draws, and the mean is that of p(x_b, z) / q(z | x_b). `ais`:
+    annealed importance sampling with chains from the prior, or from q, to the posterior through `num_temperatures`; in
+    expectation a lower bound, which more temperatures make tighter. `steppingstone` and the `ti` rules (thermodynamic
+    integration, see `tempered_evidence.integrate_log_likelihood`): a tempered population on `num_temperatures` rungs;
+    their standard errors cover the Monte Carlo error, not that of the integration rule.
 
     Args:
       key: a PRNG key.
@@ -64,25 +64,24 @@ def log_evidence(
         clusters have no derivative, and gradients through the rest would be biased. Train with
         `kaem_jax.posterior_loss`.
       x: [B, *data_shape].
-      method: one of these.
+      method: one of the above.
       points: `random` or `sobol` proposals for `importance`. Each chunk has its own scrambled Sobol set, so the chunks
         are independent and their spread still measures the error.
-      num_samples: S for `importance`, rounded up to chunks of equal size, whose spread tells the error.
-      chunk_size: proposals held in memory at once; with a proposal at least one for each datum is.
-      num_chains: the number of chains for each datum in `ais`; of fewer than 20 the result is always called a bound.
+      num_samples: S for `importance`, rounded up to chunks of equal size, whose spread gives the error.
+      chunk_size: draws held in memory at once; with a proposal, at least one for each datum.
+      num_chains: the number of chains for each datum in `ais`; with fewer than 20 the result is always called a bound.
       num_temperatures: T for `ais` and tempered methods; inverse temperatures go from 0 to 1, both included.
       num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
       kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
-      proposal: q(z | x); None is the prior. Half of the draws of `importance` and `ais` are those of a
-        second, independent fit; tempered populations go from q to the posterior. A proposal with one mode, such as an
-        encoder, is fitted once, and everything from it is called a bound: no weight tells of a mode that it misses.
-        Proposals are not shared by the data, so errors are independent between data and `chunk_size` counts the latents
-        of all data together. Where the support of the prior is bounded, `ais` and tempered populations start from the
-        prior all the same.
+      proposal: q(z | x); None is the prior. `importance` and `ais` take half of their draws from a second, independent
+        fit; tempered populations go from q to the posterior. A proposal with one mode, such as an encoder, is fitted
+        once, and results from it are called bounds: weights do not reveal a mode that it misses. Data do not share
+        draws of q, so their errors are independent, and `chunk_size` counts the latents of all data together. If the
+        support of the prior is bounded, `ais` and tempered populations start from the prior instead.
 
     Raises:
-      ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the proposal, or there is a
-        proposal and the prior has no normaliser: log p(x) + log Z would come out.
+      ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the proposal, or a proposal is
+        given for a prior without normaliser: the result would be log p(x) + log Z.
     """
     check_choice("method", method, get_args(Method))
     proposal = checked_proposal(model, proposal)

@@ -24,7 +24,7 @@ def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> 
     expectation. `ti_trapezoid` is neither; `ti` corrects it by its leading error,
     -sum Delta_k^2 (Var_{k+1} l - Var_k l) / 12.
     `steppingstone` is sum_k log E_k exp(Delta_k l), consistent on any ladder. The error is that of the mean of the
-    estimate's influence function over rounds, which counts how rungs go together and how long rounds remember.
+    estimate's influence function over rounds, and includes correlations between rungs and between rounds.
 
     Args:
       log_likelihood: [R, T, B] nats, by round and rung.
@@ -73,8 +73,8 @@ def tempered_evidence(
 ) -> Evidence:
     """`integrate_log_likelihood` over `num_rounds` rounds of a population, after half as many warm-up rounds.
 
-    The result is also called a bound where fewer than 40 rounds are effective: their spread would tell too small an
-    error. `ti_left` and `ti_right` are bounds by construction, the latter an upper one.
+    The result is also called a bound if fewer than 40 rounds are effective: their spread would underestimate the error.
+    `ti_left` and `ti_right` are bounds by construction, the latter an upper one.
 
     See `kaem_jax.log_evidence`. The log-gain of the path takes the place of the log-likelihood. With `refreshes` the
     rung at beta = 0 takes exact draws.
@@ -105,10 +105,10 @@ def tempered_evidence(
 
 
 def _effective_rounds(trace: Array, betas: Array, rule: str) -> Array:
-    """The smallest effective number of rounds of any rung [B], of what the rule takes from the trace [R, T, B].
+    """The smallest effective number of rounds of any rung, [B], of the values that the rule takes from trace [R, T, B].
 
-    Steppingstone takes weights of all rungs but the last. Their rounds count less where weights differ, and where
-    successive ones are alike. The last rung tells whether chains arrive at the posterior.
+    Steppingstone takes weights on all rungs but the last; unequal or autocorrelated weights lower their number. The
+    last rung shows whether chains arrive at the posterior.
     """
     moved = jnp.max(trace, axis=0) > jnp.min(trace, axis=0)  # a chain that stood still has seen one point; NaN is none
     taken, share = trace, jnp.ones_like(trace[0])

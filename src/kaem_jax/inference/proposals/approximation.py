@@ -1,4 +1,4 @@
-"""Q(z | x), the normal approximation of a posterior that an encoder gives, in the latents of the prior."""
+"""Q(z | x), an encoder's normal approximation of the posterior, in the latents of the prior."""
 
 import dataclasses
 
@@ -36,12 +36,12 @@ class Approximation:
 
     def log_prob(self, z: Array) -> Array:
         """Log q(z | x), [..., B] nats, of latents [..., B, *event_shape]."""
-        # Division by a scale that is squared first would overflow long before the scale does.
+        # Squaring the scale before the division would overflow long before the scale does.
         return self.log_prob_at((z - self.mean) * jnp.exp(-self.log_scale))
 
 
 def approximate(encoder: Network | Encoder, model: Model, params: Params, x: Array) -> Approximation:
-    """What an encoder says of data x [B, *data_shape]; `params` has its parameters and those of the prior.
+    """An encoder's approximation for data x [B, *data_shape]; its parameters are `params["encoder"]`.
 
     Raises:
       ValueError: `params` has no encoder.

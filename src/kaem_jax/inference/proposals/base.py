@@ -1,4 +1,4 @@
-"""What a proposal is, and the prior as one: the same for all data."""
+"""The interface of proposals, and the prior as a proposal, which is the same for all data."""
 
 import abc
 import dataclasses
@@ -19,10 +19,10 @@ __all__ = ["FittedProposal", "PriorProposal", "Proposal", "fitted_to"]
 
 
 class FittedProposal(abc.ABC):
-    """Q(z | x_b) for each of B data: one can draw from it and knows its density. A pytree of arrays.
+    """Q(z | x_b) for each of B data, with draws and a normalised density. A pytree of arrays.
 
     Attributes:
-      prior: whose latents it proposes.
+      prior: the prior whose latents are proposed.
     """
 
     prior: Prior
@@ -36,7 +36,7 @@ class FittedProposal(abc.ABC):
         """Normalised log-density, [..., B, *event] to [..., B] nats."""
 
     def undefended(self) -> "FittedProposal":
-        """The same without a share of prior draws: annealing does not need it, and it costs an evaluation each step."""
+        """The proposal without its share of prior draws, which annealing does not need and which slows every step."""
         return self
 
     def whiten(self, z: Array) -> Array:
@@ -58,7 +58,7 @@ class Proposal(Settings, abc.ABC):
 
     @property
     def finds_modes(self) -> bool:
-        """Whether a fit looks for several modes of a posterior. If not, nothing tells of those that it misses."""
+        """Whether a fit looks for several modes of a posterior. If not, nothing reveals the modes that it misses."""
         return True
 
     @abc.abstractmethod
@@ -72,7 +72,7 @@ class Proposal(Settings, abc.ABC):
           table: `model.prior.tabulate(params["prior"])`.
 
         Raises:
-          ValueError: the proposal does not suit the prior, such as an encoder and a bounded support.
+          ValueError: the proposal does not suit the prior, such as an encoder with a bounded support.
         """
 
     def num_gradients(self, model: Model) -> int:
@@ -105,5 +105,5 @@ class PriorProposal(Proposal):
 
 @functools.partial(jax.jit, static_argnames=("proposal", "model"))
 def fitted_to(x: Array, proposal: Proposal, key: Array, model: Model, params: Params, table: Table) -> FittedProposal:
-    """`proposal.fit`, one compiled program for all that starts from it."""
+    """`proposal.fit` as one compiled program, which samplers and estimates share."""
     return proposal.fit(key, model, params, constrain(x, "data"), table)

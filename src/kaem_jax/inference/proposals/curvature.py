@@ -1,4 +1,4 @@
-"""The curvature of the log-likelihood, of which proposals and metrics are made."""
+"""The curvature of the log-likelihood, for proposals and metrics."""
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,10 @@ def output_of(model: Model, params: Params, z: Array, x: Array, table: Table) ->
 
 
 def curvature_along(model: Model, params: Params, output: Array, x: Array, directions: Array) -> Array:
-    """W v of each direction v, W = -d^2 log p(x | output) / d output^2: the Gauss-Newton method's middle matrix.
+    """W v for each direction v, with W = -d^2 log p(x | output) / d output^2 of the Gauss-Newton matrix J^T W J.
 
-    The likelihoods of this package are log-concave in the output, so that W has no negative eigenvalue. Where values
-    are independent and the curvature in one of them is negative, as in the tails of heavy-tailed laws, it counts as 0.
+    The likelihoods of this package are log-concave in the output, so that W has no negative eigenvalue. For other
+    likelihoods of independent values, a negative curvature, as in heavy tails, counts as 0.
 
     Args:
       output: [C, B, D].
@@ -30,20 +30,20 @@ def curvature_along(model: Model, params: Params, output: Array, x: Array, direc
       [Q, C, B, D].
     """
     _, product = jax.linearize(lambda output: _slope(model, params, output, _flat(x)), output)
-    # The sums of W's rows are the curvatures of independent values; those of a softmax are 0.
+    # The row sums of W are the curvatures of independent values, and 0 for a softmax.
     negative = jnp.maximum(product(jnp.ones_like(output)), 0)
     return negative * directions - jax.lax.map(product, directions)
 
 
 def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
-    """J^T s, s the slope of log p(x' | z) in the output at a draw x': the mean of its outer products is J^T W J.
+    """J^T s, where s is the gradient of log p(x' | output) at a draw x': its outer products average to J^T W J.
 
-    It takes one vector-Jacobian product. W here is its mean over data, Fisher's information; for Gaussian data both are
-    the same.
+    It takes one vector-Jacobian product. Here W is its mean over draws x', the Fisher information; for a Gaussian
+    likelihood both are equal.
 
     Args:
       z: latents [C, B, *event].
-      x: [B, *data_shape], which an autoregressive decoder reads; only the values that it makes are drawn anew.
+      x: [B, *data_shape]; an autoregressive decoder reads x, not x'.
       table: of the prior.
 
     Returns:

@@ -21,13 +21,13 @@ __all__ = ["EncoderProposal"]
 
 @dataclasses.dataclass(frozen=True)
 class EncoderProposal(Proposal):
-    """Q(z | x) around the mean that an encoder gives, with its scale; its parameters are `params["encoder"]`.
+    """Q(z | x): a t distribution with the mean and scale of an encoder, whose parameters are `params["encoder"]`.
 
     Attributes:
-      encoder: the network; None: in a run, that of its posterior.
-      degrees: of freedom of the t distribution.
-      widening: how much wider it is than the encoder says.
-      prior_share: of prior draws, as a defence; 0 where the prior has no exact draws.
+      encoder: the network; None: in a run, the encoder of its posterior.
+      degrees: degrees of freedom of the t distribution.
+      widening: factor on the encoder's scale.
+      prior_share: share of prior draws, as a defence; 0 if the prior has no exact draws.
     """
 
     encoder: Network | Encoder | None = setting(None, kinds=ENCODERS)
@@ -36,7 +36,7 @@ class EncoderProposal(Proposal):
     prior_share: float = setting(0.05, low=0, high=0.999)
 
     def check(self, prior: Prior) -> None:
-        """Refuses a prior whose latents a normal distribution does not suit.
+        """Refuses a prior for whose latents a normal distribution is unsuitable.
 
         Raises:
           ValueError: the prior has a bounded support.

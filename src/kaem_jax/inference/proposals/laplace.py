@@ -34,16 +34,16 @@ class Laplace(Proposal):
     """Modes by Gauss-Newton steps from the best of many prior draws, with their curvature as precision.
 
     The precision of a mode is J^T W J + C: J the Jacobian of the decoder's output, W the curvature of the negative
-    log-likelihood in that output, and C the diagonal curvature of the prior's negative log-density, which is kept from
-    falling below a floor. Latents are those of the prior: z, or normal coordinates.
+    log-likelihood in that output, and C the diagonal curvature of the prior's negative log-density, at least `floor`.
+    Latents are those of the prior: z, or normal coordinates.
 
     Attributes:
       num_modes: K, starting points for each datum.
-      num_draws: prior draws of which the best are starting points; a few more where they cannot be cut evenly.
+      num_draws: prior draws from which the starting points are chosen, rounded up to chunks of equal size.
       num_steps: damped Gauss-Newton steps.
-      degrees: of freedom of the t distributions.
-      widening: how much wider they are than the curvature says.
-      prior_share: of prior draws, as a defence; 0 where the prior has no exact draws.
+      degrees: degrees of freedom of the t distributions.
+      widening: factor on the scales that follow from the curvature.
+      prior_share: share of prior draws, as a defence; 0 if the prior has no exact draws.
       floor: smallest curvature of the prior, in units of 1 / latent^2.
     """
 
@@ -75,7 +75,7 @@ class Laplace(Proposal):
         modes, log_joint, precision = self._climb(model, params, x, table, starts)
         factors = jnp.linalg.cholesky(precision)
         flat = modes.reshape(*modes.shape[:2], -1)
-        # Rounding may leave a precision without factor; any density serves there, and that of another mode is better.
+        # Rounding may leave a precision without a Cholesky factor: use the identity, and drop the mode if any is sound.
         is_lost = ~jnp.all(jnp.isfinite(factors), axis=(-2, -1))
         factors = jnp.where(is_lost[..., None, None], jnp.eye(flat.shape[-1], dtype=factors.dtype), factors)
         log_determinant = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=-2, axis2=-1)), axis=-1)
@@ -85,7 +85,7 @@ class Laplace(Proposal):
         log_joint = jnp.where(is_lost, -jnp.inf, log_joint)
         is_left_out = is_lost | _is_duplicate(flat, factors, log_joint)
         log_mass = jnp.where(is_left_out, -jnp.inf, log_joint - log_determinant)
-        # A datum that no latents explain has the weight 0 of every mode: any shares serve, and NaN would not.
+        # If no latent explains a datum, all its modes have weight 0: equal shares avoid NaN.
         log_mass = jnp.where(jnp.all(log_mass == -jnp.inf, axis=0), 0, log_mass)
         factors = factors / self.widening
         return StudentMixture(
@@ -103,8 +103,8 @@ class Laplace(Proposal):
     def _starts(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> Array:
         """For each datum K draws of the prior that explain it well and lie apart, [K, B, *event].
 
-        The best draw, then the best of those that are not near the ones before, and so on: without the distance all
-        starts would lie in one mode.
+        Picks the best draw, then the best of those not near earlier picks, and so on. Without the distance all starts
+        would lie in one mode.
         """
         num_chunks = -(-self.num_draws // _CHUNK)
         z = model.prior.sample(key, table, (num_chunks, -(-self.num_draws // num_chunks)))
@@ -133,7 +133,7 @@ class Laplace(Proposal):
         return z[chosen]
 
     def _climb(self, model: Model, params: Params, x: Array, table: Table, starts: Array) -> tuple[Array, Array, Array]:
-        """Levenberg-Marquardt steps, each taken where it raises log p(x, z): modes, their log p(x, z) and precision."""
+        """Levenberg-Marquardt steps, each kept if it raises log p(x, z): modes, their log p(x, z) and precision."""
         size = math.prod(model.prior.event_shape)
         eye = jnp.eye(size, dtype=starts.dtype)
 
@@ -155,7 +155,7 @@ class Laplace(Proposal):
             kept = jax.tree.map(functools.partial(choose, better), new, old)
             return (*kept, jnp.where(better, _SHRINK * damping, _GROW * damping)), None
 
-        # The first step stays where it is and is always taken, so that what a step computes is compiled once.
+        # The first step has score 0, so it does not move, and is always taken: what a step computes is compiled once.
         value = jnp.full(starts.shape[:2], -jnp.inf, starts.dtype)
         precision = jnp.broadcast_to(eye, (*starts.shape[:2], size, size))
         carry = (starts, value, jnp.zeros_like(starts), precision, jnp.full_like(value, _DAMPING / _SHRINK))
@@ -181,7 +181,7 @@ class Laplace(Proposal):
 
 
 def _is_duplicate(modes: Array, factors: Array, log_joint: Array) -> Array:
-    """Whether a mode lies where one with more density, or an earlier one with as much, lies too: [K, B]."""
+    """Whether a mode lies near one of higher density, or near an earlier one of equal density: [K, B]."""
     num = modes.shape[0]
     gap = modes[:, None] - modes[None]  # [K, K, B, Q]
     distance = jnp.linalg.norm(whiten(factors[None], gap), axis=-1)

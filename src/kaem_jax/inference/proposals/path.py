@@ -1,4 +1,4 @@
-"""The path along which annealing goes: from a density with exact draws to p(x, z)."""
+"""Paths of annealing, from a density with exact draws to p(x, z)."""
 
 import math
 from collections.abc import Callable
@@ -30,11 +30,11 @@ class Path(NamedTuple):
     Attributes:
       log_start: positions [C, B, *position] to nats [C, B], the density at beta = 0, normalised up to the constant of
         the map from latents to positions.
-      log_gain: positions to nats [C, B], log p(x, z) minus the normalised density at beta = 0.
+      log_gain: positions to nats [C, B], log p(x, z) minus the normalised log-density at beta = 0.
       draw: (key, C) to exact draws at beta = 0, [C, B, *position].
       position_of: latents [..., B, *event] to positions.
       bounds: support of every coordinate of a position.
-      exponent: of the power ladder that suits the path.
+      exponent: exponent of the power ladder that suits the path.
     """
 
     log_start: LogDensity
@@ -45,12 +45,12 @@ class Path(NamedTuple):
     exponent: float
 
     def refresh(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """One exact draw at beta = 0 for each chain, [B, *position]; `tempered_posterior` asks with this `shape`."""
+        """One exact draw at beta = 0 for each chain, [B, *position]; `tempered_posterior` passes `shape` (B,)."""
         return self.draw(key, 1)[0]
 
 
 def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
-    """Log p(x_b, z) of latents [..., B, *event] that a proposal proposed, [..., B] nats.
+    """Log p(x_b, z) of proposed latents [..., B, *event], [..., B] nats; -inf in place of NaN.
 
     Heavy tails propose points so far out that float32 has no quantile there; the model has no mass there either.
     """
@@ -59,12 +59,12 @@ def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: T
 
 
 def log_weight(model: Model, params: Params, z: Array, x: Array, fitted: FittedProposal, table: Table) -> Array:
-    """Log p(x_b, z) / q(z | x_b) of latents [..., B, *event] that the proposal q proposed, [..., B] nats."""
+    """Log p(x_b, z) / q(z | x_b) of latents [..., B, *event] proposed by q, [..., B] nats."""
     return log_joint_density(model, params, z, x, table) - fitted.log_prob(z)
 
 
 def move_inside(bounds: Bounds, z: Array) -> Array:
-    """Latents moved to a place just inside the bounds, if they lie outside."""
+    """Latents clipped to values just inside the bounds."""
     if bounds is None:
         return z
     low, high = bounds
@@ -85,9 +85,9 @@ def path_from_prior(model: Model, params: Params, x: Array, table: Table) -> Pat
 
 
 def evidence_path(model: Model, params: Params, x: Array, fitted: FittedProposal | None, table: Table) -> Path:
-    """From q(z | x), without the prior's share in it; from the prior where there is no q, or a bounded support.
+    """From q(z | x) without its share of prior draws; from the prior if there is no q, or if the support is bounded.
 
-    The tails of q leave bounds, and where p(x, z) is 0 a chain starts with the weight 0: with many latents all do.
+    The tails of q leave the bounds, where p(x, z) is 0 and a chain starts with weight 0: with many latents all do.
     """
     if fitted is None or model.prior.bounds is not None:
         return path_from_prior(model, params, x, table)
@@ -99,7 +99,7 @@ def path_from_proposal(
 ) -> Path:
     """From q(z | x); positions are whitened by q, so that one step size suits all coordinates of all data.
 
-    A linear map changes all densities of a datum by one constant, which the ratios of annealing do not see.
+    A linear map changes all densities of a datum by one constant, which cancels in the ratios of annealing.
 
     Args:
       whitens: if False, positions are latents.

@@ -25,17 +25,17 @@ _FEW_DEGREES = 30  # as many normal draws make one draw of chi-squared
 class StudentMixture(FittedProposal):
     """For each datum a mixture of multivariate t distributions around K modes, and a share of the prior as a defence.
 
-    With that share the weights p(x, z) / q(z | x) are bounded by p(x | z) / share, wherever a mode was missed.
+    With that share the weights p(x, z) / q(z | x) are bounded by p(x | z) / share, even where a mode was missed.
 
     Attributes:
       modes: [K, B, Q] in flattened latents.
       factors: [K, B, Q, Q] triangular; factor @ factor^T is the precision of the t distribution's scale.
       spreads: [K, B, Q, Q], `spreads_of(factors)`.
       log_shares: [K, B] nats, logarithms of shares that add up to 1; -inf for duplicates.
-      params, table: of the prior.
+      params, table: parameters and table of the prior.
       prior: static.
-      degrees: of freedom.
-      prior_share: in 0..1.
+      degrees: degrees of freedom.
+      prior_share: share of the prior, in 0..1.
     """
 
     modes: Array
@@ -55,7 +55,7 @@ class StudentMixture(FittedProposal):
         noise = jax.random.normal(key_noise, (num, num_data, size), self.modes.dtype)
         chi_squared = _chi_squared(key_scale, self.degrees, (num, num_data), self.modes.dtype)
         noise = noise * jnp.sqrt(self.degrees / chi_squared)[..., None]
-        # All components move the noise and one is taken: to gather a matrix for each draw would take more memory.
+        # All components map the noise and one result is taken: gathering a matrix for each draw would take more memory.
         of_all = self.modes + _spread(self.spreads, noise[:, None])  # [S, K, B, Q]
         z = jnp.take_along_axis(of_all, which[:, None, :, None], axis=1)[:, 0]
         z = z.reshape(num, num_data, *self.prior.event_shape)
@@ -91,19 +91,19 @@ class StudentMixture(FittedProposal):
         return super().unwhiten(self.modes[best, rows] + _spread(self.spreads[best, rows], y))
 
     def _largest(self) -> tuple[Array, Array]:
-        """The component with the largest share, [B], and the rows [B] of the data."""
+        """The index of the component with the largest share, [B], and the indices [B] of the data."""
         return jnp.argmax(self.log_shares, axis=0), jnp.arange(self.modes.shape[1])
 
 
 def _chi_squared(key: Array, degrees: float, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Draws [*shape]. Squares of normal draws compile in a tenth of the time of a gamma distribution."""
+    """Draws [*shape]. Sums of squared normal draws compile in a tenth of the time of a gamma distribution."""
     if degrees == int(degrees) <= _FEW_DEGREES:
         return jnp.sum(jnp.square(jax.random.normal(key, (int(degrees), *shape), dtype)), axis=0)
     return 2 * jax.random.gamma(key, degrees / 2, shape, dtype)
 
 
 def _spread(spreads: Array, y: Array) -> Array:
-    """[..., Q, Q] and [N..., ..., Q] to [N..., ..., Q]."""
+    """The product of spread and y: [..., Q, Q] and [N..., ..., Q] to [N..., ..., Q]."""
     return jnp.einsum("...ij,...j->...i", spreads, y, precision="highest")
 
 
@@ -115,7 +115,7 @@ def whiten(factors: Array, gaps: Array) -> Array:
 def spreads_of(factors: Array) -> Array:
     """The inverse of each factor^T: maps whitened coordinates back to gaps.
 
-    Loops multiply by it: a triangular solve there would copy the factor for every chain, and is slow on accelerators.
+    Loops multiply by this inverse: a triangular solve would copy the factor for every chain, slow on accelerators.
     """
     eye = jnp.broadcast_to(jnp.eye(factors.shape[-1], dtype=factors.dtype), factors.shape)
     return jax.scipy.linalg.solve_triangular(factors, eye, trans=1, lower=True)

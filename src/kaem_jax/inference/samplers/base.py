@@ -1,4 +1,4 @@
-"""What a posterior sampler is."""
+"""The interface of posterior samplers."""
 
 import abc
 import dataclasses
@@ -25,15 +25,15 @@ class Sampler(Settings, abc.ABC):
 
     Your own sampler derives from this class and defines `advance`; see docs/extend.md.
 
-    The state is a pytree, a NamedTuple as a rule, whose leaves are all that the next draw needs of the earlier ones:
-    adapted step sizes, a ladder, chains that are kept. Field names are also the names on disk; a leaf that is None is
-    not carried. A field with an entry for each datum must be called `chains`: evaluation does not read it back.
+    The state is a pytree, usually a NamedTuple, with everything that the next draw needs from earlier ones: adapted
+    step sizes, a ladder, persistent chains. Field names are also the names on disk; a field may be None. A field with
+    an entry for each datum must be called `chains`, which evaluation does not load.
 
-    A sampler may have parameters of its own, which are learned with the model's: `init_params` adds them to the
-    model's dictionary, and `loss` is what they minimise.
+    A sampler may have parameters of its own, which are learned together with the model: `init_params` adds them to the
+    model's dictionary, and they minimise `loss`.
 
     Attributes:
-      has_compiled_parts: whether `advance` is made of compiled parts that others share, and not compiled as a whole.
+      has_compiled_parts: whether `advance` calls compiled parts that other code shares, and is not compiled as a whole.
     """
 
     has_compiled_parts: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class Sampler(Settings, abc.ABC):
         """The state before the first draw.
 
         Args:
-          num_data: N, for chains that are kept for every datum.
+          num_data: N, the number of data for which persistent chains are kept.
 
         Raises:
           ValueError: see `check`.
@@ -67,11 +67,11 @@ class Sampler(Settings, abc.ABC):
         return {}
 
     def for_training(self, num_steps: int) -> Self:
-        """The sampler of a run of `num_steps` updates, on which a schedule may depend."""
+        """The sampler for a run of `num_steps` updates; a schedule may depend on this number."""
         return self
 
     def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
-        """What the sampler's own parameters minimise, a scalar in nats per datum; None where it has none."""
+        """The loss of the sampler's own parameters, a scalar in nats per datum; None if it has no parameters."""
         return None
 
     @abc.abstractmethod
@@ -109,7 +109,7 @@ class Sampler(Settings, abc.ABC):
 
 
 class StatelessSampler(Sampler):
-    """A sampler that carries nothing from one draw to the next. It defines `draws`."""
+    """A sampler that carries nothing from one draw to the next. Subclasses define `draws`."""
 
     @abc.abstractmethod
     def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> Draws:

@@ -1,4 +1,4 @@
-"""What samplers that run chains share: settings, starts, step sizes, the metric."""
+"""The common parts of samplers that run chains: settings, starts, step sizes, the metric."""
 
 import dataclasses
 import math
@@ -40,16 +40,15 @@ class ChainSampler(Sampler):
     Attributes:
       kernel: see `kaem_jax.mcmc.Kernel`.
       num_steps: L, moves of each chain in one draw.
-      step_size: eta, or where its adaptation starts.
-      num_chains: C, for each datum.
+      step_size: eta, or its initial value if it adapts.
+      num_chains: C, chains for each datum.
       persistent: whether chains continue from their last positions for the same datum, or start afresh.
-      adapt_steps: training steps in which the step size moves towards an acceptance of 0.574.
+      adapt_steps: training steps in which the step size moves towards the kernel's target acceptance.
       points: `random` or `sobol` draws of the prior as starts.
       encoder: chains start at draws of this encoder or of the prior, see `starts`.
-      encoder_target: what the encoder learns to propose: the ends of `chains`, or the latents of data that the model
-        itself `simulated`.
-      precondition: whether chains move in coordinates in which the average posterior has unit precision. It is
-        estimated at the ends of the chains, by one vector-Jacobian product for each, and at draws of the prior.
+      encoder_target: what the encoder learns from: the ends of `chains`, or latents and data `simulated` by the model.
+      precondition: whether chains move in coordinates in which the average posterior has unit precision. The precision
+        is estimated at the ends of the chains, by one vector-Jacobian product for each, and at draws of the prior.
     """
 
     kernel: Kernel = setting(MALA(), kinds=KERNELS)
@@ -105,7 +104,7 @@ class ChainSampler(Sampler):
         return {} if self.encoder is None else {"encoder": model.bind_encoder(self.encoder).init(key)}
 
     def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
-        """-log q(z | x) at the ends of the chains or at simulated pairs, over the encoder's parameters alone."""
+        """-log q(z | x) at the ends of chains or at simulated pairs; only the encoder's parameters have a gradient."""
         if self.encoder is None:
             return None
         z = draws.z
@@ -121,8 +120,9 @@ class ChainSampler(Sampler):
     def starts(self, key: Array, model: Model, params: Params, table: Table, x: Array, shape: tuple[int, ...]) -> Array:
         """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event].
 
-        With an encoder each is a draw of it or of the prior, chosen by their weights p(x, z) / (q(z | x) + p(z)); a
-        prior without normaliser has no weights, and the encoder's is taken.
+        With an encoder, each start is a draw of the encoder or of the prior, chosen by the weights
+        p(x, z) / (q(z | x) + p(z)). If the prior is not normalised, there are no weights, and the encoder's draw is
+        taken.
         """
         if self.encoder is None:
             return model.prior.sample(key, table, (*shape, len(x)), self.points)
@@ -138,14 +138,14 @@ class ChainSampler(Sampler):
             log_proposed = jnp.logaddexp(q.log_prob(z), log_prior)
             return log_prior + model.log_likelihood(params, z, x, table) - log_proposed
 
-        # Without a choice, an encoder that is far off learns from chains that start far off: its scale grew for ever.
+        # Mix in prior draws: otherwise a bad encoder learns from bad chains, and its scale diverges.
         share = jax.nn.sigmoid(log_weight(guess) - log_weight(drawn))
         return choose(jax.random.uniform(key_choice, share.shape, share.dtype) < share, guess, drawn)
 
     def first_chains(self, key: Array, model: Model, params: Params, shape: tuple[int, ...]) -> Array | None:
-        """Chains before the first draw, [*shape, *event] by `as_rows`; None where they are not kept.
+        """Chains before the first draw, [*shape, *event] by `as_rows`; None if chains are not persistent.
 
-        An encoder needs data: its chains are not numbers until their datum is seen.
+        An encoder needs data, so with one the chains are NaN until their datum is first seen.
         """
         if not self.persistent:
             return None
@@ -156,11 +156,11 @@ class ChainSampler(Sampler):
         return as_rows(z, len(model.prior.event_shape))
 
     def continued(self, kept: Array, fresh: Callable[[], Array]) -> Array:
-        """The last positions of chains, or fresh starts where they are not numbers yet."""
+        """The last positions of chains, or fresh starts where these are still NaN."""
         if self.encoder is None:
             return kept
         is_new = jnp.isnan(kept)
-        # Fresh starts cost two decoder calls, and after the first epoch nobody needs them.
+        # Fresh starts cost two decoder calls, and are not needed after the first epoch.
         return jax.lax.cond(jnp.any(is_new), lambda: jnp.where(is_new, fresh(), kept), lambda: kept)
 
     def first_metric(self, prior: Prior) -> Metric | None:
@@ -184,20 +184,20 @@ class ChainSampler(Sampler):
         size = math.prod(model.prior.event_shape)
         key_probe, key_prior = jax.random.split(key)
         probes = probed_curvature(key_probe, model, params, z, x, table)
-        # The squares are the curvature only at the prior's own draws. Where chains have run far out they would be huge,
-        # steps tiny, and the chains would never come back.
+        # Squared scores average to the curvature only at the prior's own draws. At chains that have run far out they
+        # would be huge and steps tiny, and these chains would never come back.
         draws = model.prior.sample(key_prior, table, (_NUM_PRIOR_DRAWS,))
         _, scores = value_and_score(lambda z: model.prior.log_prob(params["prior"], z, table), draws)
         return average_metric(metric, probes.reshape(-1, size), scores.reshape(-1, size), step)
 
     def next_step_size(self, step: Array | int, step_size: Array, acceptance: Array) -> Array:
-        """Step sizes after a draw with this acceptance; they stay after `adapt_steps` draws."""
+        """Step sizes after a draw with this acceptance; fixed after `adapt_steps` training steps."""
         adapted = adapt_step_size(self.kernel, step_size, acceptance, jnp.asarray(step) + 1)
         return jnp.where(step < self.adapt_steps, adapted, step_size)
 
 
 def as_rows(values: Array, event_ndim: int) -> Array:
-    """[..., N, *event] as [N, L], zeros at the end of each row: TPUs lay any other array anew, twice in every step."""
+    """[..., N, *event] as [N, L], padded with zeros: TPUs would change the layout of others twice in every step."""
     values = jnp.moveaxis(values, -1 - event_ndim, 0)
     rows = values.reshape(len(values), -1)
     return jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % _LANES)))
@@ -210,12 +210,12 @@ def of_rows(rows: Array, lead: tuple[int, ...], event: tuple[int, ...]) -> Array
 
 
 def kept_rows(kept: Array, indices: Array, num_data: int, lead: tuple[int, ...], event: tuple[int, ...]) -> Array:
-    """What is kept [N, L] of the data `indices` [B]: [*lead, B, *event].
+    """Reads the kept values [N, L] of the data `indices` [B]: [*lead, B, *event].
 
-    Inside jit, where nobody can look at the indices, what is kept of one that is not in 0..N-1 is NaN.
+    Inside jit indices cannot be checked: values of an index outside 0..N-1 are NaN.
 
     Raises:
-      ValueError: there is not one index for each of the `num_data` data, or one is seen to be out of range.
+      ValueError: there is not one index for each of the `num_data` data, or, outside jit, one is out of range.
     """
     size = len(kept)
     indices = jnp.asarray(indices)
@@ -228,9 +228,9 @@ def kept_rows(kept: Array, indices: Array, num_data: int, lead: tuple[int, ...],
 
 
 def with_rows(kept: Array, indices: Array, new: Array, event_ndim: int) -> Array:
-    """What is kept of all data, [N, L], with `new` [..., B, *event] for the data `indices`.
+    """The kept values of all data, [N, L], with `new` [..., B, *event] written for the data `indices`.
 
-    What is new of an index that is not in 0..N-1 is dropped.
+    New values of an index outside 0..N-1 are dropped.
     """
     once = first_of_each(indices, len(kept))
     return kept.at[once].set(as_rows(new, event_ndim), mode="drop", wrap_negative_indices=False)

@@ -46,7 +46,7 @@ class Draws(Protocol):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SharedDraws:
-    """Points that all data share, with weights for each datum.
+    """Points shared by all data, with weights for each datum.
 
     Attributes:
       z: [S, *event].
@@ -67,7 +67,7 @@ class SharedDraws:
 
     def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
         log_likelihood = model.pairwise_log_likelihood(params, self.z, x, table)
-        # A point that cannot have made the datum has the weight 0 and the value -inf.
+        # A point that cannot have generated the datum has weight 0 and log-likelihood -inf, whose product is NaN.
         return jnp.sum(jnp.where(self.weights == 0, 0, self.weights * log_likelihood), axis=-1)
 
     def pooled(self) -> tuple[Array, Array]:
@@ -114,7 +114,7 @@ class TemperedDraws(ChainDraws):
     """The last rung of a tempered population, and the rungs below it.
 
     Attributes:
-      rungs: [T, C, B, *event], after the last exchange; the last has the values of `z`, which is distributed over the
+      rungs: [T, C, B, *event], after the last exchange. The last rung equals `z`, but `z` is distributed over the
         devices of all rungs.
       betas: [T].
       acceptance: [T] mean acceptance probability of the moves, by rung.

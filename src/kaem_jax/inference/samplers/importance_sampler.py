@@ -52,7 +52,7 @@ def resample(key: Array, weights: Array, num_draws: int) -> Array:
       num_draws: R.
 
     Returns:
-      int32 [B, R], sorted; s occurs R w_s times in the mean of many keys, and the floor or ceiling of it in each row.
+      int32 [B, R], sorted. Index s occurs R w_s times on average over keys, rounded up or down in each row.
     """
 
     def one(shift: Array, weights: Array) -> Array:
@@ -93,13 +93,13 @@ def importance_posterior(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Importance(StatelessSampler):
-    """Weights on proposals that the whole minibatch shares; it carries nothing from step to step.
+    """Weighted draws of the prior, shared by the whole minibatch; nothing is carried from step to step.
 
     Attributes:
       num_samples: S, proposals from the prior.
-      num_draws: R, draws that are resampled for each datum, whose gradients cost B R evaluations in place of S; 0 keeps
-        all proposals with their weights.
-      points: `random` or `sobol`.
+      num_draws: R, draws resampled for each datum, whose gradients cost B R evaluations instead of S; 0 keeps all
+        proposals with their weights.
+      points: `random` or `sobol` draws of the prior.
     """
 
     num_samples: int = setting(1000, low=2)

@@ -17,12 +17,12 @@ __all__ = ["Langevin", "LangevinSamplerState"]
 
 
 class LangevinSamplerState(NamedTuple):
-    """What chains carry from step to step.
+    """The state that chains carry from step to step.
 
     Attributes:
-      step_size: scalar; None where it does not adapt.
-      metric: None where chains move in the latents themselves.
-      chains: [N, L], of C chains by `as_rows`; None where they are not kept.
+      step_size: scalar; None if it does not adapt.
+      metric: None if chains move in the latents themselves.
+      chains: [N, L], C chains for each datum in the form of `as_rows`; None if they are not persistent.
     """
 
     step_size: Array | None

@@ -31,15 +31,15 @@ _AT_ONCE = 100  # data
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProposalChains(StatelessSampler):
     """C chains for each datum. Each starts at one of 16 draws of q(z | x), chosen by its weight p(x, z) / q(z | x).
-    Coordinates outside a bounded support are those of a draw of the prior.
+    Start coordinates outside a bounded support are replaced by those of a prior draw.
 
-    Moves are whitened by q, and the step size adapts in the first half of the steps, each datum by datum.
+    Moves are whitened by q. Step sizes adapt in the first half of the steps, separately for each datum.
 
     Attributes:
       proposal: q(z | x).
-      kernel: one with an accept step.
+      kernel: a kernel with an accept step.
       num_steps: L, the moves of each chain in one draw.
-      num_chains: C.
+      num_chains: C, chains for each datum.
     """
 
     has_compiled_parts: ClassVar[bool] = True
@@ -64,7 +64,7 @@ class ProposalChains(StatelessSampler):
         if isinstance(x, jax.core.Tracer) or len(x) <= _AT_ONCE:
             z, acceptance = self._ends(key, model, params, x, table)
             return ChainDraws(z, {"acceptance": acceptance})
-        # Batches of one size are those of estimates of log p(x): one program fits the proposals of both.
+        # Batches have the size of those in estimates of log p(x), so that one program fits the proposals of both.
         batches = filled_batches(len(x), _AT_ONCE)
         ends = [
             jax.block_until_ready(self._ends(jax.random.fold_in(key, i), model, params, x[rows], table))
@@ -121,8 +121,8 @@ def _run(
         kernel=sampler.kernel,
         num_steps=sampler.num_steps - warmup,
         warmup_steps=warmup,
-        # What suits a standard normal of this dimension, about (Roberts & Rosenthal, 1998). The proposal may be far too
-        # wide for one datum, whose chains would not move with a step size that suits the others.
+        # About optimal for a standard normal of this dimension (Roberts & Rosenthal, 1998). One step size for each
+        # datum: its proposal may be far too wide, and its chains would not move with a step size that suits the others.
         step_size=jnp.full((1, len(x)), 0.8 * start[0, 0].size ** (-1 / 3), start.dtype),
     )
     return fitted.unwhiten(run.z), jnp.mean(run.acceptance)

@@ -1,4 +1,4 @@
-"""A tempered population for each datum, which exchanges rungs (docs/method.md, section 8)."""
+"""A tempered population for each datum, whose replicas exchange rungs (docs/method.md, section 8)."""
 
 import dataclasses
 from typing import Literal, NamedTuple, Self
@@ -33,11 +33,12 @@ __all__ = ["Tempered", "TemperedSamplerState"]
 
 
 class Population(NamedTuple):
-    """Replicas that are kept for every datum, in the order of rungs.
+    """The replicas kept for every datum, in the order of rungs.
 
     Attributes:
-      z: [N, L], of [T, C, N, *event] by `as_rows`.
-      heading: int8 [N, T C], see `kaem_jax.mcmc.rounds.TemperedState`: a round trip takes many training steps.
+      z: [N, L], [T, C, N, *event] in the form of `as_rows`.
+      heading: int8 [N, L'], [T, C, N] in the form of `as_rows`. Kept, since a round trip takes many training steps; see
+        `kaem_jax.mcmc.rounds.TemperedState`.
     """
 
     z: Array
@@ -45,13 +46,13 @@ class Population(NamedTuple):
 
 
 class TemperedSamplerState(NamedTuple):
-    """What a population carries from step to step.
+    """The state that a population carries from step to step.
 
     Attributes:
-      step_size: [T], by rung; None where it does not adapt.
-      betas: [T]; None where the settings and the step determine them.
-      metric: None where replicas move in the latents themselves.
-      chains: None where they are not kept.
+      step_size: [T], by rung; None if it does not adapt.
+      betas: [T]; None if the settings and the step determine them.
+      metric: None if replicas move in the latents themselves.
+      chains: None if they are not persistent.
     """
 
     step_size: Array | None
@@ -64,13 +65,13 @@ class TemperedSamplerState(NamedTuple):
 class Tempered(ChainSampler):
     """C populations of T replicas for each datum.
 
-    Rungs go from the prior to the posterior; with an `encoder`, from its t distributions and a share of the prior.
+    Rungs go from the prior to the posterior; with an `encoder`, from a mixture of its t distribution and the prior.
 
     Attributes:
       num_temperatures: T.
-      steps_per_round: moves between exchanges; `num_steps` must be a multiple of it. Which pairs exchange alternates
-        from round to round, from one draw to the next too. So kept populations with one round a draw must not always
-        meet their data at steps of one parity: shuffle the data, as `fit` does, or run two rounds a draw.
+      steps_per_round: moves between exchanges; `num_steps` must be a multiple of it. The pairs that exchange alternate
+        from round to round, also across draws. With one round per draw, shuffle the data, as `fit` does, or take two
+        rounds: otherwise a persistent population may always propose the same pairs.
       swap: one of `kaem_jax.mcmc.rounds.SWAPS`.
       refresh: whether the rung at beta = 0 takes exact draws.
       ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `annealed`: the exponent goes
@@ -187,7 +188,7 @@ class Tempered(ChainSampler):
     def _adapted(
         self, step: Array | int, state: TemperedSamplerState, betas: Array, info: TemperedInfo
     ) -> TemperedSamplerState:
-        """The state with step sizes and ladder moved by what this draw's moves and exchanges found."""
+        """The state with step sizes and ladder adapted to the acceptances of this draw."""
         if state.step_size is not None:
             adapted = self.next_step_size(step, state.step_size, info.acceptance)
             is_refreshed = self.refresh & (betas == 0)  # with one rung there is none
@@ -198,7 +199,7 @@ class Tempered(ChainSampler):
         return state
 
     def _metrics(self, info: TemperedInfo, state: TemperedSamplerState, dtype: jnp.dtype) -> dict[str, Array]:
-        """What is logged of a draw; `state` is the one after it."""
+        """The metrics of a draw that are logged; `state` is the state after it."""
         metrics = {"acceptance": info.acceptance[-1]} if self.kernel.is_exact else {}
         if self.num_temperatures > 1:
             metrics |= {
@@ -212,14 +213,14 @@ class Tempered(ChainSampler):
         return metrics
 
     def _path(self, model: Model, params: Params, table: Table, x: Array) -> Path:
-        """The densities between the first rung and the posteriors of x."""
+        """The path of densities from the first rung to the posteriors of x."""
         if self.encoder is None:
             return path_from_prior(model, params, x, table)
         fitted = EncoderProposal(self.encoder).fit(jax.random.key(0), model, params, x, table)
         return path_from_proposal(model, params, x, fitted, table, whitens=False)
 
     def _frame(self, state: TemperedSamplerState) -> Frame | None:
-        """The coordinates of the moves. An encoder's densities are as narrow as the posterior on all rungs."""
+        """The coordinates of moves; whitened with an encoder, since its densities are as narrow as the posterior."""
         if state.metric is None:
             return None
         frame = principal_frame(state.metric)

@@ -31,7 +31,7 @@ class EncoderDraws(ChainDraws):
 
     Attributes:
       noise: [K, B, *event], standard normal.
-      kl_weight: scalar in 0..1, by which log p(z) - log q(z | x) is multiplied.
+      kl_weight: scalar in 0..1, the factor on log p(z) - log q(z | x).
       encoder: static.
     """
 
@@ -42,7 +42,7 @@ class EncoderDraws(ChainDraws):
     def bound(
         self, model: Model, params: Params, x: Array, table: Table, labels: Array | None = None
     ) -> tuple[Array, dict[str, Array]]:
-        """Log mean_k p(x_b, z_k) / q(z_k | x_b), [B] nats, and scalars. With `labels` [B], p(x_b, y_b, z_k) above.
+        """Log mean_k p(x_b, z_k) / q(z_k | x_b), [B] nats, and metrics; `labels` y [B] make it p(x_b, y_b, z_k) / q.
 
         With K = 1 this is the evidence lower bound (Kingma & Welling, 2014), with more the importance-weighted one
         (Burda et al., 2016). It is differentiable in all of `params`, through the draws too.
@@ -62,14 +62,14 @@ class EncoderDraws(ChainDraws):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Variational(StatelessSampler):
-    """One pass of an encoder for each datum. The draws are those of q(z | x), which is not p(z | x).
+    """Draws from q(z | x), an approximation of p(z | x) that takes one pass of an encoder.
 
-    Prior, decoder and encoder climb the same lower bound on log p(x).
+    Prior, decoder and encoder maximise the same lower bound on log p(x).
 
     Attributes:
       encoder: the network.
-      num_draws: K, of each datum.
-      kl_warmup_steps: training steps in which the weight of log p(z) - log q(z | x) rises linearly to 1.
+      num_draws: K, draws for each datum.
+      kl_warmup_steps: training steps over which the weight of log p(z) - log q(z | x) rises linearly to 1.
     """
 
     encoder: Network | Encoder = setting(MLP(), kinds=ENCODERS)

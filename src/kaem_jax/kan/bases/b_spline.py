@@ -52,7 +52,7 @@ class BSpline(Basis):
         return _sum(value * flat[start + j] for j, value in enumerate(values))
 
     def _nonzero(self, u: Array, num_intervals: int) -> tuple[Array, list[Array]]:
-        """The interval of each position, which is the index of its first non-zero feature, and all degree + 1 values.
+        """The interval of each position (the index of its first non-zero feature), and its degree + 1 non-zero values.
 
         Piegl & Tiller, The NURBS Book, algorithm A2.2, for knots at the integers.
         """
@@ -71,5 +71,5 @@ class BSpline(Basis):
 
 
 def _sum(terms: Iterable[Array]) -> Array:
-    """The sum without the start 0 of the built-in one, which no type of array is."""
+    """The sum of arrays, without the start value 0 of the built-in `sum`."""
     return functools.reduce(operator.add, terms)

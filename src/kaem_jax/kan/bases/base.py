@@ -11,7 +11,7 @@ __all__ = ["Basis"]
 
 
 class Basis(Settings, abc.ABC):
-    """A family of basis functions phi_1..phi_G on N even intervals, of positions u: 0 and N are the domain's ends.
+    """A family of basis functions phi_1..phi_G of a position u, on N even intervals; the domain is 0 <= u <= N.
 
     A basis is static and hashable and holds no arrays. A family must define `panels_per_interval`, `num_functions` and
     `evaluate`; one with local support also overrides `combine`.
@@ -20,7 +20,7 @@ class Basis(Settings, abc.ABC):
     @property
     @abc.abstractmethod
     def panels_per_interval(self) -> int:
-        """Quadrature panels in an interval that resolve exp(f) to float32 accuracy."""
+        """Quadrature panels per interval that resolve exp(f) to float32 accuracy."""
 
     @abc.abstractmethod
     def num_functions(self, num_intervals: int) -> int:

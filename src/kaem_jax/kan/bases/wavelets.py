@@ -20,9 +20,8 @@ _MORLET_FREQUENCY = 5.0
 class _Wavelets(Basis):
     """N wavelets psi((u - b_g) / s_g), translations b_g spread over the domain, scales s_g = 0.5 + softplus(.).
 
-    Trainable, [*L, 2, N]: how far b_g has moved from the middle of interval g, and the unconstrained scale, which
-    starts at s_g = 1. They belong to the coordinate: the components of a mixture share them, so that a coordinate's
-    functions are computed once.
+    Trainable, [*L, 2, N]: the shift of b_g from the middle of interval g, and the unconstrained scale; s_g starts at 1.
+    The components of a mixture share both, so that the functions of a coordinate are computed once.
     """
 
     def num_functions(self, num_intervals: int) -> int:
@@ -44,7 +43,7 @@ class _Wavelets(Basis):
 
 @dataclasses.dataclass(frozen=True)
 class Morlet(_Wavelets):
-    """(cos(5 t) - exp(-25 / 2)) exp(-t^2 / 2): zero mean by the subtracted constant."""
+    """(cos(5 t) - exp(-25 / 2)) exp(-t^2 / 2): the constant makes the mean zero."""
 
     panels_per_interval: ClassVar[int] = 40
 

@@ -1,4 +1,4 @@
-"""What is exported of a model: pure functions of arrays, whose constants are its parameters."""
+"""Exports a model as pure functions of arrays, with its parameters as constants."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Program:
     """One function of a model.
 
     Attributes:
-      about: what it does, in a sentence.
+      about: a sentence on what the function does.
       function: arrays to one array, or to a dictionary of arrays.
       inputs: shape and dtype of each argument by name.
       outputs: names of the results, sorted, as in a dictionary.
@@ -44,7 +44,7 @@ class Program:
     outputs: tuple[str, ...]
 
     def arguments(self, n: Any) -> list[jax.ShapeDtypeStruct]:
-        """The arguments' shapes and dtypes, for a number n that may be symbolic."""
+        """The shapes and dtypes of the arguments for a batch size n, which may be symbolic."""
         return [
             jax.ShapeDtypeStruct(tuple(n if size is None else size for size in shape), dtype)
             for shape, dtype in self.inputs.values()
@@ -60,10 +60,9 @@ def export_model(
     [n, *model.data_shape] on the scale on which the model was trained.
 
     - draws: (key_data, rows) to {"z": ..., "x": E[x | z]}; `key_data` is uint32 [2], `jax.random.key_data(key)`, and
-      `rows` is uint8 [n], of which only the length counts. With one key the draws are those of
-      `model.prior.sample` and `model.sample`, bit for bit on one CPU with one version of jax. The exceptions are
-      last digits: XLA simplifies arithmetic with constants that are all equal, and picks other matrix products for
-      some constant kernels of a `conv`.
+      only the length of `rows`, uint8 [n], matters. For the same key, `model.prior.sample` and `model.sample` give
+      the same draws, bit for bit on one CPU with one version of jax. The last digits may differ where XLA simplifies
+      arithmetic with constants that are all equal, or picks other matrix products for constant kernels of a `conv`.
     - decode: z to E[x | z].
     - quantile: u in (0, 1) to z, coordinate by coordinate; `model.prior.quantile`.
     - log_density: z to log p(z) [n] in nats, normalised.
@@ -73,9 +72,9 @@ def export_model(
 
     Args:
       model: the model.
-      params: its parameters; float32 unless jax_enable_x64 is set, which whoever runs the functions must set then, too.
-      platforms: where the functions can run, of `PLATFORMS`.
-      batch: the number n for which they are made; None makes them for any n, which a decoder from elsewhere may not
+      params: its parameters; float32 unless jax_enable_x64 is set, which must then also be set to run the functions.
+      platforms: names from `PLATFORMS`, on which the functions can run.
+      batch: a fixed batch size n; None exports functions for any n, which a decoder from outside this package may not
         allow.
 
     Raises:
@@ -100,7 +99,7 @@ def check_platforms(platforms: Sequence[str]) -> None:
     """Refuses platforms that are not known.
 
     Raises:
-      ValueError: one is not of `PLATFORMS`, or there is none.
+      ValueError: a platform is not in `PLATFORMS`, or none is given.
     """
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
@@ -131,8 +130,8 @@ def make_programs(model: Model, params: Params) -> dict[str, Program]:
     constants = (groups, prior.tabulate(groups["prior"]))
 
     def on_device() -> Any:
-        # Behind the barrier XLA sees no constants. It would compute what depends on them alone when it compiles, by
-        # code of its own with other roundings.
+        # The barrier hides the constants from XLA. Otherwise it would evaluate expressions of constants at compile
+        # time, with other rounding.
         return jax.tree.map(lambda leaf: jax.lax.optimization_barrier(jnp.asarray(leaf)), constants)
 
     def draws(key_data: jax.Array, rows: jax.Array) -> Mapping[str, jax.Array]:
@@ -148,7 +147,7 @@ def make_programs(model: Model, params: Params) -> dict[str, Program]:
     def quantile(u: jax.Array) -> jax.Array:
         return prior.quantile(on_device()[1], u)
 
-    # Both compute log Z anew, in some milliseconds: the table that holds it may have many megabytes.
+    # Both recompute log Z, in a few milliseconds: the table that holds it may take many megabytes.
     def log_density(z: jax.Array) -> jax.Array:
         return prior.log_prob(on_device()[0]["prior"], z)
 

@@ -24,7 +24,7 @@ TOLERANCE = 1e-3  # of --check, relative to 1 + |value|; on a CPU differences ar
 
 
 def read_manifest():
-    """What manifest.json says, if this machine and its jax can run the functions."""
+    """Reads manifest.json; ends the program if this machine or its jax cannot run the functions."""
     path = FOLDER / "manifest.json"
     if not path.is_file():  # it is written last
         sys.exit(f"error: {path} is missing: the folder is not complete; export again, or copy all of it")
@@ -41,7 +41,7 @@ def read_manifest():
 
 
 def check_digests(manifest):
-    """Ends the program if a file is not the one that was written."""
+    """Ends the program if a file is missing or has changed."""
     for name, digest in manifest["sha256"].items():
         path = FOLDER / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
@@ -54,7 +54,7 @@ def load(name):
 
 
 def largest_difference(name, artefact, expected):
-    """Between a function's results here and those in check.npz, relative to 1 + |value|."""
+    """The largest difference between a function's results here and those in check.npz, relative to 1 + |value|."""
     results = load(name)(*(expected[f"{name}/{value['name']}"] for value in artefact["inputs"]))
     wanted = [expected[f"{name}/{value['name']}"] for value in artefact["outputs"]]
     return max(
@@ -64,7 +64,7 @@ def largest_difference(name, artefact, expected):
 
 
 def without_powers(x, data):
-    """Columns of a table that were raised to a power (Yeo & Johnson, 2000), undone; other data stay."""
+    """Undoes the power transform of a table's columns (Yeo & Johnson, 2000); other data are returned as they are."""
     if "power" not in data:
         return x
     y, power = x * np.array(data["stretch"]) + np.array(data["shift"]), np.array(data["power"])

@@ -44,13 +44,13 @@ def write_artefacts(folder: pathlib.Path, run: Run, saved: dict[str, Any], platf
     """Exports a run's model to `folder`. The manifest is written last: without it, the folder is not complete.
 
     Args:
-      folder: it is made if it is not there; earlier files of these names are replaced.
+      folder: the folder, created if it is missing; files of an earlier export are replaced.
       run: a trained run.
       saved: the content of its config.json.
-      platforms: of `kaem_jax.runs.export.PLATFORMS`.
+      platforms: names from `kaem_jax.runs.export.PLATFORMS`.
 
     Returns:
-      What manifest.json says.
+      The content of manifest.json.
 
     Raises:
       ValueError: a platform is not known.
@@ -123,7 +123,7 @@ def _write_all(
 
 
 def _describe(names: Any, values: Sequence[Any]) -> list[dict[str, Any]]:
-    """Name, shape, dtype and units of each value; a number that is free is "n"."""
+    """Name, shape, dtype and units of each value; a symbolic size is "n"."""
     return [
         {
             "name": name,
@@ -136,7 +136,7 @@ def _describe(names: Any, values: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _scales(form: Form) -> dict[str, Any]:
-    """How values of the model become those of the data, and what these are called in a table."""
+    """The numbers that convert values of the model to the user's units, and the names of a table's values."""
     if isinstance(form, Field):
         return {"mean": form.mean, "scale": form.scale}
     if isinstance(form, Table):
@@ -148,7 +148,7 @@ def _scales(form: Form) -> dict[str, Any]:
 
 
 def _checks(programs: dict[str, Program]) -> dict[str, np.ndarray]:
-    """Arguments and results of every function, as this package computes them here: "decode/z", "decode/x", ..."""
+    """Arguments and results of every function, computed by this package: "decode/z", "decode/x", ..."""
     rng = np.random.default_rng(0)
     drawn = jax.jit(programs["draws"].function)(np.zeros(2, np.uint32), np.zeros(_CHECKED, np.uint8))
     known = {"key_data": np.zeros(2, np.uint32), "rows": np.zeros(_CHECKED, np.uint8)} | drawn
