@@ -82,6 +82,8 @@ def test_load_gives_back_the_trained_model_of_the_checkpoint_that_is_asked_for(f
         kaem.load(finished[0], 7)
     with refuses(RunError, "no config.json"):
         kaem.load(tmp_path)
+    with refuses(RunError, "no config.json; these folders in it have one: ", finished[0].name):
+        kaem.load(finished[0].parent)
 
 
 FREE = {

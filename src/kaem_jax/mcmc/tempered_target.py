@@ -36,10 +36,12 @@ def tempered(
     max_draws: int = 2000,
     report: Callable[[TemperedRun], None] | None = None,
 ) -> TemperedRun:
-    """Draws from log-density log_prior + log_likelihood, and log of its integral, by populations of tempered chains.
+    """Draws from log-density log_prior + log_likelihood, and log Z, by populations of tempered chains.
 
         run = kaem.mcmc.tempered(key, log_prior, log_likelihood, {"mean": jnp.zeros(3), "scale": jnp.zeros(())})
         print(run.log_z, run.log_z_error, run.draws["mean"].mean((0, 1)), run.warnings)
+
+    Z is the integral of the density over that of the reference, which is 1 if the reference is normalised.
 
     Rung beta has the density reference^(1 - beta) target^beta, from the reference (by default the prior) at 0 to the
     target at 1. A warm-up of doubling stages tunes step sizes, the units of each coordinate and the ladder; then the

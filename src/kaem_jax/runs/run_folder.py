@@ -91,7 +91,9 @@ class RunFolder:
           RunError: the file is missing, damaged, or not that of a run.
         """
         if not self.config.is_file():
-            raise RunError(f"{self.root} is not the folder of a run: it has no config.json")
+            inside = ", ".join(sorted(path.parent.name for path in self.root.glob("*/config.json"))[:5])
+            hint = f"; these folders in it have one: {inside}" if inside else ""
+            raise RunError(f"{self.root} is not the folder of a run: it has no config.json{hint}")
         saved = self.read_json(self.config)
         if not (isinstance(saved, dict) and {"config", "data_shape", "num_train", "form"} <= saved.keys()):
             raise RunError(f"{self.config} is not that of a run; choose another --workdir")
