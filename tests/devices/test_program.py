@@ -81,6 +81,7 @@ def test_of_two_branches_the_dearer_one_counts_and_of_a_loop_each_turn():
         before=BRANCHES,
     )
     assert (measure(text).flops, measure(text).cycles) == (2 * 8**3, 5 + 7 * 10)
+    assert measure(text).parts == {"exponential": 5, "tanh": 70}
 
 
 WITH_CLASSES = {

@@ -1,6 +1,7 @@
 """What commands pass on to the functions they stand for, with functions that only say what they were asked."""
 
 import argparse
+import collections
 import dataclasses
 import errno
 import json
@@ -499,12 +500,14 @@ def test_a_program_is_described_by_what_the_compiler_says(refuses):
     """By hand: 1.5e6 cycles of 1.5 GHz are 1 ms, in which 1e9 of 1e12 operations a second are the whole peak."""
     chip, messages = (
         Chip(10e9, 1e12, 1.5e9, "made up"),
-        [Collective("all-reduce", 512, 2), Collective("all-reduce", 1024, 3)],
+        [Collective("all-reduce", 512, 2), Collective("all-reduce", 1024, 3), Collective("all-gather", 1024, 1, True)],
     )
-    report = Report("step", 1.0, 9 * 2**30, Cost(1e9, 1.5e6, messages))
+    parts = collections.Counter({"jit(train_step)/loss/jvp()/jit(norm)/sum": 900_000, "copy": 600_000})
+    report = Report("step", 1.0, 9 * 2**30, Cost(1e9, 1.5e6, messages, parts))
     said = compile_only.described(report, chip)
     assert "1.00 GFLOP of products, 1.00 ms by XLA's own schedule: 100.0% of the peak (made up)" in said
-    assert "5 x all-reduce, 4.0 KiB together" in said
+    assert "most cycles: 60% loss jit(norm) sum; 40% copy\n" in said
+    assert "5 x all-reduce, 4.0 KiB together, not overlapped; 1 x all-gather, 1.0 KiB together, beside" in said
     assert "ms" not in compile_only.described(report, chip._replace(clock=None))
     with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
         compile_only.described(report._replace(memory=11e9), chip)

@@ -91,12 +91,14 @@ def described(report: Report, chip: Chip | None) -> str:
     if chip and chip.clock and cost.cycles:
         seconds = cost.cycles / chip.clock
         peak = f"{cost.flops / chip.flops / seconds:.1%} of the peak ({chip.source})"
-        share = f", {1e3 * seconds:.2f} ms by XLA's own schedule: {peak}"
+        most = "; ".join(f"{cycles / cost.cycles:.0%} {_short(name)}" for name, cycles in cost.parts.most_common(3))
+        share = f", {1e3 * seconds:.2f} ms by XLA's own schedule: {peak}\n  most cycles: {most}"
     sent = []
     for kind in dict.fromkeys(found.kind for found in cost.collectives):
         same = [found for found in cost.collectives if found.kind == kind]
         total = sum(found.times * found.num_bytes for found in same)
-        sent.append(f"{sum(found.times for found in same)} x {kind}, {total / 1024:.1f} KiB together")
+        how = "beside the computation" if all(found.is_asynchronous for found in same) else "not overlapped"
+        sent.append(f"{sum(found.times for found in same)} x {kind}, {total / 1024:.1f} KiB together, {how}")
     if chip and report.memory > chip.memory:
         raise ConfigError(
             f"the {report.program} needs {report.memory / 1e9:.1f} GB on each chip, which has {chip.memory / 1e9:.0f} "
@@ -106,6 +108,12 @@ def described(report: Report, chip: Chip | None) -> str:
         f"{report.program}: compiled in {report.seconds:.0f} s\n  memory: {report.memory / 2**20:.1f} MiB{room}\n"
         f"  work: {cost.flops / 1e9:.2f} GFLOP of products{share}\n  messages: {'; '.join(sent) or 'none'}"
     )
+
+
+def _short(name: str) -> str:
+    """The scope of an operation, the function around it, and its primitive."""
+    outer, *inner = [part for part in name.split("/") if part not in ("closed_call", "jit(train_step)")]
+    return " ".join([outer, *inner[-2:]])
 
 
 def find_topology(name: str) -> list[Any]:

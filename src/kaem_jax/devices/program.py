@@ -4,6 +4,7 @@ XLA's own analysis counts the body of a loop once. Here every computation is cou
 are read from the loops' conditions.
 """
 
+import collections
 import dataclasses
 import math
 import re
@@ -23,6 +24,7 @@ _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*
 _SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _TRIPS = re.compile(r'known_trip_count[":{\s]+n[":\s]+(\d+)')
+_NAME = re.compile(r'op_name="([^"]*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
@@ -33,11 +35,13 @@ class Collective(NamedTuple):
       kind: the operation, such as `all-reduce`.
       num_bytes: size of its result on one chip.
       times: how often it runs in a call.
+      is_asynchronous: whether the chip can compute meanwhile.
     """
 
     kind: str
     num_bytes: float
     times: int
+    is_asynchronous: bool = False
 
 
 @dataclasses.dataclass
@@ -48,11 +52,13 @@ class Cost:
       flops: operations of matrix products and convolutions; a multiplication and an addition count as two.
       cycles: cycles in XLA's own schedule, 0 if the compiler does not count them (it does for TPUs).
       collectives: messages.
+      parts: cycles by the name of the operation in the traced program.
     """
 
     flops: float = 0.0
     cycles: float = 0.0
     collectives: list[Collective] = dataclasses.field(default_factory=list)
+    parts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
 
 class _Instruction(NamedTuple):
@@ -119,9 +125,11 @@ def _add(cost: Cost, program: _Program, name: str, times: int) -> None:
         cost.flops += times * _flops(program, here, instruction)
         if found := _CYCLES.search(instruction.rest):
             cost.cycles += times * int(found.group(1))
+            named = _NAME.search(instruction.rest)
+            cost.parts[named.group(1) if named else opcode] += times * int(found.group(1))
         kind = opcode.removesuffix("-start")
         if kind in _COLLECTIVES:
-            cost.collectives.append(Collective(kind, _result_size(here, instruction), times))
+            cost.collectives.append(Collective(kind, _result_size(here, instruction), times, kind != opcode))
 
 
 def _result_size(here: dict[str, _Instruction], instruction: _Instruction) -> float:
@@ -141,6 +149,7 @@ def _add_largest(cost: Cost, program: _Program, branches: list[str], times: int)
     cost.flops += largest.flops
     cost.cycles += largest.cycles
     cost.collectives += largest.collectives
+    cost.parts += largest.parts
 
 
 def _num_trips(program: _Program, loop: _Instruction) -> int:
