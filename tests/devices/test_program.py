@@ -58,6 +58,18 @@ def test_messages_between_devices():
     assert [(found.kind, found.num_bytes, found.times) for found in cost.collectives] == [("all-reduce", 160, 1)]
 
 
+def test_an_asynchronous_message_is_as_large_as_its_result():
+    """As XLA writes them for a GPU, where a start names the source beside the result."""
+    text = program(
+        {"x": "f32[8]{0}", "y": "f32[4]{0}"},
+        "%sum = ((f32[8]{0}), f32[8]{0}) all-reduce-start(%x), to_apply=%none",
+        "%all = (f32[4]{0}, f32[8]{0}) all-gather-start(%y), dimensions={0}",
+        "%out = f32[8]{0} all-reduce(%x), to_apply=%none",
+    )
+    found = [(one.kind, one.num_bytes, one.is_asynchronous) for one in measure(text).collectives]
+    assert found == [("all-reduce", 32, True), ("all-gather", 32, True), ("all-reduce", 32, False)]
+
+
 BRANCHES = """
 %small (p: f32[8,8]) -> f32[8,8] {
   %p = f32[8,8]{1,0} parameter(0)

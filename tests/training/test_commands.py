@@ -507,7 +507,7 @@ def test_a_program_is_described_by_what_the_compiler_says(refuses):
     said = compile_only.described(report, chip)
     assert "1.00 GFLOP of products, 1.00 ms by XLA's own schedule: 100.0% of the peak (made up)" in said
     assert "most cycles: 60% loss jit(norm) sum; 40% copy\n" in said
-    assert "5 x all-reduce, 4.0 KiB together, not overlapped; 1 x all-gather, 1.0 KiB together, beside" in said
+    assert "5 x all-reduce, 4.0 KiB together, synchronous; 1 x all-gather, 1.0 KiB together, asynchronous" in said
     assert "ms" not in compile_only.described(report, chip._replace(clock=None))
     with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
         compile_only.described(report._replace(memory=11e9), chip)

@@ -97,7 +97,7 @@ def described(report: Report, chip: Chip | None) -> str:
     for kind in dict.fromkeys(found.kind for found in cost.collectives):
         same = [found for found in cost.collectives if found.kind == kind]
         total = sum(found.times * found.num_bytes for found in same)
-        how = "beside the computation" if all(found.is_asynchronous for found in same) else "not overlapped"
+        how = "asynchronous" if all(found.is_asynchronous for found in same) else "synchronous"
         sent.append(f"{sum(found.times for found in same)} x {kind}, {total / 1024:.1f} KiB together, {how}")
     if chip and report.memory > chip.memory:
         raise ConfigError(

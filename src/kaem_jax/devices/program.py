@@ -133,9 +133,10 @@ def _add(cost: Cost, program: _Program, name: str, times: int) -> None:
 
 
 def _result_size(here: dict[str, _Instruction], instruction: _Instruction) -> float:
-    """Bytes of a collective's result. The shape at the start of a gather or a permutation includes the source too."""
+    """Bytes of a collective's result. The shape at a start may include the source too."""
     size = _size(instruction.shape)
-    if instruction.opcode in ("all-gather-start", "collective-permute-start"):
+    names_source = instruction.opcode in ("all-gather-start", "collective-permute-start")
+    if names_source or (instruction.opcode.endswith("-start") and instruction.shape.startswith("((")):
         size -= sum(_size(here[name].shape) for name in instruction.operands if name in here)
     return size
 
