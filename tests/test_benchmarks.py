@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import pathlib
 import sys
 import types
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.data import Table
@@ -76,3 +77,51 @@ def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):
     x = truth.rvs(20, random_state=rng)
     found = benchmark_named("toys").log_density(run, x, 4096)
     np.testing.assert_allclose(found, truth.logpdf(x), atol=0.05)
+
+
+def test_the_page_on_images_has_the_tables_of_the_results(benchmark_named):
+    """And README and the page say no other numbers of the table."""
+    seeds = benchmark_named("seeds")
+    page, results = seeds.ROOT / "docs" / "quality.md", seeds.ROOT / "benchmarks" / "results" / "quality.jsonl"
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert seeds.written(page.read_text(), lines) == page.read_text()
+    made = seeds.table([{"model": "vae", "seed": s, "nats": 10.0 + s, "frechet_distance": 5.0} for s in range(3)])
+    assert "| 3 | - | - | 11.0 +- 1.0 | 5 +- 0 |" in made
+
+
+def test_the_vamp_prior_is_the_mixture_of_the_approximations_of_its_inputs(benchmark_named):
+    """Its bound, by hand; and the mixture with which a trained model is evaluated."""
+    rivals = benchmark_named("rivals")
+    model = kaem.Model(
+        kaem.ClusteredPrior(num_latents=2, num_clusters=1, shape="gaussian", spread=0.0),
+        kaem.MLP(hidden=(4,)), kaem.Gaussian(sigma=0.5), data_shape=(3,),
+    )  # fmt: skip
+    posterior, keys = rivals.Vamp(encoder=kaem.MLP(hidden=(4,)), num_inputs=5), jax.random.split(jax.random.key(0), 3)
+    params = model.init(keys[0]) | posterior.init_params(keys[1], model)
+    assert params["pseudo_inputs"].shape == (5, 3)
+    x = jnp.asarray([[0.1, 0.4, 0.9], [0.8, 0.2, 0.3]])
+    draws = posterior.draws(keys[2], 0, model, params, x)
+    table = model.prior.tabulate(params["prior"])
+    q, inputs = (rivals.approximate(posterior.encoder, model, params, y) for y in (x, params["pseudo_inputs"]))
+    z = np.asarray(draws.z)
+    parts = stats.norm.logpdf(z[0][:, None], inputs.mean, np.exp(inputs.log_scale)).sum(axis=-1)
+    expected = special.logsumexp(parts, axis=1) - np.log(5) - np.asarray(q.log_prob(z)[0])
+    expected += np.asarray(model.log_likelihood(params, draws.z, x, table)[0])
+    np.testing.assert_allclose(draws.bound(model, params, x, table)[0], expected, rtol=1e-4)
+    prior, of_prior = rivals.mixture_of(posterior.encoder, model, params)
+    mixed = special.logsumexp(parts, axis=1) - np.log(5)
+    np.testing.assert_allclose(prior.log_prob(of_prior, draws.z[0]), mixed, rtol=1e-4)
+
+
+def test_a_fit_to_codes_keeps_the_best_parameters_on_held_out_codes(benchmark_named):
+    rivals = benchmark_named("rivals")
+    codes = 3 + 2 * np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
+
+    def loss(params, key, z):
+        return jnp.mean(jnp.square(z - params))
+
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes types
+        best, standard = rivals.minimise(0, loss, jnp.full(2, 0.5), codes, 4000)
+    np.testing.assert_allclose(best, 0, atol=0.1)  # of standardised codes
+    np.testing.assert_allclose(standard["mean"], codes.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(standard["scale"], codes.std(axis=0), rtol=1e-5)

@@ -195,3 +195,13 @@ def test_refit_replaces_the_prior_alone(rng):
         half = z[np.sign(z) == sign]
         assert abs(half.mean() - 1.5 * sign) < 0.05
         assert abs(half.std() - 0.2) < 0.04
+
+
+def test_axes_are_rotations_where_fast_ica_returns_none():
+    """Normal coordinates have no axes; here its matrix is 0.3 away from a rotation, and may be 1e24."""
+    y = np.random.default_rng(46).normal(size=(25, 10)).astype(np.float32)
+    prior = kaem.ClusteredPrior(num_latents=10, num_clusters=1, map="full", spread=0.0)
+    params = prior.init(jax.random.key(0))
+    [rotation] = np.asarray(shapes._rotations(46, prior, params, y - y.mean(axis=0), np.ones((25, 1), np.float32)))
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(10), atol=1e-5)
+    assert np.abs(rotation - np.eye(10)).max() > 0.1

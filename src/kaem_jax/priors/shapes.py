@@ -158,7 +158,10 @@ def _rotations(seed: int, prior: ClusteredPrior, params: Params, z: np.ndarray, 
                 ica = FastICA(whiten=False, random_state=seed, tol=1e-3, max_iter=_NUM_ROTATIONS).fit(
                     y - y.mean(axis=0)
                 )
-            rotations[c] = ica.components_
+            # Where coordinates are nearly normal, FastICA's matrix may be far from a rotation. Without this, |y| grows
+            # without bound and the shapes seem to gain.
+            if np.isfinite(ica.components_).all():
+                rotations[c] = linalg.polar(np.asarray(ica.components_, np.float64))[0]
     return jnp.asarray(np.stack(rotations), float)
 
 
