@@ -75,6 +75,25 @@ REFITS: dict[str, tuple[str, Fit]] = {
     "gaussians_then_40_gaussians": ("gaussians", _clusters(40, "gaussian")),
     "gaussians_then_40_affine": ("gaussians", _clusters(40, "learned")),
 }
+# In words, the rivals first.
+NAMES = {
+    "vae": "N(0, I): a VAE",
+    "vamp": "VampPrior, 100 pseudo-inputs",
+    "mixture": "the paper's prior, 19 components",
+    "neural": "a neural prior (Pang et al., 2020)",
+    "vae_then_flow": "VAE, then a coupling flow",
+    "vae_then_flow_matching": "VAE, then flow matching",
+    "vae_then_10_gaussians": "VAE, then 10 full Gaussians",
+    "vae_then_100_gaussians": "VAE, then 100 full Gaussians",
+    "vae_then_10_affine": "VAE, then 10 affine clusters",
+    "vae_then_40_affine": "VAE, then 40 affine clusters",
+    "clustered": "100 clusters with learned shapes, jointly",
+    "gaussians": "100 diagonal Gaussians, jointly",
+    "gaussians_then_40_gaussians": "jointly, then 40 full Gaussians",
+    "gaussians_then_10_affine": "jointly, then 10 affine clusters",
+    "gaussians_then_40_affine": "jointly, then 40 affine clusters",
+    "gaussians_then_100_affine": "jointly, then 100 affine clusters",
+}
 _EVALUATION = (
     "train.log_every=1", "evaluation.every_steps=1", "checkpoint.every_steps=1",
     "evaluation.estimator.kind=ais", "evaluation.estimator.num_chains=4", "evaluation.estimator.num_temperatures=64",

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from measure import Training, emit, make_parser, time_updates
-from models import MODELS, REFITS, configure
+from models import NAMES, REFITS, configure
 from rivals import mixture_of
 
 from kaem_jax.data import Dataset, load_dataset, to_pixels, to_unit_interval
@@ -145,9 +145,9 @@ def evaluated(run: Run, dataset: Dataset, extractor: Extractor | None) -> tuple[
 def draw_picture(folder: pathlib.Path, name: str, dataset: Dataset) -> None:
     """The first seed's samples of every model that is there, under held-out images."""
     rows = {"held out": to_pixels(dataset.held_out[:NUM_SHOWN])}
-    for model in (*MODELS, *REFITS):
+    for model, words in NAMES.items():
         if (path := folder / "samples" / f"{name}_{model}.npy").exists():
-            rows[model] = np.load(path)
+            rows[words] = np.load(path)
     title = f"{name}: samples of each model after equal time"
     images = np.stack(list(rows.values())).astype(np.float32) / 255
     figures.plot_rows(folder / f"{name}.png", images, list(rows), [""] * NUM_SHOWN, title)

@@ -5,8 +5,8 @@
 
 Data: svhn_cropped, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/log_likelihood (a bound where eval/is_bound is true) and eval/reconstruction_error (squared error per value
-of held-out images). What models of the size of `tiny` learn in 200 seconds, 10,500 updates instead of its 4,000:
-docs/quality.md. Nobody has run the full 80,000 updates yet.
+of held-out images). What models of the size of `tiny` learn in 12,500 updates instead of its 4,000: docs/quality.md.
+Nobody has run the full 80,000 updates yet.
 """
 
 from kaem_jax.experiments._shared import images
