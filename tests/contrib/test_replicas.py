@@ -79,6 +79,9 @@ def test_each_is_the_run_of_its_seed_and_goes_on_after_a_signal(tmp_path, monkey
     with pytest.raises(RunError, match="seed_5, seed_6 hold runs and seed_7 none"):
         train_replicas(config, pair, 3)
     assert not (pair / "seed_7").exists()
+    shutil.rmtree(pair / "seed_6" / "checkpoints" / "20")  # as of a job that was killed between two saves
+    assert train_replicas(config, pair, 2) is Outcome.FINISHED
+    jax.tree.map(np.testing.assert_array_equal, arrays(pair / "seed_6"), arrays(stopped / "seed_6"))
     for name, step in (("seed_6", 20), ("seed_5", 10)):
         shutil.rmtree(pair / name / "checkpoints" / str(step))
     with pytest.raises(RunError, match="no checkpoint of the same step"):
