@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     parser = make_parser("encode", "Posterior means and spreads of latents.", "FILE.csv, FILE.parquet or FILE.npz")
     parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
     given = parser.parse_args(argv)

@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     given = _arguments(argv)
     use_compilation_cache(given.cache)
     folder = RunFolder(given.workdir)

@@ -27,7 +27,7 @@ _PORT = 8700
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     given = _arguments(argv)
     use_compilation_cache(given.cache)
     return _write(given) if given.static else _serve(given)

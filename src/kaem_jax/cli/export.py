@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     parser = make_parser("export", "A trained model as files for jax alone.", "workdir", "checkpoint", "cache")
     parser.add_argument("--out", type=to_path, help="folder for the files; by default `export` in the run's folder")
     parser.add_argument("--platforms", default=",".join(PLATFORMS), help="where they can run, separated by commas; "

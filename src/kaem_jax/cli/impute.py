@@ -30,7 +30,7 @@ __all__ = ["main"]
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     parser = make_parser("impute", "Fills in missing values.", "FILE.csv or FILE.parquet for tables, else FILE.npz")
     parser.add_argument("--mask", help="an .npz file or an image, not 0 where a value of every datum is missing")
     parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")

@@ -26,7 +26,7 @@ COMMANDS = {
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     usage = "usage: kaem COMMAND [--help] [OPTIONS]\n\n" + "\n".join(
         f"  {name:10s}{text}" for name, text in COMMANDS.items()
     )

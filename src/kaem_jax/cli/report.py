@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     given = make_parser("report", "Writes a run's report.html again.", "workdir").parse_args(argv)
     print(write_report(RunFolder(given.workdir)))
     return 0

@@ -93,7 +93,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     given = _arguments(argv)
     use_compilation_cache(given.cache)
     run = load_run(given.workdir, given.checkpoint)

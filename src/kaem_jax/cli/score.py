@@ -34,7 +34,7 @@ __all__ = ["main"]
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
     parser.add_argument("--proposals", type=at_least(2), default=1000, help="of each datum, for importance sampling")
     add_where(parser, "log p(x | conditions) of rows of a table, -inf of rows that do not meet them")

@@ -29,7 +29,7 @@ def read_config(name: str | None, overrides: Sequence[str]) -> "Experiment":
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     given, overrides = _parser().parse_known_args(argv)
     config = read_config(given.config, overrides)
     if given.compile_only is not None:

@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
+    """Runs the command with the arguments `argv`; returns its exit code."""
     given, overrides = _parser().parse_known_args(argv)
 
     config = read_config(given.config, overrides)

@@ -73,7 +73,7 @@ class Judge:
 
     @full_precision
     def summary(self) -> dict[str, Any]:
-        """Draws samples and densities, and returns the row of the last evaluation."""
+        """Plots samples and densities; returns the row of the final evaluation."""
         draw_samples(self._folder, self._key_figures, self._training.as_run(), self._held_out)
         return self._evaluated(self._final) | {"eval/is_final": True}
 

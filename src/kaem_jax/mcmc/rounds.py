@@ -191,8 +191,8 @@ def step_round(
 def top_of(rung: Array, values: Array) -> Array:
     """The entries [B, ...] of `values` [T, B, ...] that belong to the replicas on the last rung.
 
-    It is a sum in which the others are zeros: with rungs on several devices only [B, ...] numbers travel, while
-    `rung_order` would gather all [T, B, ...].
+    A masked sum sends only [B, ...] numbers between devices that hold different rungs; `rung_order` would gather all
+    [T, B, ...].
     """
     is_top = expand_to(rung == rung.shape[0] - 1, values.ndim)
     return jnp.sum(jnp.where(is_top, values, 0), axis=0)

@@ -111,7 +111,7 @@ class RunFolder:
             raise RunError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
     def read_evaluation(self, step: int | None = None) -> dict[str, Any] | None:
-        """The newest numbers of `kaem evaluate`, or with `step` those set aside for that step; None if there are none.
+        """The newest results of `kaem evaluate`, or those saved for checkpoint `step`; None if there are none.
 
         Raises:
           RunError: the file is damaged.

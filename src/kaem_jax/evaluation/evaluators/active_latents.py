@@ -71,11 +71,11 @@ class Activity(NamedTuple):
 
 @full_precision
 def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Activity:
-    """The share of each decoder input's prior variance that the data x decide: Var_x E[v | x] / Var v.
+    """The share of each decoder input's prior variance explained by data x: Var_x E[v | x] / Var v.
 
     Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). It is
-    estimated by the covariance over data of two independent posterior means (eight such pairs where data share
-    proposals): the Monte Carlo error of one mean alone would make every latent look active.
+    estimated by the covariance over data of two independent posterior means (eight pairs if data share proposals): the
+    Monte Carlo error of one mean would make every latent look active.
     """
     table = model.prior.tabulate(params["prior"])
     drawn = jax.eval_shape(lambda key: posterior.draw(key, model, params, x), key)
