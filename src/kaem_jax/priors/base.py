@@ -80,9 +80,7 @@ class Prior(Settings, abc.ABC):
 
     Attributes:
       is_normalized: whether `log_prob` is normalised; where it is not, `log_normalizer` raises.
-      has_quantiles: whether the coordinates have `quantile`, `cdf` and `density`; if not, these raise.
       has_exact_draws: whether `sample` draws from the prior itself, not from chains that approach it.
-      has_exact_conditionals: whether `sample_given` can draw some coordinates given others.
       is_standard_normal: whether latents are standard normal coordinates, whatever the parameters.
 
     Raises:
@@ -98,12 +96,12 @@ class Prior(Settings, abc.ABC):
 
     @property
     def has_quantiles(self) -> bool:
-        """See above."""
+        """Whether the coordinates have `quantile`, `cdf` and `density`; if not, these raise."""
         return True
 
     @property
     def has_exact_conditionals(self) -> bool:
-        """See above."""
+        """Whether `sample_given` can draw some coordinates given others."""
         return self.has_exact_draws and self.has_quantiles
 
     if TYPE_CHECKING:  # a property of most, a field of those that transform another prior
