@@ -42,7 +42,6 @@ MODELS: dict[str, tuple[str, ...]] = {
     "vae": _NORMAL,
     "vamp": _NORMAL,  # whose posterior, `rivals.Vamp`, replaces the prior
     "gaussians": (),
-    "full_gaussians": ("prior.map=full",),
     "neural": (*_ULA, "prior.kind=neural", "evaluation.proposal=prior"),
     "ula_from_prior": (*_MIXTURE, *_ULA),
 }  # fmt: skip

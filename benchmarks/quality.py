@@ -7,7 +7,7 @@ Each run trains for so many seconds of steps (compilation apart) on minibatches 
 each experiment, before the first run: models take turns, on a machine that must be quiet then. All seeds make as many,
 with learning rates that fall along a cosine to the last. FOLDER gets updates.json, results.jsonl, one line for each
 experiment, model and seed, and a picture of samples for each experiment; what is in it already is not done again.
-`python benchmarks/seeds.py FOLDER/results.jsonl` makes tables of them.
+Copy its lines to benchmarks/results/quality.jsonl, from which `python benchmarks/seeds.py` makes the tables.
 
 All models are evaluated alike: held-out nats of 256 data by annealing from Laplace approximations (a bound where the
 effective sample size says so; none for a neural prior or flow matching, which have no normaliser), and distances of
@@ -183,16 +183,14 @@ def main() -> None:
             if (base, seed, num_updates) != trained_as:  # models that differ in their fit alone are trained once
                 training, trained_as = start(name, base, given, dataset, seed, num_updates), (base, seed, num_updates)
                 time_updates(training, 1)
-                seconds = time_updates(training, num_updates // UPDATES_A_CALL - 1)
+                time_updates(training, num_updates // UPDATES_A_CALL - 1)
             started = time.perf_counter()
             run = finished(training, model, dataset, seed)
             fit_seconds = time.perf_counter() - started if model in REFITS else 0.0
             images, numbers = evaluated(run, dataset, extractor)
             if seed == 0:
                 np.save(given.out / "samples" / f"{name}_{model}.npy", images)
-            line = emit(
-                "quality", case, {"num_steps": num_updates, "seconds": seconds, "fit_seconds": fit_seconds} | numbers
-            )
+            line = emit("quality", case, {"num_steps": num_updates, "fit_seconds": fit_seconds} | numbers)
             with results.open("a") as file:
                 file.write(line + "\n")
         draw_picture(given.out, name, dataset)

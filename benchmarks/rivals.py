@@ -1,6 +1,6 @@
 """Priors that rival the clustered one: a VampPrior, trained with its model, a flow and flow matching, fitted to codes.
 
-The last two need `pip install flowjax`.
+The flow needs `pip install flowjax`.
 """
 
 import dataclasses

@@ -66,9 +66,9 @@ def train_replicas(config: Experiment, workdir: pathlib.Path, num_replicas: int,
         _check_alike(folders)
     with StopRequest() as stop:
         _train(configs, folders, dataset, stop, overwrite)
+    if stop.signal_name:
+        return Outcome.INTERRUPTED
     for one, folder in zip(configs, folders, strict=True):
-        if stop.signal_name:
-            return Outcome.INTERRUPTED
         say(f"evaluating seed {one.seed}")
         if train_and_evaluate(one, folder.root) is Outcome.INTERRUPTED:
             return Outcome.INTERRUPTED
@@ -153,13 +153,11 @@ def _start(config: Experiment, model: Model, dataset: Dataset) -> TrainState:
 
 
 def _newest(saved: Sequence[Checkpoints], templates: Sequence[TrainState]) -> tuple[int, Sequence[TrainState]]:
-    """The newest step that all runs have saved, and its states; 0 and the initial states if no run has saved any."""
-    common = sorted(set.intersection(*[set(checkpoints.steps) for checkpoints in saved]))
+    """The newest step that all runs have saved, and its states; 0 and the initial states if there is none."""
+    common = set.intersection(*[set(checkpoints.steps) for checkpoints in saved])
     if not common:
-        if any(checkpoints.steps for checkpoints in saved):
-            raise RunError("these runs have no checkpoint of the same step: train them one by one, by --config.seed")
         return 0, templates
-    step = common[-1]
+    step = max(common)
     return step, [one.restore(step, template) for one, template in zip(saved, templates, strict=True)]
 
 

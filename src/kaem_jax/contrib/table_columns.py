@@ -49,9 +49,9 @@ def is_truth(column: Any) -> bool:
     return str(column.dtype).lower() in ("bool", "boolean")
 
 
-def typed(cells: np.ndarray, is_truth: bool) -> Any:
+def typed(cells: np.ndarray, as_truths: bool) -> Any:
     """Numbers, texts or truth values for a frame, of the cells of a column without gaps."""
-    if is_truth:
+    if as_truths:
         return cells == "True"
     return cells.tolist() if cells.dtype == object else cells
 

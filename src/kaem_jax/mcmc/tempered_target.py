@@ -92,7 +92,7 @@ def tempered(
     else:
         starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_chains, *jnp.shape(leaf))), z0)
     if reference is not None:
-        drawn = jax.eval_shape(lambda key: reference.sample(key, (len(jax.tree.leaves(starts)[0]),)), key_start)
+        drawn = jax.eval_shape(lambda key: reference.sample(key, (1,)), key_start)
         shapes = [jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], tree) for tree in (starts, drawn)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"z0 has shapes {shapes[0]} and draws of the reference {shapes[1]}: give both the same")

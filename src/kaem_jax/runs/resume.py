@@ -134,7 +134,7 @@ def holds_run(folder: RunFolder) -> bool:
 
 
 def _last_step(folder: RunFolder) -> int:
-    """The last step of metrics.jsonl that has a loss, -1 if there is none."""
+    """The last training step in metrics.jsonl, or -1."""
     rows = MetricsFile.read(folder.metrics) if folder.metrics.is_file() else []
     return max((row["step"] for row in rows if "train/loss" in row), default=-1)
 

@@ -15,7 +15,7 @@ _CHANNELS = (32, 64, 128)
 def random_extractor() -> Extractor:
     """Means over the image of the activations of three random layers, [N, 224]; fewer layers for sides below 13 pixels.
 
-    Such features tell textures, contrasts and shapes apart (Naeem et al., 2020, section 4.3, use a random VGG16), but
+    Such features tell textures, contrasts and shapes apart (Naeem et al., 2020, use a random VGG16), but
     not what is on an image. Distances in them cannot be compared with those in other features.
     """
     return Extractor("random", lambda pixels: np.asarray(_features(pixels)))
@@ -27,8 +27,7 @@ def _features(pixels: Array) -> Array:
     x = jnp.broadcast_to(x, (*x.shape[:3], 3))  # grey images have three equal channels
     means = []
     for key, channels in zip(jax.random.split(jax.random.key(0), len(_CHANNELS)), _CHANNELS, strict=True):
-        fan_in = 16 * x.shape[-1]
-        kernel = jax.random.normal(key, (4, 4, x.shape[-1], channels)) * jnp.sqrt(2 / fan_in)
+        kernel = jax.nn.initializers.he_normal()(key, (4, 4, x.shape[-1], channels))
         x = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         x = jax.nn.relu(x)
         means.append(jnp.mean(x, axis=(1, 2)))
