@@ -97,6 +97,29 @@ def test_draws_have_the_moments_of_the_rows(fitted):
     np.testing.assert_allclose(np.cov(draws.T) / np.outer(scale, scale), covariance / np.outer(scale, scale), atol=0.1)
 
 
+def test_rows_have_a_place_in_their_cluster(fitted, rng):
+    """Coordinates of normal rows are standard normal and independent, and lead back to the rows; so in frames."""
+    x = normal_rows(rng, 4000)
+    places = fitted.transform(x)
+    assert places.shape == (4000, 4)
+    np.testing.assert_array_equal(places[:, 0], 0)
+    np.testing.assert_allclose(places[:, 1:].mean(axis=0), 0, atol=0.1)
+    np.testing.assert_allclose(np.cov(places[:, 1:].T), np.eye(3), atol=0.1)
+    np.testing.assert_allclose(fitted.inverse_transform(places), x, rtol=1e-4, atol=1e-2)
+    table = pandas.DataFrame(frame_of(rng, 300))
+    model = KAEM(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(table)
+    places = model.transform(table)
+    share = np.mean((places[:, 0] == places[0, 0]) == (table["group"] == table["group"][0]))
+    assert share > 0.9  # the clusters are the two groups
+    back = model.inverse_transform(places)
+    np.testing.assert_array_equal(back[["group", "is_new"]], table[["group", "is_new"]])
+    np.testing.assert_allclose(back[["size", "count"]], table[["size", "count"]], atol=1e-3)
+    gaps = model.transform(table.assign(size=np.nan))
+    np.testing.assert_array_equal(gaps[:, 0], places[:, 0])  # the group says which
+    with pytest.raises(ValueError, match="cluster=2 must be an integer from 0 to 1"):
+        model.inverse_transform(np.where([True] + [False] * 5, 2, places))
+
+
 def test_cells_say_why_a_row_is_unlikely(fitted, rng):
     """Against the conditional normal distributions; and of a category given a number."""
     mean, covariance = truth()

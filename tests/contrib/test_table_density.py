@@ -61,28 +61,36 @@ def test_normal_distributions_given_what_is_known(x64, rng, kind):
 
 
 def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
-    """With shapes: the marginal of one number is a univariate mixture that the prior knows exactly."""
+    """With shapes: the marginal of one number is a univariate mixture that a prior with diagonal maps knows exactly.
+
+    Full maps without shear or rotation say the same, and must estimate it.
+    """
     prior = kaem.ClusteredPrior(num_latents=2, num_clusters=C, grid_size=6)
     params = wild(prior.init(jax.random.key(0)), 1.0)
-    normal = {name: leaf for name, leaf in params.items() if name != "bank"}
-    density = TableDensity(prior, params, normal, ())
+    full = dataclasses.replace(prior, map="full")
+    of_full = full.init(jax.random.key(0)) | params
+    normal = {name: leaf for name, leaf in of_full.items() if name not in ("bank", "rotation")}
+    density = TableDensity(full, of_full, normal, ())
     known = np.repeat(np.float32([-2, -1, 0, 1, 2]), 400)
     rows = Rows(np.stack([known, np.full(2000, np.nan, np.float32)], axis=1), np.zeros((2000, 0), int))
     exact = np.asarray(prior.density(params, np.stack([known, known], axis=1)))[:, 0]
     ratio = (np.exp(density.log_prob(0, rows)) / exact).reshape(5, 400)
     assert_within(ratio.mean(axis=1), 1, ratio.std(axis=1) / 400**0.5 + 1e-5, 4.5)
-    gaussian = np.exp(TableDensity(table_density._normal(prior), normal, normal, ()).log_prob(0, rows)) / exact
+    gaussian = np.exp(TableDensity(table_density._normal(full), normal, normal, ()).log_prob(0, rows)) / exact
     assert np.max(np.abs(gaussian - 1)) > 0.1  # the correction matters
+    diagonal = TableDensity(prior, params, {}, ())
+    np.testing.assert_allclose(np.exp(diagonal.log_prob(0, rows)), exact, rtol=1e-4)
     z = np.asarray(prior.sample(jax.random.key(1), params, 4000))
     rows = Rows(np.where([True, False], z, np.nan).astype(np.float32), np.zeros((4000, 0), int))
-    filled, _ = density.fill(0, rows, 1)
-    np.testing.assert_array_equal(filled[0, :, 0], z[:, 0])
-    level = np.asarray(prior.cdf(params, filled[0]))[:, 1]
-    assert stats.kstest(level, "uniform").pvalue > 1e-3
-    # And with the other number: covariances of gaps' draws with what is known are those of complete rows.
-    products, theirs = filled[0].prod(axis=1), z.prod(axis=1)
-    error = np.hypot(products.std(), theirs.std()) / 4000**0.5
-    assert_within(products.mean(), theirs.mean(), error, 4.5)
+    for one in (density, diagonal):
+        filled, _ = one.fill(0, rows, 1)
+        np.testing.assert_array_equal(filled[0, :, 0], z[:, 0])
+        level = np.asarray(prior.cdf(params, filled[0]))[:, 1]
+        assert stats.kstest(level, "uniform").pvalue > 1e-3
+        # And with the other number: covariances of gaps' draws with what is known are those of complete rows.
+        products, theirs = filled[0].prod(axis=1), z.prod(axis=1)
+        error = np.hypot(products.std(), theirs.std()) / 4000**0.5
+        assert_within(products.mean(), theirs.mean(), error, 4.5)
 
 
 def test_categories_add_up_and_say_which_cluster_it_is(rng):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy import special
-from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
@@ -37,10 +37,11 @@ _WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the col
 _MOST_KERNELS, _MOST_CALIBRATED = 5000, 1000
 _NUM_IMPUTATIONS = 100
 _NUM_POINTS, _NUM_LINES = 200, 10  # of a curve, and of estimates of each point
+_NUM_CLUSTERS_SHOWN = 5
 _ROWS_AT_ONCE = 2000  # against all kernels
 
 
-class KAEM(DensityMixin, BaseEstimator):
+class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
     """The density of a table: affine clusters with learned univariate densities, fitted in seconds without gradients.
 
     Rows are an array [N, D], or a frame of pandas or polars whose columns are numbers, texts, categories or truth
@@ -52,7 +53,7 @@ class KAEM(DensityMixin, BaseEstimator):
       contamination: share of false alarms among normal rows that `predict` allows.
       exclude: names of columns that are left out.
       bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside.
-      seconds: no larger mixture is tried after this time.
+      seconds: no larger mixture is tried after this processor time.
       random_state: seed of splits, initial values and draws.
 
     Attributes:
@@ -74,7 +75,7 @@ class KAEM(DensityMixin, BaseEstimator):
         contamination: float = 0.05,
         exclude: Sequence[str] = (),
         bounds: Mapping[str, Bounds] | None = None,
-        seconds: float = 20.0,
+        seconds: float = 40.0,
         random_state: Any = None,
     ):
         self.num_clusters = num_clusters
@@ -179,11 +180,16 @@ class KAEM(DensityMixin, BaseEstimator):
         return np.stack(result, axis=1)
 
     def plot_columns(self) -> Any:
-        """A matplotlib figure: the density of each column of numbers, beside the histogram of its training rows."""
+        """A matplotlib figure: the density of each column of numbers, beside the histogram of its training rows.
+
+        Grey lines are the parts of the largest clusters, whose sum over all clusters is the density.
+        """
         check_is_fitted(self)
         from matplotlib.figure import Figure
 
         columns, seen = numbers_of(self.columns_), self._raw(self._kernels)
+        overall = self.density_.responsibilities(self._seed, self._kernels).mean(axis=0)
+        heaviest = np.argsort(-overall)[:_NUM_CLUSTERS_SHOWN]
         across = min(4, len(columns))
         figure = Figure(figsize=(3 * across, 2.2 * -(-len(columns) // across)), layout="constrained")
         for i, column in enumerate(columns):
@@ -193,11 +199,14 @@ class KAEM(DensityMixin, BaseEstimator):
             z = np.full((_NUM_POINTS, seen.shape[1]), np.nan, np.float32)
             z[:, i] = column.encode(grid.tolist())[:, 0]
             rows = Rows(z, np.full((_NUM_POINTS, self._kernels.codes.shape[1]), -1))
-            # The mean of several estimates makes the line smooth.
+            # The mean of several estimates makes the lines smooth.
             p = np.mean([np.exp(self.density_.log_prob(self._seed + k, rows)) for k in range(_NUM_LINES)], axis=0)
             p *= np.exp(-column.log_volume(z[:, i : i + 1]))
+            share = np.mean([self.density_.responsibilities(self._seed + k, rows) for k in range(_NUM_LINES)], axis=0)
             axes.hist(seen[:, i], bins=40, range=(grid[0], grid[-1]), density=True, alpha=0.4, label="training rows")
             axes.plot(grid, p, label="model")
+            for k, c in enumerate(heaviest if len(heaviest) > 1 else ()):
+                axes.plot(grid, p * share[:, c], color="gray", linewidth=0.7, label=None if k else "one cluster")
             axes.set_title(column.name, fontsize="small")
             axes.set_yticks([])
         figure.axes[0].legend(fontsize="x-small")
@@ -249,10 +258,28 @@ class KAEM(DensityMixin, BaseEstimator):
         """Exact draws, n_samples rows: a frame where the rows of training were one, else an array."""
         check_is_fitted(self)
         seed = self._seed if random_state is None else check_random_state(random_state).randint(2**31)
-        table = self._in_units(self.density_.sample(seed, n_samples))
-        if self._frame is not None:
-            return self._frame({name: typed(cells, name in self._truths) for name, cells in table.items()})
-        return np.stack(list(table.values()), axis=1)
+        return self._as_trained(self.density_.sample(seed, n_samples))
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Where each row lies: its most probable cluster, and its place there, [N, 1 + Q + K].
+
+        The first column is the cluster, 0..C-1. The next Q are coordinates in that cluster's own axes, of unit scale
+        and almost independent within the cluster. The last K are codes of categories. Gaps are filled by draws.
+        """
+        _, rows = self._read(X)
+        cluster = self.density_.responsibilities(self._seed, rows).argmax(axis=1)
+        z, codes = (values[0] for values in self.density_.fill(self._seed, rows, 1))
+        return np.concatenate([cluster[:, None], self.density_.coordinates(z, cluster), codes], axis=1).astype(float)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """The rows that lie where `transform` said: a frame where the rows of training were one, else an array."""
+        check_is_fitted(self)
+        prior = self.density_.prior
+        first, y, codes = np.split(check_array(X, dtype=float), [1, 1 + prior.num_latents], axis=1)
+        cluster = first[:, 0].astype(int)
+        for end in (cluster.min(), cluster.max()):
+            prior.check_cluster(end)
+        return self._as_trained(Rows(self.density_.numbers_at(y, cluster), codes.astype(int)))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -288,6 +315,13 @@ class KAEM(DensityMixin, BaseEstimator):
             else column.in_units(next(numbers))
             for column in self.columns_
         }
+
+    def _as_trained(self, rows: Rows) -> Any:
+        """Rows in the user's units, of the type of the training rows."""
+        table = self._in_units(rows)
+        if self._frame is not None:
+            return self._frame({name: typed(cells, name in self._truths) for name, cells in table.items()})
+        return np.stack(list(table.values()), axis=1)
 
     def _like(self, X: Any, table: Mapping[str, np.ndarray], filled: Mapping[str, np.ndarray]) -> Any:
         """Rows of the type of `X` whose gaps are filled."""

@@ -3,8 +3,8 @@
     p(x) = sum_c pi_c p_c(numbers) prod_k theta_{c,k}(category k)
 
 Expectation maximisation with gaps is exact for the Gaussian part of the clusters (Ghahramani and Jordan, 1994). The
-shapes are then fitted to rows whose gaps are filled by draws. Log p of a row without gaps is exact. With gaps it is
-that of the Gaussian part, corrected by importance sampling of the gaps.
+shapes are then fitted to rows whose gaps are filled by draws. Log p of a row is exact if it has no gap, or if maps are
+diagonal. Elsewhere it is that of the Gaussian part, corrected by importance sampling of the gaps.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from kaem_jax.inference.samplers.importance_sampler import resample
 from kaem_jax.priors import affine
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.priors.clustered_table import ClusteredTable
 from kaem_jax.priors.em import MAX_ITERATIONS, TOLERANCE, Sums, chunks, expectation, maximise, start, sums_of
 from kaem_jax.priors.fit_prior import choose
 from kaem_jax.priors.shapes import fit_shapes
@@ -71,31 +72,66 @@ class TableDensity:
 
     def log_prob(self, seed: int, rows: Rows) -> np.ndarray:
         """Log p of the known cells of each row, [N] nats; `seed` decides the draws of gaps."""
-        terms, value = _terms(self.log_theta, rows.codes), np.zeros(len(rows))
-        gaps = rows.has_gaps
-        if not gaps.all():
-            value[~gaps] = expectation(self.prior, self.params, rows.z[~gaps], terms[~gaps])[1]
-        if gaps.any():
-            value[gaps] = self._fill(seed, rows[gaps], _NUM_DRAWS)[2]
-        return value
+        return self._expect(seed, rows)[1]
+
+    def responsibilities(self, seed: int, rows: Rows) -> np.ndarray:
+        """P(c | known cells) of each row, [N, C]; `seed` decides the draws of gaps."""
+        return self._expect(seed, rows)[0]
 
     def fill(self, seed: int, rows: Rows, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
         """Draws of whole rows given their known cells: numbers [S, N, Q] and codes [S, N, K]."""
-        terms, gaps = _terms(self.log_theta, rows.codes), rows.has_gaps
+        terms, is_sampled = _terms(self.log_theta, rows.codes), self._is_sampled(rows)
         z = np.repeat(rows.z[None], num_draws, axis=0)
         share = np.empty((*z.shape[:2], self.prior.num_clusters))
-        if not gaps.all():
-            share[:, ~gaps] = expectation(self.prior, self.params, rows.z[~gaps], terms[~gaps])[0]
-        if gaps.any():
-            z[:, gaps], share[:, gaps], _ = self._fill(seed, rows[gaps], num_draws)
+        if not is_sampled.all():
+            share[:, ~is_sampled] = expectation(self.prior, self.params, rows.z[~is_sampled], terms[~is_sampled])[0]
+        if is_sampled.any():
+            z[:, is_sampled], share[:, is_sampled], _ = self._fill(seed, rows[is_sampled], num_draws)
         rng = np.random.default_rng(seed)
         cluster = _draw_categories(rng, np.log(np.maximum(share, 1e-30)))
+        if np.isnan(z).any():
+            of_clusters = self.prior.sample_of_cluster(
+                jax.random.key(seed), self._table, jnp.asarray(cluster, jnp.int32)
+            )
+            z = np.where(np.isnan(z), of_clusters, z)
         return z, np.where(rows.codes < 0, self._codes(rng, cluster), rows.codes)
+
+    def coordinates(self, z: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+        """The coordinates of numbers [N, Q] in the axes of the clusters [N]: [N, Q]."""
+        parts = [
+            np.asarray(self.prior.coordinates_of_clusters(self.params, part))[counts]
+            for part, _, counts in chunks(z, None)
+        ]
+        return np.concatenate(parts)[np.arange(len(z)), cluster]
+
+    def numbers_at(self, y: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+        """The inverse of `coordinates`."""
+        return np.asarray(self._table.place(jnp.asarray(cluster, jnp.int32), jnp.asarray(y, float)))
 
     def sample(self, seed: int, num: int) -> Rows:
         """Exact draws."""
-        z, cluster = self.prior.sample_with_cluster(jax.random.key(seed), self.prior.tabulate(self.params), num)
+        z, cluster = self.prior.sample_with_cluster(jax.random.key(seed), self._table, num)
         return Rows(np.asarray(z), self._codes(np.random.default_rng(seed), np.asarray(cluster)))
+
+    @functools.cached_property
+    def _table(self) -> ClusteredTable:
+        return self.prior.tabulate(self.params)
+
+    def _is_sampled(self, rows: Rows) -> np.ndarray:
+        """Which rows have gaps whose integral is not known in closed form, bool [N]."""
+        return rows.has_gaps & (self.prior.map != "diagonal")
+
+    def _expect(self, seed: int, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """P(c | known cells) [N, C], and log p of these cells, [N] nats."""
+        terms, is_sampled = _terms(self.log_theta, rows.codes), self._is_sampled(rows)
+        share, value = np.empty((len(rows), self.prior.num_clusters)), np.empty(len(rows))
+        if not is_sampled.all():
+            exact = expectation(self.prior, self.params, rows.z[~is_sampled], terms[~is_sampled])
+            share[~is_sampled], value[~is_sampled] = exact
+        if is_sampled.any():
+            _, of_draws, value[is_sampled] = self._fill(seed, rows[is_sampled], _NUM_DRAWS)
+            share[is_sampled] = of_draws.mean(axis=0)
+        return share, value
 
     def _codes(self, rng: np.random.Generator, cluster: np.ndarray) -> np.ndarray:
         """Draws the categories of rows in the clusters [*shape]: [*shape, K]."""
@@ -125,7 +161,7 @@ def fit_table_density(
     sizes: tuple[int, ...],
     prior: ClusteredPrior | None = None,
     *,
-    seconds: float = 20.0,
+    seconds: float = 40.0,
 ) -> TableDensity:
     """Fits a density to the rows of a table by maximum likelihood; held-out rows choose the clusters and their maps.
 
@@ -135,7 +171,7 @@ def fit_table_density(
       held_out: rows that choose sizes, axes and shapes.
       sizes: number of categories of each column.
       prior: the prior of the numbers; None chooses it.
-      seconds: without `prior`, no larger mixture is tried after this time.
+      seconds: without `prior`, no larger mixture is tried after this processor time.
     """
 
     def fit(prior: ClusteredPrior) -> TableDensity:

@@ -237,11 +237,13 @@ class ClusteredPrior(Prior):
         """Log p(c | z), for latents [..., Q]: [..., C] nats."""
         return jax.nn.log_softmax(self.log_joint(params, z, table), axis=-1)
 
-    def log_responsibilities_given(self, params: Params, z: Array, is_known: Array, table: ClusteredTable) -> Array:
-        """Log p(c | known coordinates), for latents and bool [..., Q]: [..., C] nats. For diagonal maps only."""
+    def log_joint_of_known(
+        self, params: Params, z: Array, is_known: Array, table: ClusteredTable | None = None
+    ) -> Array:
+        """Log p(known coordinates, c), for latents and bool [..., Q]: [..., C] nats. For diagonal maps only."""
         log_density = self._log_densities(params, self.coordinates_of_clusters(params, z), table)
         log_density = jnp.where(is_known[..., None, :], log_density + params["log_scale"], 0)
-        return jax.nn.log_softmax(self.log_proportions(params) + jnp.sum(log_density, axis=-1), axis=-1)
+        return self.log_proportions(params) + jnp.sum(log_density, axis=-1)
 
     def log_prob_with_class(self, params: Params, z: Array, label: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(z, y), where y is the class of the cluster: latents [..., B, Q], int labels [B] -> [..., B] nats.

@@ -79,8 +79,8 @@ def _draw(
     if isinstance(prior, ClusteredPrior):
         key_cluster, key = jax.random.split(key)
         if cluster is None:
-            log_share = prior.log_responsibilities_given(params, latent, is_known, table)
-            cluster = jax.random.categorical(key_cluster, log_share, shape=shape).astype(jnp.int32)
+            log_joint = prior.log_joint_of_known(params, latent, is_known, table)
+            cluster = jax.random.categorical(key_cluster, log_joint, shape=shape).astype(jnp.int32)
         drawn = prior.sample_of_cluster(key, table, cluster, shape)
     else:
         drawn = prior.sample(key, table, shape)

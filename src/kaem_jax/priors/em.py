@@ -81,8 +81,12 @@ def terms_of_labels(prior: ClusteredPrior, labels: np.ndarray | None) -> np.ndar
 def expectation(
     prior: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P(c | z) [N, C] and log p(z) [N] nats. `terms` [N, C] add log p(. | c) of other values that are known."""
-    found = [_expect(prior, params, rows, own) for rows, own, _ in chunks(z, terms)]
+    """P(c | z) [N, C] and log p(z) [N] nats. `terms` [N, C] add log p(. | c) of other values that are known.
+
+    Under diagonal maps, latents may be NaN: they are integrated out.
+    """
+    expect = _expect_known if np.isnan(z).any() else _expect
+    found = [expect(prior, params, rows, own) for rows, own, _ in chunks(z, terms)]
     share, value = (
         np.concatenate([np.asarray(part) for part in parts])[: len(z)] for parts in zip(*found, strict=True)
     )
@@ -120,7 +124,16 @@ def chunks(z: np.ndarray, terms: np.ndarray | None, most: int | None = None) -> 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _expect(prior: ClusteredPrior, params: Params, z: Array, terms: Array) -> tuple[Array, Array]:
-    log_joint = prior.log_joint(params, z) + terms
+    return _normalised(prior.log_joint(params, z) + terms)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _expect_known(prior: ClusteredPrior, params: Params, z: Array, terms: Array) -> tuple[Array, Array]:
+    is_known = ~jnp.isnan(z)
+    return _normalised(prior.log_joint_of_known(params, jnp.where(is_known, z, 0), is_known) + terms)
+
+
+def _normalised(log_joint: Array) -> tuple[Array, Array]:
     return jax.nn.softmax(log_joint, axis=-1), jax.nn.logsumexp(log_joint, axis=-1)
 
 

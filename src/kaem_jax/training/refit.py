@@ -52,7 +52,7 @@ def refit(
       prior: the prior to fit; None chooses one, see `fit_prior`.
       labels: int [N], the classes of x, if the prior's clusters belong to classes.
       num_draws: posterior draws of each datum; the prior is fitted to all of them.
-      seconds: without `prior`, no larger mixture is tried after this time.
+      seconds: without `prior`, no larger mixture is tried after this processor time.
 
     Returns:
       The model with the new prior, and its parameters.
