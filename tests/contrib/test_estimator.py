@@ -116,6 +116,14 @@ def test_rows_have_a_place_in_their_cluster(fitted, rng):
     np.testing.assert_allclose(back[["size", "count"]], table[["size", "count"]], atol=1e-3)
     gaps = model.transform(table.assign(size=np.nan))
     np.testing.assert_array_equal(gaps[:, 0], places[:, 0])  # the group says which
+    assert list(model.set_output(transform="pandas").transform(table)) == [
+        "cluster",
+        *(f"axis{i}" for i in range(3)),
+        "group",
+        "is_new",
+    ]
+    with pytest.raises(ValueError, match="X has 5 columns; transform gives 6"):
+        model.inverse_transform(places[:, :5])
     with pytest.raises(ValueError, match="cluster=2 must be an integer from 0 to 1"):
         model.inverse_transform(np.where([True] + [False] * 5, 2, places))
 

@@ -71,11 +71,14 @@ def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
     of_full = full.init(jax.random.key(0)) | params
     normal = {name: leaf for name, leaf in of_full.items() if name not in ("bank", "rotation")}
     density = TableDensity(full, of_full, normal, ())
-    known = np.repeat(np.float32([-2, -1, 0, 1, 2]), 400)
-    rows = Rows(np.stack([known, np.full(2000, np.nan, np.float32)], axis=1), np.zeros((2000, 0), int))
-    exact = np.asarray(prior.density(params, np.stack([known, known], axis=1)))[:, 0]
-    ratio = (np.exp(density.log_prob(0, rows)) / exact).reshape(5, 400)
-    assert_within(ratio.mean(axis=1), 1, ratio.std(axis=1) / 400**0.5 + 1e-5, 4.5)
+    known = np.float32([-2, -1, 0, 1, 2, np.nan])
+    rows = Rows(np.stack([known, np.full(6, np.nan, np.float32)], axis=1), np.zeros((6, 0), int))
+    exact = np.append(np.asarray(prior.density(params, np.stack([known, known], axis=1)[:5]))[:, 0], 1)
+    ratio = np.stack([np.exp(density.log_prob(seed, rows)) / exact for seed in range(200)], axis=1)
+    assert_within(ratio.mean(axis=1), 1, ratio.std(axis=1) / 200**0.5 + 1e-5, 4.5)
+    np.testing.assert_allclose(ratio[5], 1, rtol=1e-6)  # nothing is known
+    backwards = density.log_prob(0, rows[::-1])[::-1]
+    np.testing.assert_allclose(backwards, density.log_prob(0, rows), rtol=1e-5)
     gaussian = np.exp(TableDensity(table_density._normal(full), normal, normal, ()).log_prob(0, rows)) / exact
     assert np.max(np.abs(gaussian - 1)) > 0.1  # the correction matters
     diagonal = TableDensity(prior, params, {}, ())

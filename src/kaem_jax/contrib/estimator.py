@@ -271,11 +271,20 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         z, codes = (values[0] for values in self.density_.fill(self._seed, rows, 1))
         return np.concatenate([cluster[:, None], self.density_.coordinates(z, cluster), codes], axis=1).astype(float)
 
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of `transform`."""
+        check_is_fitted(self)
+        axes = [f"axis{i}" for i in range(self.density_.prior.num_latents)]
+        return np.array(["cluster", *axes, *(c.name for c in self.columns_ if c.categories)], object)
+
     def inverse_transform(self, X: Any) -> Any:
         """The rows that lie where `transform` said: a frame where the rows of training were one, else an array."""
         check_is_fitted(self)
         prior = self.density_.prior
-        first, y, codes = np.split(check_array(X, dtype=float), [1, 1 + prior.num_latents], axis=1)
+        places, names = check_array(X, dtype=float), self.get_feature_names_out()
+        if places.shape[1] != len(names):
+            raise ValueError(f"X has {places.shape[1]} columns; transform gives {len(names)}: {', '.join(names)}")
+        first, y, codes = np.split(places, [1, 1 + prior.num_latents], axis=1)
         cluster = first[:, 0].astype(int)
         for end in (cluster.min(), cluster.max()):
             prior.check_cluster(end)

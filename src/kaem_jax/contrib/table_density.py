@@ -24,7 +24,7 @@ from kaem_jax.priors import affine
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.clustered_table import ClusteredTable
-from kaem_jax.priors.em import MAX_ITERATIONS, TOLERANCE, Sums, chunks, expectation, maximise, start, sums_of
+from kaem_jax.priors.em import MAX_ITERATIONS, TOLERANCE, Sums, chunks, expectation, maximise, start, weighted_sums
 from kaem_jax.priors.fit_prior import choose
 from kaem_jax.priors.shapes import fit_shapes
 
@@ -123,13 +123,15 @@ class TableDensity:
 
     def _expect(self, seed: int, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """P(c | known cells) [N, C], and log p of these cells, [N] nats."""
-        terms, is_sampled = _terms(self.log_theta, rows.codes), self._is_sampled(rows)
-        share, value = np.empty((len(rows), self.prior.num_clusters)), np.empty(len(rows))
-        if not is_sampled.all():
-            exact = expectation(self.prior, self.params, rows.z[~is_sampled], terms[~is_sampled])
-            share[~is_sampled], value[~is_sampled] = exact
+        terms, is_empty = _terms(self.log_theta, rows.codes), np.isnan(rows.z).all(axis=1)
+        is_sampled = self._is_sampled(rows) & ~is_empty
+        log_joint = np.asarray(self.prior.log_proportions(self.params)) + terms  # of a row without numbers
+        share, value = special.softmax(log_joint, axis=1), special.logsumexp(log_joint, axis=1)
+        if (is_exact := ~is_sampled & ~is_empty).any():
+            exact = expectation(self.prior, self.params, rows.z[is_exact], terms[is_exact])
+            share[is_exact], value[is_exact] = exact
         if is_sampled.any():
-            _, of_draws, value[is_sampled] = self._fill(seed, rows[is_sampled], _NUM_DRAWS)
+            _, of_draws, value[is_sampled] = self._fill(seed, rows[is_sampled], _NUM_DRAWS, is_shared=True)
             share[is_sampled] = of_draws.mean(axis=0)
         return share, value
 
@@ -138,11 +140,14 @@ class TableDensity:
         columns = [_draw_categories(rng, log_theta[cluster]) for log_theta in self.log_theta]
         return np.stack(columns, axis=-1) if columns else np.zeros((*cluster.shape, 0), int)
 
-    def _fill(self, seed: int, rows: Rows, num_draws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _fill(
+        self, seed: int, rows: Rows, num_draws: int, is_shared: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draws z [S, N, Q] given the known cells, p(c | z, known codes) [S, N, C], and log p of the cells [N] nats."""
         normal, terms = _normal(self.prior), _terms(self.log_theta, rows.codes)
         # `_NUM_DRAWS` proposals correct log p. Draws need at least as many proposals, from which they are resampled.
-        proposed, log_known = _propose(normal, self.gaussian, seed, rows.z, terms, max(num_draws, _NUM_DRAWS))
+        num = max(num_draws, _NUM_DRAWS)
+        proposed, log_known = _propose(normal, self.gaussian, seed, rows.z, terms, num, is_shared)
         flat, wide = proposed.reshape(-1, proposed.shape[-1]), np.tile(terms, (len(proposed), 1))
         share, log_p = expectation(self.prior, self.params, flat, wide)
         ratio = log_p - expectation(normal, self.gaussian, flat, wide)[1]
@@ -209,7 +214,7 @@ def _maximum(
         np.eye(size + 1, dtype=np.float32)[codes][:, :size] for size, codes in zip(sizes, rows.codes.T, strict=True)
     ]
     share = start(seed, normal, np.concatenate([guess, *known], axis=1))
-    sums = _sums(share, guess)
+    sums = weighted_sums(share, guess)
     before = -np.inf
     for _ in range(MAX_ITERATIONS):
         params = maximise(normal, sums)
@@ -219,7 +224,7 @@ def _maximum(
         parts: list[Any] = []
         if len(whole):
             share[~gaps], log_p = expectation(normal, params, whole.z, terms[~gaps])
-            parts.append((_sums(share[~gaps], whole.z), float(log_p.sum())))
+            parts.append((weighted_sums(share[~gaps], whole.z), float(log_p.sum())))
         if len(lacking):
             share[gaps], *part = _sums_with_gaps(normal, params, lacking.z, terms[gaps])
             parts.append(tuple(part))
@@ -229,10 +234,6 @@ def _maximum(
             break
         before = value
     return params, log_theta
-
-
-def _sums(share: np.ndarray, z: np.ndarray) -> Sums:
-    return _total(sums_of(own, rows) for rows, own, _ in chunks(z, share))
 
 
 def _total(trees: Iterable[Any]) -> Any:
@@ -347,19 +348,31 @@ def _draw_categories(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray
 
 
 def _propose(
-    normal: ClusteredPrior, params: Params, seed: int, z: np.ndarray, terms: np.ndarray, num_draws: int
+    normal: ClusteredPrior,
+    params: Params,
+    seed: int,
+    z: np.ndarray,
+    terms: np.ndarray,
+    num_draws: int,
+    is_shared: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws [S, N, Q] of whole rows given their known cells, under the Gaussian part, and log p of these cells [N]."""
+    """Draws [S, N, Q] of whole rows given their known cells, under the Gaussian part, and log p of these cells [N].
+
+    With `is_shared` all rows have the same noise, so that log p of a row does not depend on its place among others.
+    """
     rng, draws, log_known = np.random.default_rng(seed), [], []
     for rows, own, counts in _chunks(normal, z, terms):
+        if is_shared:
+            rng = np.random.default_rng(seed)
         given = jax.tree.map(lambda leaf, counts=counts: np.asarray(leaf)[counts], _conditionals(normal, params, rows))
         log_joint, rows = given.log_joint + own[counts], rows[counts]
-        cluster = _draw_categories(rng, np.broadcast_to(log_joint, (num_draws, *log_joint.shape)))
+        lead = (num_draws, 1 if is_shared else len(rows))
+        cluster = np.argmax(log_joint + rng.gumbel(size=(*lead, normal.num_clusters)), axis=-1)
         # Known numbers have no variance, and the noise there is 0.
         is_gap = np.isnan(rows)
         ridge = np.where(is_gap, 1e-7, 1.0)[:, None, :, None] * np.eye(z.shape[1], dtype=np.float32)
         factor, row = np.linalg.cholesky(given.covariance + ridge), np.arange(len(rows))
-        noise = np.where(is_gap, rng.standard_normal((num_draws, *rows.shape), np.float32), 0)
+        noise = np.where(is_gap, rng.standard_normal((*lead, z.shape[1]), np.float32), 0)
         pairs = zip(cluster, noise, strict=True)
         spread = np.stack([(factor[row, one] @ own[..., None])[..., 0] for one, own in pairs])
         draws.append(np.where(is_gap, given.mean[row, cluster] + spread, rows))
