@@ -28,6 +28,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/prior.py
