@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 import kaem_jax as kaem
 from kaem_jax.cli.apply import apply
 from kaem_jax.data import Dataset, as_seen
-from kaem_jax.inference.log_prob import LogProb
+from kaem_jax.inference.evidence import Evidence
 from kaem_jax.runs.open_data import open_data
 from kaem_jax.runs.run import Run
 
@@ -74,8 +74,9 @@ def main() -> None:
     real = as_seen(dataset.held_out[: given.num])
     proposal = run.config.inference_proposal(may_miss=False)
 
-    def scores(key: jax.Array, x: jax.Array) -> LogProb:
-        return kaem.log_prob(key, run.model, run.params, x, proposal=proposal, num_samples=given.proposals)
+    def scores(key: jax.Array, x: jax.Array) -> Evidence:
+        found = kaem.log_prob(key, run.model, run.params, x, proposal=proposal, num_samples=given.proposals)
+        return found._replace(mean_standard_error=found.standard_error)  # batches are joined along the axis of data
 
     rows = np.sort(np.random.default_rng(1).permutation(len(dataset.train))[:NUM_TYPICAL])
     train = as_seen(dataset.train[rows])

@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 
 import kaem_jax as kaem
 from kaem_jax.data import load_dataset, to_unit_interval
-from kaem_jax.evaluation.evaluators import HeldOutLikelihood
+from kaem_jax.evaluation.evaluators import log_likelihood
 from kaem_jax.inference.evidence import AIS, Estimator, ImportanceEstimator
 from kaem_jax.inference.proposals import Proposal
 
@@ -29,7 +29,7 @@ def main() -> None:
     laplace = kaem.Laplace()
 
     def judge(key: int, estimator: Estimator, proposal: Proposal) -> dict[str, Any]:
-        return HeldOutLikelihood(jax.random.key(key), x, estimator, proposal).run(run)["log_likelihood"]
+        return log_likelihood.evaluate(jax.random.key(key), run, x, estimator, proposal)
 
     from_laplace = ImportanceEstimator(num_samples=1000)
     if given.keys > 1:

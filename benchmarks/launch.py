@@ -3,6 +3,7 @@
 python benchmarks/launch.py [--experiment digits] [--launches 5]
 """
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -18,9 +19,9 @@ def first_step_seconds(experiment: str, cache: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         metrics = pathlib.Path(folder) / "run" / "metrics.jsonl"
         command = [sys.executable, "-m", "kaem_jax.main", "--config", experiment, "--workdir", str(metrics.parent)]
-        command += ["--cache", cache, "--config.train.log_every=1"]
+        command += ["--config.train.log_every=1"]
         started = time.perf_counter()
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"KAEM_JAX_CACHE": cache})
         while not (metrics.exists() and metrics.read_text().count("\n")):
             if process.poll() is not None:
                 raise RuntimeError(f"the program ended with {process.returncode} before its first step")

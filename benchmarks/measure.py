@@ -88,7 +88,7 @@ class Training:
         self._step = config.train_step(self.model, optimizer)
         averaged = config.optimizer.average_decay > 0
         self.state = init_train_state(
-            jax.random.key(seed), self.model, optimizer, config.sampler, len(self._data), averaged=averaged
+            jax.random.key(seed), self.model, optimizer, config.posterior, len(self._data), averaged=averaged
         )
         self.num_updates = 0
 

@@ -13,26 +13,13 @@ from kaem_jax.model import Params
 from kaem_jax.priors import ClusteredPrior, Prior, fit_prior
 from kaem_jax.runs.experiment import Experiment
 
-_MANY_LATENTS = (
-    "prior.num_latents=100", "posterior.encoder.standardize=True", "posterior.encoder.readout_scale=0.03",
-    "optimizer.prior.learning_rate=5e-3", "optimizer.decoder.learning_rate=2e-3",
-)  # fmt: skip
-_CLUSTERS = ("prior.num_clusters=40", "prior.spread=0.2", "prior.map=diagonal")
-# The experiment, what changes it, and what changes its clustered prior.
-DATA: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "mnist": ("mnist:tiny", (), ()),
-    "svhn": ("svhn:tiny", (), ()),
-    "svhn_100": ("svhn:tiny", _MANY_LATENTS, _CLUSTERS),
-    "cifar10": ("cifar10:tiny", (), ()),
-}
-_RATES = ("optimizer.prior.learning_rate=1e-3", "optimizer.decoder.learning_rate=1e-3")  # without an encoder's bound
 _MIXTURE = (
     "prior.kind=mixture", "prior.num_components=19", "prior.base_activation=silu", "prior.base_scale=0.1",
     "prior.domain=(-3.0, 3.0)", "prior.grid_size=20",
 )  # fmt: skip
 _ULA = (
-    *_RATES, "posterior.kind=langevin", "posterior.encoder=None", "posterior.kernel=ula", "posterior.num_steps=20",
-    "posterior.step_size=0.02",
+    "posterior.kind=langevin", "posterior.encoder=None", "posterior.kernel=ula", "posterior.num_steps=20",
+    "posterior.step_size=0.02", "optimizer.prior.learning_rate=1e-3", "optimizer.decoder.learning_rate=1e-3",
 )  # fmt: skip
 _NORMAL = ("prior.num_clusters=1", "prior.shape=gaussian", "prior.spread=0", "optimizer.prior.learning_rate=0")
 MODELS: dict[str, tuple[str, ...]] = {
@@ -42,9 +29,8 @@ MODELS: dict[str, tuple[str, ...]] = {
     "vae": _NORMAL,
     "vamp": _NORMAL,  # whose posterior, `rivals.Vamp`, replaces the prior
     "gaussians": (),
-    "neural": (*_ULA, "prior.kind=neural", "evaluation.proposal=prior"),
     "ula_from_prior": (*_MIXTURE, *_ULA),
-}  # fmt: skip
+}
 # A model whose prior is fitted to posterior draws of training images in the last part of its time: by seed and codes.
 Fit = Callable[[int, np.ndarray], tuple[Prior, Params]]
 
@@ -79,7 +65,6 @@ NAMES = {
     "vae": "N(0, I): a VAE",
     "vamp": "VampPrior, 100 pseudo-inputs",
     "mixture": "the paper's prior, 19 components",
-    "neural": "a neural prior (Pang et al., 2020)",
     "vae_then_flow": "VAE, then a coupling flow",
     "vae_then_flow_matching": "VAE, then flow matching",
     "vae_then_10_gaussians": "VAE, then 10 full Gaussians",
@@ -103,10 +88,8 @@ _EVALUATION = (
 
 def configure(name: str, model: str, data_dir: str, num_steps: int, *settings: str) -> Experiment:
     """The experiment of `model` for the data `name`, evaluated as all are; `settings` replace its own."""
-    file, changes, of_clusters = DATA[name]
-    changes += of_clusters if model in ("clustered", "gaussians") else ()
     run = f"data.dir={data_dir}", f"train.num_steps={num_steps}"
-    config = experiment(file, (*changes, *_EVALUATION, *MODELS[model], *run, *settings))
+    config = experiment(f"{name}:tiny", (*_EVALUATION, *MODELS[model], *run, *settings))
     if model != "vamp":
         return config
     return dataclasses.replace(config, posterior=Vamp(encoder=config.posterior.encoder))  # type: ignore[attr-defined]

@@ -7,10 +7,10 @@ Each run trains for so many seconds of steps (compilation apart) on minibatches 
 each experiment, before the first run: models take turns, on a machine that must be quiet then. All seeds make as many,
 with learning rates that fall along a cosine to the last. FOLDER gets updates.json, results.jsonl, one line for each
 experiment, model and seed, and a picture of samples for each experiment; what is in it already is not done again.
-Copy its lines to benchmarks/results/quality.jsonl, from which `python benchmarks/seeds.py` makes the tables.
+Copy its lines to benchmarks/results/quality.jsonl, from which `python benchmarks/pages.py` makes the tables.
 
 All models are evaluated alike: held-out nats of 256 data by annealing from Laplace approximations (a bound where the
-effective sample size says so; none for a neural prior or flow matching, which have no normaliser), and distances of
+effective sample size says so; none for flow matching, which has no normaliser), and distances of
 2,000 samples to 2,000 held-out images in features of a classifier of the training data. Beside them are the distances
 of as many training images, about what a perfect model would reach.
 """
@@ -33,9 +33,9 @@ from rivals import mixture_of
 
 from kaem_jax.data import Dataset, load_dataset, to_pixels, to_unit_interval
 from kaem_jax.evaluation import figures
-from kaem_jax.evaluation.evaluators import HeldOutLikelihood, prepare_features
+from kaem_jax.evaluation.evaluators import log_likelihood
 from kaem_jax.evaluation.evaluators.sample_comparison import compare
-from kaem_jax.evaluation.features import Extractor
+from kaem_jax.evaluation.features import Extractor, make_extractor
 from kaem_jax.evaluation.generate import sample_in_batches
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
@@ -69,8 +69,7 @@ def numbers_of(run: Run, dataset: Dataset) -> dict[str, Any]:
     if not run.model.prior.is_normalized:
         return numbers
     x, estimator = to_unit_interval(jnp.asarray(dataset.held_out[:NUM_JUDGED])), run.config.evaluation.estimator
-    evaluator = HeldOutLikelihood(jax.random.key(7), x, estimator, run.config.proposal(), of_pixels=True)
-    found = evaluator.run(run)["log_likelihood"]
+    found = log_likelihood.evaluate(jax.random.key(7), run, x, estimator, run.config.proposal(), of_pixels=True)
     wanted = ("nats", "standard_error", "ess", "is_bound", "bits_per_dimension_of_256_levels")
     return numbers | {key: found[key] for key in wanted}
 
@@ -121,7 +120,7 @@ def finished(training: Training, model: str, dataset: Dataset, seed: int) -> Run
         [codes] = posterior_codes(key, run.model, run.params, x, run.training_posterior, 1)
         prior, params = REFITS[model][1](seed, codes)
     elif model == "vamp":
-        prior, params = mixture_of(training.config.sampler.encoder, run.model, run.params)  # type: ignore[attr-defined]
+        prior, params = mixture_of(training.config.posterior.encoder, run.model, run.params)  # type: ignore[attr-defined]
     else:
         return run
     return dataclasses.replace(
@@ -172,7 +171,7 @@ def main() -> None:
         if given.measure:
             continue
         classifier = given.out / f"classifier_{name}_{config.data.held_out}.npz"  # of other training data for each
-        extractor = prepare_features(config, dataset, METRICS, "classifier", classifier)
+        extractor = make_extractor("classifier", classifier, config.data.name, dataset)
         for seed, model in itertools.product(given.seeds, given.models):
             case = dict(zip(identity, (name, model, seed, conditions, JUDGES), strict=True))
             if tuple(case.values()) in done:

@@ -13,11 +13,10 @@ import optax
 from jax import Array
 
 import kaem_jax as kaem
-from kaem_jax.inference.proposals.approximation import approximate
+from kaem_jax.inference.proposals.encoder_proposal import approximate
 from kaem_jax.inference.samplers.variational_sampler import EncoderDraws
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
-from kaem_jax.priors.base_density import BaseDensity, Gaussian
 
 MINIBATCH, RATE, NUM_CHECKS = 256, 1e-3, 20  # of fits to codes
 NUM_EULER_STEPS = 50
@@ -74,24 +73,9 @@ class FittedPrior(Prior):
     has_quantiles: ClassVar[bool] = False  # type: ignore[assignment]
 
     @property
-    def base(self) -> BaseDensity:
-        """N(0, 1)."""
-        return Gaussian()
-
-    @property
-    def centred(self) -> Prior:
-        """Itself."""
-        return self
-
-    @property
     def event_shape(self) -> tuple[int]:
         """[Q]."""
         return (self.size,)
-
-    @property
-    def num_features(self) -> int:
-        """Q."""
-        return self.size
 
     def init(self, key: Array) -> Params:
         """Fits alone make parameters."""

@@ -29,7 +29,6 @@ import kaem_jax as kaem
 from kaem_jax.data import load_dataset
 from kaem_jax.data.toys import TOYS
 from kaem_jax.priors.em import expectation, mean_log_prob
-from kaem_jax.priors.shapes import shape_divergences
 from kaem_jax.training.refit import posterior_codes
 
 NUM, NUM_HELD_OUT, DIMENSION = 20_000, 2000, 10
@@ -115,7 +114,6 @@ def main() -> None:
                 "seconds": seconds,
                 "clusters": prior.num_clusters,
                 "map": prior.map,
-                "shape_nats": float(shape_divergences(prior, params).sum(axis=1).mean()),
             }
             kind = "diag" if prior.map == "diagonal" else "full"
             same = mixture(x, prior.num_clusters, kind, seed)
