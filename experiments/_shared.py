@@ -124,7 +124,6 @@ def values(name: str, variant: str, num_steps: int, others: Sequence[str] = ()) 
             "decoder": {"kind": "mlp"},
             "likelihood": {},
             "posterior": {},
-            "penalties": {},
             "optimizer": {
                 "average_decay": 0.99,
                 "prior": {"warmup_steps": warmup_steps},

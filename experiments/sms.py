@@ -18,7 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.prior.update({"num_latents": 16, "num_clusters": 10, "spread": 0.1})
     config.decoder = {"kind": "sequence", "width": 64, "num_blocks": 1, "ngram_order": 6}
     config.likelihood.kind = "categorical"
-    config.penalties.ngrams = 6e-5  # takes about a third of a count from each n-gram
+    config.decoder.ngram_penalty = 6e-5  # takes about a third of a count from each n-gram
     # N-grams learn fast; latents that cost too much then are never used.
     config.posterior.update({"kind": "variational", "kl_warmup_steps": config.train.num_steps // 2})
     config.posterior.encoder = {"kind": "sequence", "width": 32, "num_blocks": 1, "num_heads": 2}

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from kaem_jax.cli.refusals import EXIT_DISK, EXIT_DIVERGED
-from kaem_jax.cli.train import _parser, read_config
+from kaem_jax.cli.train import _parser
 from kaem_jax.errors import EXIT_REFUSED
+from kaem_jax.runs.experiment_file import read_experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 SLURM, MANIFEST, DOCKERFILE = ROOT / "launch" / "slurm.sh", ROOT / "launch" / "gke.yaml", ROOT / "Dockerfile"
@@ -60,7 +61,7 @@ def test_the_manifest_fits_together():
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == rows * columns // chips
     assert {volume["name"] for volume in pod["volumes"]} == {mount["name"] for mount in container["volumeMounts"]}
     given, overrides = _parser().parse_known_args(container["args"])
-    config = read_config(given.config, overrides)
+    config = read_experiment(given.config, overrides)
     assert config.data.batch_size % (rows * columns) == 0
     cache = {entry["name"]: entry["value"] for entry in container["env"]}["KAEM_JAX_CACHE"]
     fail, _ = job["spec"]["podFailurePolicy"]["rules"]
@@ -79,7 +80,7 @@ def test_the_script_asks_for_a_process_for_each_gpu_and_gives_a_command_that_is_
     assert "--gpus-per-task" not in text  # then a process would see one GPU, under the number 0
     (line,) = re.findall(r"^# sbatch launch/slurm.sh (.*)$", text, re.MULTILINE)
     given, overrides = _parser().parse_known_args(line.split())
-    assert read_config(given.config, overrides).data.batch_size == 256
+    assert read_experiment(given.config, overrides).data.batch_size == 256
 
 
 def test_what_was_interrupted_is_queued_again_and_then_deletes_nothing(tmp_path):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from kaem_jax.cli.train import read_config
+from kaem_jax.runs.experiment_file import read_experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", *sorted((ROOT / "docs").glob("**/[a-z]*.md"))]
@@ -75,4 +75,4 @@ def test_commands_of_all_pages_can_be_run():
     for line in lines:
         words = line.partition("#")[0].replace("\\", " ").split()
         overrides = [word for word in words if word.startswith("--config.") and "KEY" not in word]
-        read_config(words[1], overrides)
+        read_experiment(words[1], overrides)

@@ -84,6 +84,5 @@ def test_mistakes_get_one_sentence(refuses):
         (lambda: kaem.Model(model.network, prior, kaem.Gaussian(), (8, 8)), ["prior=NnxDecoder(", "is not a prior"]),
         (lambda: kaem.Model(prior, decoder, prior, (8, 8)), ["likelihood=ClusteredPrior(", "is not a likelihood"]),
         (lambda: kaem.fit(key, model, x, optimizer=1e-3), ["optimizer=0.001", "kaem_jax.Optimizer()"]),
-        (lambda: kaem.fit(key, model, x, loss="bound"), ["loss='bound'", "kaem_jax.Loss()"]),
         (lambda: kaem.fit(key, model, x, posterior="variational"), ["posterior='variational'", "kaem_jax.Langevin()"]),
     )

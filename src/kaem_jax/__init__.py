@@ -33,9 +33,8 @@ with epy.lazy_api_imports(globals()):
     from kaem_jax.runs.saved import load, save
     from kaem_jax.settings.registry import register_basis, register_kernel
     from kaem_jax.training.fit import Fitted, fit
-    from kaem_jax.training.loss import Loss, posterior_loss
+    from kaem_jax.training.loss import posterior_loss
     from kaem_jax.training.optimizer import Optimizer
-    from kaem_jax.training.penalty import Penalties
     from kaem_jax.training.refit import refit
 
 __all__ = [
@@ -56,13 +55,11 @@ __all__ = [
     "Importance",
     "Langevin",
     "Laplace",
-    "Loss",
     "MixturePrior",
     "Model",
     "NeuralPrior",
     "NonCentredPrior",
     "Optimizer",
-    "Penalties",
     "PriorProposal",
     "ProductPrior",
     "SequenceDecoder",

@@ -5,9 +5,7 @@ The same as `kaem train`.
 
 import sys
 
-from kaem_jax.cli.train import main
-
-__all__ = ["main"]
+from kaem_jax.cli.kaem import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(["train", *sys.argv[1:]]))

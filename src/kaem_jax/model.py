@@ -39,7 +39,7 @@ class Model:
       data_shape: shape of one datum; may be left out if a `Decoder` of fixed sizes has it.
 
     Raises:
-      ValueError: a part has a wrong type, is not hashable, or does not fit the others. Methods: the decoder's output
+      ValueError: a part has a wrong type, or does not fit the others. Methods: the decoder's output
         does not have the shape that the decoder declares, or `x` is not [B, *data_shape] with B > 0.
     """
 
@@ -58,13 +58,6 @@ class Model:
             if not any(hasattr(part, method) for method in methods) or isinstance(part, type):
                 example = {"prior": "ClusteredPrior(num_latents=6)", "decoder": "MLP()", "likelihood": "Gaussian(0.3)"}
                 raise ValueError(f"{name}={part!r} is not a {name}; give an object, such as kaem_jax.{example[name]}")
-            try:
-                hash(part)
-            except TypeError as error:
-                raise ValueError(
-                    f"the {name} must be hashable, as a frozen dataclass without lists or arrays is ({error}); arrays "
-                    "belong in its parameters"
-                ) from None
         if missing := [name for name in ("init", "log_prob", "mean", "sample") if not hasattr(self.likelihood, name)]:
             raise ValueError(f"likelihood={self.likelihood} lacks {', '.join(missing)}: see docs/extend.md")
         shape = getattr(self.decoder, "data_shape", ())

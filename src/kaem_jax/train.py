@@ -19,19 +19,17 @@ from kaem_jax.devices.mesh import make_mesh
 from kaem_jax.devices.placement import place, replicated
 from kaem_jax.devices.preemption import StopRequest
 from kaem_jax.devices.processes import check_same_on_all_processes, from_writer, is_writer, say
-from kaem_jax.evaluation.judge import Judge, make_comparison
+from kaem_jax.evaluation.judge import Judge
 from kaem_jax.files import write_json
 from kaem_jax.runs.bind import bind
 from kaem_jax.runs.checkpoints import Checkpoints
-from kaem_jax.runs.claim import claimed
+from kaem_jax.runs.claim import claimed, warn_of_other_bits
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.progress import Progress
-from kaem_jax.runs.resume import check_space, warn_of_other_bits
 from kaem_jax.runs.run_folder import RunFolder
-from kaem_jax.training.held_out_rows import estimates_of
 from kaem_jax.training.keys import run_keys
-from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, held_out_nats
-from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
+from kaem_jax.training.log import ProgressReporter, RunLog, estimates_of, held_out_nats, read_metrics
+from kaem_jax.training.performance import Performance
 from kaem_jax.training.refit import refit_state
 
 __all__ = ["Outcome", "train_and_evaluate"]
@@ -49,7 +47,6 @@ def train_and_evaluate(
     workdir: pathlib.Path,
     overwrite: bool = False,
     watch: Callable[[Mapping[str, Any]], None] | None = None,
-    num_profiled: int = 0,
 ) -> Outcome:
     """Trains a KAEM, or continues the run that `workdir` holds, bit for bit as if it had never stopped.
 
@@ -58,7 +55,6 @@ def train_and_evaluate(
       workdir: folder for checkpoints, metrics and figures; see docs/train.md.
       overwrite: delete an earlier run in `workdir` first.
       watch: called with each row of training and of evaluation; an exception that it raises ends the run.
-      num_profiled: number of steps to profile; the trace is written to the folder `profile`.
 
     Returns:
       FINISHED, or INTERRUPTED after SIGTERM or Ctrl-C with everything saved.
@@ -72,25 +68,17 @@ def train_and_evaluate(
     # 1. Settings, data, folder: everything is checked before anything compiles.
     dataset = load_dataset(config.data)
     config = bind(config, dataset)
-    sampler, model, optimizer = config.sampler, config.model(dataset.data_shape), config.make_optimizer()
+    sampler, model, optimizer = config.posterior, config.model(dataset.data_shape), config.make_optimizer()
     mesh = make_mesh(config.parallel, config.data.batch_size, sampler.num_rungs)
     folder = RunFolder(workdir)
     init = functools.partial(config.initial_state, model=model, num_data=len(dataset.train), optimizer=optimizer)
-    # A new checkpoint is complete before an old one is deleted.
-    shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
-    num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
-    # Unavailable features are refused before an earlier run is deleted; the run's own classifier is trained after it.
-    makes_classifier = config.evaluation.features == "classifier" and dataset.is_labelled
-    comparison = None if makes_classifier else make_comparison(folder, config, dataset)
     with (
-        claimed(folder, config, dataset, overwrite, num_bytes),
+        claimed(folder, config, dataset, overwrite),
         jax.set_mesh(mesh),
         StopRequest() as stop,
         contextlib.ExitStack() as until_the_end,
     ):
-        if makes_classifier:
-            comparison = make_comparison(folder, config, dataset)
-        estimates = estimates_of(MetricsFile.read(folder.metrics))
+        estimates = estimates_of(read_metrics(folder.metrics))
         checkpoints = until_the_end.enter_context(Checkpoints(folder.checkpoints, config.checkpoint, estimates))
 
         # 2. State: fresh, or the newest readable checkpoint. Its arrays are on all devices.
@@ -116,8 +104,6 @@ def train_and_evaluate(
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
             warn_of_other_bits(folder, config)
-        if training.step < num_steps:
-            check_space(folder, num_bytes)
         if is_writer():
             if folder.summary.exists():  # of other settings of evaluation
                 folder.summary.replace(folder.summary_before)
@@ -136,61 +122,55 @@ def train_and_evaluate(
             steps_per_call=per_call,
             labels=dataset.train_labels if config.data.labels else None,
         )
-        warn_of_slow_arithmetic(getattr(config.decoder, "dtype", "float32"))
         say("compiling the training step")
         started = time.perf_counter()
         train_step = config.train_step(model, optimizer).lower(training.state, feed(0)).compile()
         compile_seconds = time.perf_counter() - started
-        judge = Judge(training, config, folder, keys, held_out, comparison)
+        judge = Judge(training, config, folder, keys, held_out)
 
         # 4. The loop. Metrics stay on the device until the next log step.
         pending: dict[int, dict[str, Array]] = {}
         is_first_row = training.step == 0
-        performance = Performance(training.step, config.data.batch_size, train_step, per_call)
-        with (
-            ProgressReporter(num_steps, training.step) as progress,
-            Profiler(folder.profile, num_profiled, training.step) as profiler,
-        ):
-            while not training.stop_requested():
-                # A step is evaluated after it is saved. If a signal ends the evaluation, the resumed run repeats it.
-                if judge.is_due(training.step) and training.step not in estimates:
-                    with stop.at_once():
-                        row = judge.row(progress)
-                        log.write(row)
-                        estimates |= estimates_of([row])
-                        judge.draw(row)
-                        progress.report_evaluation(row)
-                        if watch is not None:
-                            watch(row)
-                    performance.restart(training.step)
-                    continue
-                if training.step >= num_steps:
-                    break
-                profiler.before(training.step)
-                with jax.transfer_guard("disallow"):
-                    training.state, metrics = train_step(training.state, feed(training.step))
-                step = training.step = training.step + per_call
-                profiler.after(step, metrics)
-                pending[step] = metrics
-                if step % config.train.log_every and step != num_steps:
-                    continue
+        performance = Performance(training.step, config.data.batch_size)
+        progress = ProgressReporter(num_steps, training.step)
+        while not training.stop_requested():
+            # A step is evaluated after it is saved. If a signal ends the evaluation, the resumed run repeats it.
+            if judge.is_due(training.step) and training.step not in estimates:
+                with stop.at_once():
+                    row = judge.row(progress)
+                    log.write(row)
+                    estimates |= estimates_of([row])
+                    judge.draw(row)
+                    progress.report_evaluation(row)
+                    if watch is not None:
+                        watch(row)
+                performance.restart(training.step)
+                continue
+            if training.step >= num_steps:
+                break
+            with jax.transfer_guard("disallow"):
+                training.state, metrics = train_step(training.state, feed(training.step))
+            step = training.step = training.step + per_call
+            pending[step] = metrics
+            if step % config.train.log_every and step != num_steps:
+                continue
 
-                row = {"step": step, **training.read(pending), **performance.row(step)}
-                if is_first_row:
-                    row["perf/compile_seconds"] = compile_seconds
-                log.write(row)
-                progress.report(row)
-                if watch is not None:
-                    watch(row)
-                if step == num_steps and config.train.refit:
-                    with progress.doing("fitting the prior to posterior draws"):
-                        every = np.arange(len(dataset.train))
-                        labels = dataset.train_labels(every) if config.data.labels and dataset.train_labels else None
-                        training.state = refit_state(training.state, model, sampler, dataset.train, labels, step)
-                if step % config.checkpoint.every_steps == 0 or step == num_steps:
-                    training.save()
-                pending, is_first_row = {}, False
-                performance.restart(step)
+            row = {"step": step, **training.read(pending), **performance.row(step)}
+            if is_first_row:
+                row["perf/compile_seconds"] = compile_seconds
+            log.write(row)
+            progress.report(row)
+            if watch is not None:
+                watch(row)
+            if step == num_steps and config.train.refit:
+                say("fitting the prior to posterior draws")
+                every = np.arange(len(dataset.train))
+                labels = dataset.train_labels(every) if config.data.labels and dataset.train_labels else None
+                training.state = refit_state(training.state, model, sampler, dataset.train, labels, step)
+            if step % config.checkpoint.every_steps == 0 or step == num_steps:
+                training.save()
+            pending, is_first_row = {}, False
+            performance.restart(step)
 
         # 5. Interrupted: save this step and return.
         if training.step < num_steps or training.stop_requested():

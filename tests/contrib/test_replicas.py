@@ -16,7 +16,7 @@ from kaem_jax.evaluation import judge
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import to_dict
 from kaem_jax.train import Outcome, train_and_evaluate
-from kaem_jax.training.log import MetricsFile, ProgressReporter
+from kaem_jax.training.log import ProgressReporter, read_metrics
 from tests.training.tiny import tiny_config
 
 SETTINGS = {
@@ -39,9 +39,7 @@ def arrays(folder):
 
 
 def losses(folder):
-    return [
-        (row["step"], row["train/loss"]) for row in MetricsFile.read(folder / "metrics.jsonl") if "train/loss" in row
-    ]
+    return [(row["step"], row["train/loss"]) for row in read_metrics(folder / "metrics.jsonl") if "train/loss" in row]
 
 
 def test_each_is_the_run_of_its_seed_and_goes_on_after_a_signal(tmp_path, monkeypatch):

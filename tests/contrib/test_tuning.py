@@ -22,7 +22,6 @@ from tests.training.tiny import tiny_config
 
 SHORT = {"train__num_steps": 20, "checkpoint__every_steps": 20, "evaluation__every_steps": 10}
 VALIDATION = SHORT | {"data__held_out": "validation", "data__validation_size": 50, "data__num_held_out": 0}
-FID = VALIDATION | {"evaluation__samples_every_steps": 20, "evaluation__sample_metrics": ("fid",)}
 RATE, COMPONENTS, LIKELIHOOD = "optimizer.decoder.learning_rate", "prior.num_components", "eval/log_likelihood"
 
 
@@ -61,8 +60,8 @@ def test_a_study_of_real_runs_has_their_numbers_and_can_be_interrupted(folder, m
         return json.loads((folder / name / file).read_text())
 
     monkeypatch.setattr(ProgressReporter, "report", interrupt)
-    assert tune(config, space, folder, 2, "nats") is Outcome.INTERRUPTED
-    assert tune(config, space, folder, 2, "nats") is Outcome.FINISHED
+    assert tune(config, space, folder, 2) is Outcome.INTERRUPTED
+    assert tune(config, space, folder, 2) is Outcome.FINISHED
     assert table(folder) == ["complete", "fail", "complete"]
     for i in (0, 2):
         summary, trial = saved(f"trials/{i:03d}", "summary.json"), saved(f"trials/{i:03d}")["config"]
@@ -79,14 +78,14 @@ def written(monkeypatch):
     """
     calls = []
 
-    def install(value=float, metric=LIKELIHOOD):
+    def install(value=float):
         def run(config, workdir, overwrite=False, watch=None):
             calls.append((workdir.name, config, overwrite))
             found = value(len(calls))
             if isinstance(found, Outcome):
                 return found
             values = found if isinstance(found, list) else [found]
-            rows = [{"step": 10 * i, metric: one} for i, one in enumerate(values, 3 - len(values))]
+            rows = [{"step": 10 * i, LIKELIHOOD: one} for i, one in enumerate(values, 3 - len(values))]
             if watch is not None:
                 watch({"step": 5})
                 for row in rows:
@@ -111,7 +110,7 @@ def test_trials_see_the_validation_split_and_the_best_settings_the_test_split(fo
     def with_batches(trial):
         return space(trial) | {"data.batch_size": trial.suggest_int("batch", 8, 31)}
 
-    assert tune(config, with_batches, folder, 3, "nats") is Outcome.FINISHED
+    assert tune(config, with_batches, folder, 3) is Outcome.FINISHED
     *trials, (name, final, _) = calls
     assert ([trial for trial, *_ in trials], name) == (["000", "001", "002"], "best")
     assert all((trial.data.held_out, trial.data.validation_size) == ("validation", 50) for _, trial, _ in trials)
@@ -130,16 +129,9 @@ def test_kinds_can_be_searched(folder, written):
         return {"prior.kind": kind, "optimizer.prior.learning_rate": trial.suggest_float("rate", 1e-4, 1e-3)} | clusters
 
     config, calls = tiny_config(**VALIDATION), written()
-    assert tune(config, of_kinds, folder, 2, "nats") is Outcome.FINISHED
+    assert tune(config, of_kinds, folder, 2) is Outcome.FINISHED
     clustered = kaem.ClusteredPrior(num_latents=2, num_clusters=5, basis=config.prior.basis)
     assert [trial.prior for _, trial, _ in calls[:2]] == [clustered, config.prior]
-
-
-def test_distances_are_made_small(folder, written):
-    calls = written([None, 5.0, 3.0, 4.0, 9.0].__getitem__, "eval/fid_value")
-    assert tune(tiny_config(**FID), space, folder, 3, "fid") is Outcome.FINISHED
-    assert table(folder, "fid") == ["5", "3", "4"]
-    assert calls[-1][1].optimizer == calls[1][1].optimizer
 
 
 def failing(*errors, call=2):
@@ -162,7 +154,7 @@ def test_a_trial_that_cannot_be_run_to_its_end_ends_no_study(folder, written, ca
         out_of_memory,
     )
     calls = written(failing(*errors))
-    assert tune(tiny_config(**VALIDATION), space, folder, 6, "nats") is Outcome.FINISHED
+    assert tune(tiny_config(**VALIDATION), space, folder, 6) is Outcome.FINISHED
     assert table(folder) == ["complete", *["pruned"] * 4, "complete"]
     assert "trial 1: left out (" in capsys.readouterr().err
     assert calls[-1][1].optimizer == calls[-2][1].optimizer
@@ -182,21 +174,17 @@ def test_what_would_end_every_trial_ends_the_study_which_can_be_continued(folder
     written(lambda number: Outcome.INTERRUPTED if number == 6 else value(number))
     for error in errors:
         with pytest.raises(type(error)):
-            tune(tiny_config(**VALIDATION), space, folder, 3, "nats")
-    assert tune(tiny_config(**VALIDATION), space, folder, 3, "nats") is Outcome.INTERRUPTED
-    assert tune(tiny_config(**VALIDATION), space, folder, 3, "nats") is Outcome.FINISHED
+            tune(tiny_config(**VALIDATION), space, folder, 3)
+    assert tune(tiny_config(**VALIDATION), space, folder, 3) is Outcome.INTERRUPTED
+    assert tune(tiny_config(**VALIDATION), space, folder, 3) is Outcome.FINISHED
     assert table(folder) == ["complete", *["fail"] * 5, "complete", "complete"]
     assert len(set(table(folder, RATE))) == 8  # a study that goes on does not draw its first values again
 
 
 def test_what_cannot_be_searched_is_refused_before_any_trial_or_at_the_first(folder, written, refuses):
     written()
-    for settings, objective, part in (
-        (SHORT, "nats", "data.validation_size"), (VALIDATION, "fid", "samples_every_steps"),
-        (FID, "kid", "'kid' among evaluation.sample_metrics"),
-    ):  # fmt: skip
-        with refuses(ConfigError, part):
-            tune(tiny_config(**settings), space, folder, 2, objective)
+    with refuses(ConfigError, "data.validation_size"):
+        tune(tiny_config(**SHORT), space, folder, 2)
     assert not folder.exists()
     for name, value, part in (
         ("prior.num_latent", 3, "did you mean 'num_latents'?"), (COMPONENTS, 0, "at least 1"),
@@ -211,30 +199,29 @@ def test_a_trial_below_the_median_of_five_others_is_stopped_early(folder, writte
     """By its evaluations during training; the one after the last update comes too late to save anything."""
     halfway = [1.0, 2.0, 3.0, 4.0, 5.0, 2.0, 4.0, 0.0]
     calls = written(lambda number: [halfway[number - 1], 10.0 if number == 7 else 50.0])
-    assert tune(tiny_config(**VALIDATION), space, folder, 7, "nats") is Outcome.FINISHED
+    assert tune(tiny_config(**VALIDATION), space, folder, 7) is Outcome.FINISHED
     assert table(folder) == [*["complete"] * 5, "pruned", "complete"]
     assert calls[-1][0] == "best"
 
 
 def test_a_study_is_continued_with_its_own_settings_and_data_and_by_one_search(folder, monkeypatch, written, refuses):
     """A second search would take the trial that the first one is running for a dead one."""
-    config = tiny_config(**FID)
+    config = tiny_config(**VALIDATION)
 
     def value(number):
         with refuses(RunError, "--out ", "study is in use by process"):
-            tune(config, space, folder, 9, "nats")
+            tune(config, space, folder, 9)
         return float(number)
 
     calls = written(value)
     for _ in range(2):
-        assert tune(config, space, folder, 1, "nats") is Outcome.FINISHED
+        assert tune(config, space, folder, 1) is Outcome.FINISHED
     assert (table(folder), [name for name, *_ in calls]) == (["complete"], ["000", "best", "best"])
-    for other, objective in ((tiny_config(**FID, seed=3), "nats"), (config, "fid")):
-        with refuses(ConfigError, "study of other settings or data"):
-            tune(other, space, folder, 1, objective)
+    with refuses(ConfigError, "study of other settings or data"):
+        tune(tiny_config(**VALIDATION, seed=3), space, folder, 1)
     monkeypatch.setattr(Dataset, "fingerprint", lambda _: 7)
     with refuses(ConfigError, "study of other settings or data"):
-        tune(config, space, folder, 1, "nats")
+        tune(config, space, folder, 1)
 
 
 @pytest.mark.parametrize("name", [RATE, "decoder.hidden"])
@@ -247,7 +234,7 @@ def test_a_study_is_extended_and_its_final_run_replaced_only_by_other_settings(f
         return {name: rate if name == RATE else (trial.number + 1,)}
 
     for num_trials in (2, 3, 4):  # the second trial is best, then still, then the fourth
-        assert tune(config, one, folder, num_trials, "nats") is Outcome.FINISHED
+        assert tune(config, one, folder, num_trials) is Outcome.FINISHED
         run, final, overwrite = calls[-1]
         assert run == "best"
         finals.append(((final.optimizer, final.decoder), overwrite))
@@ -260,14 +247,12 @@ def test_the_command_passes_on_what_is_asked_and_says_how_it_ended(tmp_path, mon
     """After 75 a launcher starts the same command again."""
     (tmp_path / "space.py").write_text("def space(trial):\n    return {'seed': 3}\n")
     asked = []
-    monkeypatch.setattr("kaem_jax.devices.compilation_cache.use_compilation_cache", asked.append)
-    monkeypatch.setattr("kaem_jax.contrib.tune.tune", lambda *given: asked.append(given) or outcome)
+    monkeypatch.setattr(command, "tune", lambda *given: asked.extend(given) or outcome)
     config = str(ROOT / "tests" / "training" / "tiny.py")
     flags = ["--config", config, "--space", str(tmp_path / "space.py"), "--out", str(tmp_path / "s")]
-    flags += ["--trials", "7", "--objective", "kid", "--cache", str(tmp_path), "--config.seed=5"]
-    assert command.main(flags) == code
-    cache, (experiment, found, *rest) = asked
-    assert (cache, experiment.seed, found(None), rest) == (str(tmp_path), 5, {"seed": 3}, [tmp_path / "s", 7, "kid"])
+    assert command.main([*flags, "--trials", "7", "--config.seed=5"]) == code
+    experiment, found, *rest = asked
+    assert (experiment.seed, found(None), rest) == (5, {"seed": 3}, [tmp_path / "s", 7])
     assert ("continues the study" in capsys.readouterr().err) == (code == 75)
 
 

@@ -165,6 +165,8 @@ def test_meshes(refuses):
     for settings, sizes, parts in (
         (Parallel(data=3, temp=3), (9, 9), ["parallel.data=3", "parallel.temp=3", "8"]),
         (Parallel(data=-1, temp=3), (8, 3), ["parallel.data=-1", "parallel.temp=3", "8"]),
+        (Parallel(data=-1, temp=-1), (8, 3), ["parallel.data=-1", "parallel.temp=-1", "8"]),
+        (Parallel(data=0, temp=-1), (8, 3), ["parallel.data=0", "parallel.temp=-1", "8"]),
         (Parallel(), (50, 1), ["data.batch_size=50", "multiple of 8", "parallel.data"]),
         (Parallel(data=2, temp=4), (50, 5), ["posterior.num_temperatures=5", "multiple of 4"]),
     ):
@@ -172,8 +174,6 @@ def test_meshes(refuses):
             make_mesh(settings, *sizes)
     assert make_mesh(Parallel(data=2, temp=-1), 2, 4).shape == {"data": 2, "temp": 4}
     assert make_mesh(Parallel(data=2, temp=1), 2, 1).size == 2  # a part of the devices, where both are given
-    with refuses(ValueError, "data=-1", "parallel.temp=-1"):
-        Parallel(data=-1, temp=-1)
 
 
 def test_processes_that_cannot_find_each_other_are_refused(monkeypatch, refuses):

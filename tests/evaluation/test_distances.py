@@ -1,6 +1,5 @@
 """Distances between samples, against independent formulas and constructed models."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import linalg, stats
@@ -15,10 +14,10 @@ from kaem_jax.evaluation.evaluators.distances import (
     kernel_distance,
     precision_and_recall,
 )
-from kaem_jax.evaluation.evaluators.diversity import mean_pair_similarity, ms_ssim, num_scales
-from kaem_jax.evaluation.evaluators.sample_comparison import FEATURE_METRICS, compare
-from kaem_jax.evaluation.evaluators.value_comparison import classifier_two_sample, energy_distance, radial_spectrum
+from kaem_jax.evaluation.evaluators.sample_comparison import SAMPLE_METRICS, compare
+from kaem_jax.evaluation.evaluators.value_comparison import classifier_two_sample
 from kaem_jax.evaluation.features import Extractor
+from kaem_jax.evaluation.figures import radial_spectrum
 from tests.truth import assert_within
 
 
@@ -112,7 +111,7 @@ def test_each_set_of_images_has_its_own_role(rng):
         return compare(metrics, generated, held_out, lambda num: train[: min(num, num_train)], extractor)
 
     real, fake, known = (features(images) for images in (held_out, generated, train))
-    found, few = compared(*FEATURE_METRICS, "diversity"), compared("fid", "kid", num_train=50)
+    found, few = compared(*SAMPLE_METRICS), compared("fid", "kid", num_train=50)
     for name, distance in (("fid", frechet_distance), ("kid", kernel_distance)):
         assert found[name]["value"] == few[name]["value"] == distance(real, fake)
         assert found[name]["standard_error"] == jackknife(distance, real, fake)
@@ -130,21 +129,8 @@ def test_each_set_of_images_has_its_own_role(rng):
         ("copying", {"ratio": ratio, "standard_error": error, "num_train": 130}),
     ):
         assert found[name].items() >= (numbers | {"num_real": 60, "num_generated": 60}).items()
-    for name, images in (("generated", generated), ("held_out", held_out)):
-        mean, error = mean_pair_similarity(images.astype(np.float32) / 255)
-        assert found["diversity"][f"ms_ssim_{name}"] == pytest.approx(mean, rel=1e-5)
-        assert found["diversity"][f"ms_ssim_{name}_standard_error"] == pytest.approx(error, rel=1e-5)
-    assert found["diversity"]["ms_ssim_generated"] > found["diversity"]["ms_ssim_held_out"] + 0.01
     assert "needs 20 of each" in compared("fid", generated=generated[:19])["fid"]["reason"]
     assert "no labels" in compared("kid", extractor=None)["kid"]["reason"]
-
-
-def test_energy_distance_by_hand_and_of_normal_laws(rng):
-    assert energy_distance(np.array([[0.0], [2]]), np.array([[1.0], [5]])) == pytest.approx(2 * 2.5 - 2 - 4)
-    a, b, again = (rng.normal(shift, 1, size=(2000, 1)) for shift in (0.0, 1.0, 0.0))
-    expected = 2 * stats.foldnorm(1 / np.sqrt(2), scale=np.sqrt(2)).mean() - 2 * 2 / np.sqrt(np.pi)
-    assert energy_distance(a, b) == pytest.approx(expected, abs=5 * 2 / 2000**0.5)
-    assert abs(energy_distance(a, again)) < 0.1 * expected
 
 
 def test_a_classifier_reaches_the_area_that_the_laws_allow(rng):
@@ -164,56 +150,6 @@ def test_the_spectrum_of_waves():
     np.testing.assert_array_equal(wave_numbers, np.arange(1, 9))
     on_ring = np.sum(np.round(np.hypot(*np.meshgrid(*[np.fft.fftfreq(16, 1 / 16)] * 2))) == 3)
     np.testing.assert_allclose(power * on_ring, 2 * (wave_numbers == 3), rtol=1e-6, atol=1e-10)
-
-
-WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])
-
-
-def reference(x, y, window, scales):
-    """Two images [H, W] in float64, window by window."""
-    offsets = np.arange(window) - (window - 1) / 2
-    kernel = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5**2))
-    kernel /= kernel.sum()
-    weights = WEIGHTS[:scales] / WEIGHTS[:scales].sum()
-    result = 1.0
-    for scale in range(scales):
-        terms = []
-        for i, j in np.ndindex(x.shape[0] - window + 1, x.shape[1] - window + 1):
-            a, b = x[i : i + window, j : j + window], y[i : i + window, j : j + window]
-            mean_a, mean_b = (kernel * a).sum(), (kernel * b).sum()
-            var_a, var_b = (kernel * (a - mean_a) ** 2).sum(), (kernel * (b - mean_b) ** 2).sum()
-            covariance = (kernel * (a - mean_a) * (b - mean_b)).sum()
-            contrast = (2 * covariance + 0.03**2) / (var_a + var_b + 0.03**2)
-            luminance = (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
-            terms.append(contrast * (luminance if scale == scales - 1 else 1))
-        result *= max(np.mean(terms), 0) ** weights[scale]
-        x, y = (a[: a.shape[0] // 2 * 2, : a.shape[1] // 2 * 2] for a in (x, y))
-        x, y = (a.reshape(a.shape[0] // 2, 2, a.shape[1] // 2, 2).mean((1, 3)) for a in (x, y))
-    return result
-
-
-@pytest.mark.parametrize(("side", "window", "scales"), [(8, 7, 1), (45, 11, 3)])
-def test_against_windows_in_float64(x64, rng, side, window, scales):
-    assert num_scales(side, side) == scales
-    images = rng.random((2, side, side, 2))
-    other = 0.6 * images + 0.4 * rng.random((2, side, side, 2))
-    expected = [
-        np.mean([reference(images[n, ..., c], other[n, ..., c], window, scales) for c in range(2)]) for n in range(2)
-    ]
-    np.testing.assert_allclose(ms_ssim(jnp.asarray(images), jnp.asarray(other)), expected, rtol=1e-9)
-    assert [num_scales(side, side) for side in (4, 16, 32, 64, 256)] == [1, 1, 2, 3, 5]
-
-
-def test_no_image_is_compared_with_itself_and_the_error_is_that_of_the_mean(rng):
-    """Of two images there is one pair. 40 means of other pairs of the same images tell their deviation to 11 %."""
-    images = rng.random((100, 8, 8, 1)).astype(np.float32)
-    pair = np.stack([images[0], 0.7 * images[0] + 0.3 * images[1]])
-    one, _ = mean_pair_similarity(pair, num_pairs=100)
-    assert one == pytest.approx(float(ms_ssim(pair[:1], pair[1:])[0]), abs=1e-5)
-    assert 0.2 < one < 0.95
-    found = np.array([mean_pair_similarity(images, num_pairs=100, seed=seed) for seed in range(40)])
-    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(ddof=1), rel=0.4)
-    assert found[:, 0].mean() + 0.2 < one  # varied images are less alike
 
 
 EQUATION = DarcyEquation(contrast=7.0, scale=0.3, offset=-0.2)

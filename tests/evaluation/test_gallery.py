@@ -48,7 +48,7 @@ def drawn(monkeypatch):
     monkeypatch.setattr(gallery, "sample_with_noise", keyed(np.full((9, 2), 5.0)))
     monkeypatch.setattr(gallery, "sample_in_batches", keyed([np.full((100, 8, 8), 7.0)]))
     again = keyed((np.full((30, 8, 8), 3.0), 0.1))
-    monkeypatch.setattr(gallery, "reconstruct", lambda *given: again(*given) if given[-1] == "of evaluation" else None)
+    monkeypatch.setattr(gallery, "reconstruct", again)
     found["keyed"] = keyed
     return found
 
@@ -105,14 +105,14 @@ def test_pictures_of_latents_are_of_the_latent_that_they_name(drawn, monkeypatch
 
     monkeypatch.setattr(gallery, "draw_samples", lambda folder, key, *_: keyed(learned)(key))
     monkeypatch.setattr(gallery, "draw_judged", lambda *given: found.setdefault("judged", given))
-    monkeypatch.setattr(gallery, "latents_of", keyed(drawn_latents))
     monkeypatch.setattr(gallery, "samples_of_clusters", keyed((np.full((4, 5, 2, 2), 6.0), ["0", "1", "2", "3"])))
     monkeypatch.setattr(gallery, "traverse", moved)
     monkeypatch.setattr(gallery, "latents_between", joined)
     monkeypatch.setattr(figures, "plot_rows", lambda *given: found.setdefault("plot_rows", []).append(given))
     decode = lambda params, z: z  # noqa: E731
     model = types.SimpleNamespace(data_shape=(2, 2), prior=far_clusters()[0].prior, decode=decode)
-    run = types.SimpleNamespace(model=model, params={}, posterior="of evaluation", form=PIXELS)
+    posterior = types.SimpleNamespace(draw_one=keyed(drawn_latents))
+    run = types.SimpleNamespace(model=model, params={}, posterior=posterior, form=PIXELS)
     described = gallery.draw_all(folder, KEY, run, jnp.zeros((4, 2, 2)))
     assert [(entry["name"], entry["explained_variance"]) for entry in described] == [("z3", 0.7), ("z1", 0.3)]
     np.testing.assert_array_equal(found["traverse"][0], drawn_latents[0])

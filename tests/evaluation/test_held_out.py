@@ -10,7 +10,7 @@ import pytest
 
 from kaem_jax.data import Dataset
 from kaem_jax.evaluation import evaluate
-from kaem_jax.evaluation.evaluators import HeldOutLikelihood
+from kaem_jax.evaluation.evaluators import log_likelihood
 from kaem_jax.evaluation.evaluators.active_latents import activity
 from kaem_jax.evaluation.generate import _means, reconstruct
 from kaem_jax.inference.evidence import Effort, Evidence, ImportanceEstimator
@@ -43,8 +43,7 @@ def frozen(sampler):
 
 def likelihood_of(gaussian, key, estimator, proposal=None):
     model, params, _, x = gaussian
-    evaluator = HeldOutLikelihood(key, x, estimator, proposal)
-    return evaluator.run(Run(Experiment(), model, params, 0, None, None))["log_likelihood"]
+    return log_likelihood.evaluate(key, Run(Experiment(), model, params, 0, None, None), x, estimator, proposal)
 
 
 def test_log_likelihood_is_exact_within_a_calibrated_error(gaussian):
@@ -106,7 +105,7 @@ def test_activity_is_the_share_of_variance_that_data_decide(sampler):
     weight = params["decoder"]["weight"] = params["decoder"]["weight"].at[2].set(0)
     z = jax.random.normal(jax.random.key(0), (1500, 3))
     x = model.simulate(jax.random.key(1), params, z)
-    shares = np.asarray(activity(jax.random.key(2), model, params, x, frozen(sampler)).share)
+    shares = np.asarray(activity(jax.random.key(2), model, params, x, frozen(sampler))[0])
     w = np.asarray(weight, np.float64)
     truth = np.diag(w @ np.linalg.inv(w.T @ w + 0.7**2 * np.eye(4)) @ w.T)  # Var E[z | x] of a unit normal prior
     assert truth[2] == 0
@@ -129,23 +128,26 @@ def test_the_error_of_activity_covers_proposals_that_data_share():
 
 
 @pytest.mark.parametrize("bits", [np.uint8, np.float32])
-def test_each_evaluator_has_a_key_of_its_own_and_labels_of_its_rows(tmp_path, bits):
-    images, rows = np.zeros((30, 8, 8), bits), np.array([7, 2, 9])
-    dataset = Dataset(images, images, np.arange(30).__getitem__, np.arange(30).__getitem__)
+def test_each_evaluator_has_a_key_of_its_own_and_labels_of_its_rows(monkeypatch, bits):
+    images, rows, asked = np.zeros((30, 8, 8), bits), np.array([7, 2, 9]), {}
+    labels = np.arange(30).__getitem__
     run = Run(tiny_config(evaluation__num_reconstructions=2), None, {}, 0, None, None)
-    found = evaluate._evaluators(run, dataset, rows, images[rows], RunFolder(tmp_path), (), None, 50, seed=4)
-    by_name = {type(evaluator).__name__: evaluator for _, evaluator in found}
-    keys = {numbers_of(e.key) for e in by_name.values() if hasattr(e, "key")}
+    for name in ("log_likelihood", "reconstruction", "active_latents", "clusters", "mixing", "texts"):
+        keep = lambda *given, name=name: asked.update({name: given}) or ({}, None)  # noqa: E731
+        monkeypatch.setattr(getattr(evaluate, name), "evaluate", keep)
+    for dataset in (Dataset(images, images), Dataset(images, images, labels, labels)):
+        for evaluator in evaluate._evaluators(run, dataset, rows, images[rows], seed=4).values():
+            evaluator()
+        assert (asked["clusters"][3] is None) == (dataset.held_out_labels is None)
+    keys = {numbers_of(given[0]) for given in asked.values()}
     assert keys == {numbers_of(key) for name, key in evaluation_keys(4)._asdict().items() if name != "figures"}
-    assert by_name["Clusters"].labels(np.arange(3)).tolist() == rows.tolist()
-    assert [len(by_name[name].x) for name in ("HeldOutLikelihood", "Clusters")] == [3, 3]
-    assert [len(by_name[name].x) for name in ("Reconstruction", "ActiveLatents", "Mixing", "LatentUse")] == [2] * 4
-    assert {by_name[name].seed for name in ("SampleComparison", "ValueComparison", "Distinct")} == {4}
-    assert by_name["HeldOutLikelihood"].of_pixels == (bits == np.uint8)
-    assert by_name["HeldOutLikelihood"].estimator == by_name["LatentUse"].estimator
-    assert by_name["HeldOutLikelihood"].estimator == run.config.evaluation.estimator.final
-    unlabelled = evaluate._evaluators(run, Dataset(images, images), rows, images, RunFolder(tmp_path), (), None, 50, 4)
-    assert {type(e).__name__: e for _, e in unlabelled}["Clusters"].labels is None
+    assert asked["clusters"][3].tolist() == rows.tolist()
+    sizes = {name: len(given[2]) for name, given in asked.items()}
+    assert sizes == dict.fromkeys(asked, 2) | {"log_likelihood": 3, "clusters": 3}
+    estimator, proposal, of_pixels = asked["log_likelihood"][3:]
+    assert of_pixels == (bits == np.uint8)
+    assert asked["texts"][3:] == (estimator, proposal)
+    assert estimator == run.config.evaluation.estimator.final
 
 
 def test_numbers_of_one_checkpoint_are_kept_and_those_of_another_set_aside(tmp_path):

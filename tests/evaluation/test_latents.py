@@ -119,9 +119,9 @@ def test_chains_move_in_the_frame_or_within_the_bounds(monkeypatch, reference, f
 
     monkeypatch.setattr(mixing, "langevin_posterior", chains)
     model = make_model("product", data_shape=(2,), num_latents=1, num_each=2, base_density=reference)
-    asked_of = functools.partial(r_hat_over_starts.__wrapped__, model=model, frame=frame, num_steps=50)
+    asked_of = functools.partial(r_hat_over_starts.__wrapped__, model=model, frame=frame)
     jax.eval_shape(lambda key: asked_of(key, params=model.init(key), x=jnp.zeros((3, 2))), jax.random.key(0))
     (options,) = asked
     assert (options["frame"], options["bounds"]) == (frame, bounds)
-    assert (options["num_steps"], options["warmup_steps"], options["starts"][:2]) == (25, 25, (4, 3))
+    assert (options["num_steps"], options["warmup_steps"], options["starts"][:2]) == (100, 100, (4, 3))
     assert options["step_size"].shape == (1, 3)  # a sharp posterior does not wait for the others

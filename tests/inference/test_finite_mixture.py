@@ -122,10 +122,10 @@ def test_it_works_inside_jit(case):
 
 def test_what_has_no_finite_mixture_is_refused(case, refuses):
     model, params, _ = case
-    key = jax.random.key(0)
     neural = dataclasses.replace(model, prior=kaem.NeuralPrior(num_latents=2))
+    text = kaem.Model(NORMAL, kaem.SequenceDecoder(width=8, num_blocks=1, context=2), kaem.Categorical(5), (4,))
+    of_text = jax.eval_shape(text.init, jax.random.key(0))
     refuses.each(
-        (lambda: kaem.FiniteMixture.of(key, neural, params), ("exact draws",)),
-        (lambda: kaem.FiniteMixture.of(key, model, params, 100, 1), ("num_nets=1",)),
-        (lambda: kaem.FiniteMixture.of(key, model, params, 7), ("num_points=7",)),
+        (lambda: kaem.FiniteMixture.of(jax.random.key(0), neural, params), ("neural prior", "quantiles")),
+        (lambda: jax.eval_shape(lambda p: kaem.FiniteMixture.of(jax.random.key(0), text, p), of_text), ("reads the",)),
     )

@@ -15,7 +15,7 @@ from kaem_jax.inference import log_prob
 from kaem_jax.inference.evidence import Evidence
 from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.inference.samplers import ChainDraws
-from kaem_jax.likelihoods import Columns, Masked
+from kaem_jax.likelihoods import Masked
 from tests.builders import make_model, wild
 from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within
@@ -45,7 +45,6 @@ def test_it_is_log_p_of_what_is_there(case):
     assert_within(found.value, expected, found.standard_error, 5)
     assert np.all(found.standard_error < 0.2)
     np.testing.assert_array_equal(found.is_bound, found.ess < 1000)
-    assert found.typicality is None
 
 
 def test_efforts_that_are_given_are_spent(case, monkeypatch):
@@ -81,8 +80,8 @@ def test_efforts_that_are_given_are_spent(case, monkeypatch):
     assert np.isfinite(whole.mean).all()
 
 
-def test_typical_data_are_estimated_alike(case, monkeypatch):
-    """With a key of their own: with one key they would meet the same draws."""
+def test_it_is_asked_for_as_it_is_given(case, monkeypatch):
+    """With a likelihood for what is missing where something is, or may be."""
     model, params, x, _, _ = case
     key, calls = jax.random.key(0), []
 
@@ -92,10 +91,8 @@ def test_typical_data_are_estimated_alike(case, monkeypatch):
 
     monkeypatch.setattr(log_prob, "log_evidence", told)
     options = {"num_samples": 70, "chunk_size": 30, "proposal": PriorProposal()}
-    found = kaem.log_prob(key, model, params, x[:1], typical=np.stack([x[0], x[0] + 1, x[0]]), **options)
-    own, others = (jax.random.normal(key, (num,)) for key, num in zip(jax.random.split(key), (1, 3), strict=True))
-    np.testing.assert_array_equal(found.value, own)
-    np.testing.assert_allclose(found.typicality, (own - np.mean(others)) / np.std(others, ddof=1), rtol=1e-4)
+    found = kaem.log_prob(key, model, params, x[:1], **options)
+    np.testing.assert_array_equal(found.value, jax.random.normal(key, (1,)))
     kaem.log_prob(key, model, params, x, num_samples=5)
     kaem.log_prob(key, model, params, x, may_miss=False)
     jax.jit(lambda x: kaem.log_prob(key, model, params, x[:1]))(x)  # inside jit nobody can look
@@ -103,26 +100,18 @@ def test_typical_data_are_estimated_alike(case, monkeypatch):
     of_default = {"proposal": Laplace(), "chunk_size": 20_000}
     assert calls == [
         (model, 1, options),
-        (model, 3, options),
         (masked, NUM_DATA, of_default | {"num_samples": 5}),
         (model, NUM_DATA, of_default | {"num_samples": 1000}),
         (masked, 1, of_default | {"num_samples": 1000}),
     ]
 
 
-def test_what_has_no_log_p_or_typicality_is_refused(case, refuses):
-    """A table's likelihood takes empty cells as they are, but fewer values have another log p. NaN in a text would be
-    read as its end, and one typical datum has no deviation."""
+def test_what_has_no_log_p_is_refused(refuses):
+    """NaN in a text would be read as its end."""
     key = jax.random.key(1)
-    table = make_model(likelihood=Columns(sizes=(1, 2)), data_shape=(3,))
-    of_table, whole = jax.jit(table.init)(key), np.array([[0.5, 0.0, 1.0]], np.float32)
-    empty = np.array([[np.nan, 0, 1]], np.float32)
     text = make_model(decoder=kaem.SequenceDecoder(width=8, num_blocks=1), likelihood=kaem.Categorical(5))
     gap, tokens = np.array([[1.0, np.nan, 2.0, 0.0]]), np.array([[1, 2, 3, 0]])
     refuses.each(
-        (lambda: kaem.log_prob(key, table, of_table, empty, typical=whole), ["typical needs data x without missing"]),
-        (lambda: kaem.log_prob(key, table, of_table, whole, typical=np.concatenate([whole, empty])), ["has missing"]),
-        (lambda: kaem.log_prob(key, table, of_table, whole, typical=whole), ["typical has 1 data"]),
         (lambda: kaem.log_prob(key, text, None, gap), ["x has NaN", "text"]),
         (lambda: kaem.encode(key, text, None, gap), ["x has NaN", "text"]),
         (lambda: kaem.log_prob(key, text, None, tokens + 0.5), ["x has fractions"]),

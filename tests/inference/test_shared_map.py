@@ -79,7 +79,7 @@ def test_the_bound_is_log_p_x(setting):
     def bound(of_prior):
         own = params | {"prior": params["prior"] | of_prior}
         draws, _ = sampler.advance(jax.random.key(1), 0, (), model, own, x)
-        return -kaem.posterior_loss(jax.random.key(2), model, own, x, draws, objective="bound")[0], draws.z
+        return -kaem.posterior_loss(jax.random.key(2), model, own, x, draws)[0], draws.z
 
     (found, z), slopes = bound({name: params["prior"][name] for name in OF_PRIOR})
     np.testing.assert_allclose(found, log_evidence(**OF_PRIOR), atol=1e-4)

@@ -43,7 +43,6 @@ def law_of_gaussian(output, x, sigma):
     [
         ({}, [0.2]),
         ({"learn_sigma": True}, [0.35]),
-        ({"anneal_steps": 10}, [0.5]),
         ({"learn_sigma": True, "num_channels": 4}, SCALES),
     ],
     ids=str,
@@ -53,10 +52,7 @@ def test_gaussian_includes_its_constant(arrays, options, scales):
     output, x = arrays
     likelihood = Compiled(Gaussian(sigma=0.2, **options))
     params = likelihood.init(jax.random.key(0))
-    start = 1.0 if "anneal_steps" in options else 0.2
-    np.testing.assert_allclose(
-        params.get("log_sigma", np.log(start)), np.log([start] * len(scales)).squeeze(), rtol=1e-6
-    )
+    np.testing.assert_allclose(params.get("log_sigma", np.log(0.2)), np.log([0.2] * len(scales)).squeeze(), rtol=1e-6)
     if options:
         params = {"log_sigma": jnp.log(jnp.asarray(scales, jnp.float32)).reshape(params["log_sigma"].shape)}
     by_value = np.tile(scales, SIZE // len(scales))
@@ -133,22 +129,9 @@ def test_scales_that_contradict_each_other_are_refused(refuses):
     Columns(sizes=(1,), sigma=0.005, min_sigma=0.01, learn_sigma=False)  # no least scale where none is learned
     with refuses(ValueError, "sigma=0.005 must be above min_sigma=0.01"):
         Columns(sizes=(1,), sigma=0.005, min_sigma=0.01)
-    for options, parts in (
-        ({"num_channels": 3}, ["num_channels=3", "learn_sigma=True"]),
-        ({"learn_sigma": True, "anneal_steps": 5}, ["anneal_steps=5", "learned or annealed"]),
-        ({"anneal_from": 2.0}, ["anneal_from=2.0 does nothing", "anneal_steps=0"]),
-    ):
-        for scaled in (Gaussian, DiscretizedLogistic):
-            with refuses(ValueError, *parts):
-                scaled(**options)
-
-
-def test_an_annealed_scale_follows_its_schedule():
-    """Geometric from 1 to 0.1 in ten updates, then constant."""
-    schedule = Gaussian(sigma=0.1, anneal_from=1.0, anneal_steps=10).log_sigma_schedule()
-    found = [float(schedule(step)) for step in (0, 5, 10, 99)]
-    np.testing.assert_allclose(found, np.log([1, 0.1**0.5, 0.1, 0.1]), atol=1e-6)
-    assert Gaussian(0.1).log_sigma_schedule() is None
+    for scaled in (Gaussian, DiscretizedLogistic):
+        with refuses(ValueError, "num_channels=3", "learn_sigma=True"):
+            scaled(num_channels=3)
 
 
 def test_terms_that_are_no_terms_are_refused_and_what_a_likelihood_lacks_is_named(refuses):

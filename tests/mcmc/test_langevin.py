@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import HMC, MALA, PCN, PCNL, ULA, DrawWarning, explain_warning, split_r_hat
+from kaem_jax.mcmc import HMC, MALA, PCNL, ULA, DrawWarning, explain_warning, split_r_hat
 from kaem_jax.mcmc.kernels import _reflect, value_and_score
 from tests.truth import assert_within
 
@@ -48,16 +48,14 @@ def gaussian_target(precision):
     return log_density, np.asarray(mean), variance
 
 
-@pytest.mark.parametrize("kernel", [HMC(3), MALA(), PCN(), PCNL()], ids=["hmc", "mala", "pcn", "pcnl"])
+@pytest.mark.parametrize("kernel", [HMC(3), MALA(), PCNL()], ids=["hmc", "mala", "pcnl"])
 def test_exact_kernels_reach_a_gaussian_posterior(kernel):
     """From far away to N(mean, variance): moments and law, with the step size of each row of chains adapted."""
     log_density, mean, variance = gaussian_target(3.0)
     start, steps = jnp.full((4, NUM_CHAINS // 16, 2), 3.0), jnp.asarray([[0.02], [0.1], [0.5], [1.5]])
     run = run_of(log_density, start, kernel=kernel, num_steps=20, step_size=steps, warmup_steps=60)
-    # Rows that started with very different steps end with the same acceptance; pCN, at its longest step, with more.
-    more = 0.05 if kernel == PCN() else 0
-    np.testing.assert_allclose(np.mean(run.acceptance, axis=1), kernel.target_acceptance + more, atol=0.03)
-    assert not more or np.all(np.asarray(run.step_size) > 1.89)
+    # Rows that started with very different steps end with the same acceptance.
+    np.testing.assert_allclose(np.mean(run.acceptance, axis=1), kernel.target_acceptance, atol=0.03)
     assert run.step_size.shape == (4, 1)
     for i in range(2):
         flat = np.asarray(run.z[..., i]).ravel()
@@ -73,11 +71,12 @@ def test_hmc_moves_along_the_trajectory_of_a_second_implementation(x64):
     move = kernel.propose(jax.random.key(0), jnp.asarray(z), score_of(z), eta, scale=unit, score_of=score_of)
     start = np.asarray(jax.random.normal(jax.random.split(jax.random.key(0))[0], z.shape))
     gain = log_density(move.position) - log_density(z)
-    acceptance = kernel.acceptance(move, z, score_of(move.position), gain, eta, unit)
+    acceptance = kernel.acceptance(move, score_of(move.position), gain)
+    stride = 2 * (move.noise_back(jnp.ones(z.shape)) - move.noise_back(jnp.zeros(z.shape)))
     kinetic = blackjax.mcmc.metrics.gaussian_euclidean(jnp.asarray(scale**2)).kinetic_energy
     step = blackjax.mcmc.integrators.velocity_verlet(lambda z: log_density(z), kinetic)
     for i in range(2):
-        length = float(move.stride[i, 0]) / scale[0]
+        length = float(stride[i, 0]) / scale[0]
         assert 0.8 < length / np.sqrt(2 * eta[i]) < 1.2
         momentum = start[i] / scale
         state = blackjax.mcmc.integrators.IntegratorState(
@@ -148,7 +147,7 @@ def test_chains_do_not_influence_each_other(kernel):
 
 def test_impossible_requests_are_refused(refuses):
     for options, parts in (
-        ({"kernel": "nuts"}, ["kernel='nuts'", "hmc, mala, pcn, pcnl, ula"]),
+        ({"kernel": "nuts"}, ["kernel='nuts'", "hmc, mala, pcnl, ula"]),
         ({"kernel": 3}, ["kernel=3", "MALA()"]),
         ({"num_steps": 0}, ["num_steps=0", "at least 1"]),
         ({"kernel": "ula", "step_size": 0.1, "warmup_steps": 3}, ["ULA()", "step_size"]),

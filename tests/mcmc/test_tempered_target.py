@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import HMC, MALA, PCN, NormalReference, Until, bridge_log_z, power_ladder, rounds, tempered
+from kaem_jax.mcmc import HMC, MALA, PCNL, NormalReference, Until, bridge_log_z, power_ladder, rounds, tempered
 from tests.training.test_processes import Job
 from tests.truth import assert_within
 
@@ -84,7 +84,7 @@ def test_going_on_is_one_run_bit_for_bit(run):
 
 
 def test_any_pytree_with_its_prior_as_the_reference():
-    """A conjugate pair in a dictionary, beside a scalar that the data do not touch; pCN needs no gradient."""
+    """A conjugate pair in a dictionary, beside a scalar that the data do not touch."""
     prior = NormalReference({"m": jnp.zeros(2), "s": jnp.zeros(())})
 
     def log_likelihood(z):
@@ -92,7 +92,7 @@ def test_any_pytree_with_its_prior_as_the_reference():
 
     found = tempered(
         jax.random.key(1), prior, log_likelihood, num_chains=50, num_rounds=200, warmup_rounds=64, num_temperatures=3,
-        kernel=PCN(),
+        kernel=PCNL(),
     )  # fmt: skip
     assert found.draws["m"].shape == (50, 200, 2)
     assert found.draws["s"].shape == (50, 200)

@@ -74,7 +74,6 @@ def test_moments_of_every_rung_and_coordinate(num, kernel):
     assert np.all(np.asarray(run.info.acceptance)[~free] > 0.5)
     assert free[-1] or num == 1
     assert run.info.swap_acceptance.shape == (num - 1,)
-    np.testing.assert_array_equal(run.betas, betas)
 
 
 def test_the_priors_rung_goes_where_the_likelihood_is_zero():
@@ -184,20 +183,16 @@ def test_replicas_without_any_likelihood():
     np.testing.assert_array_equal(probability, [[0, 0, 0, 1, 0]])
     np.testing.assert_array_equal(new, [[0, 0, 0, 1, 0], [1, 1, 1, 0, 1]])
     # A chain that starts where the density is 0 takes the first move that leaves it.
-    kernel, eta, zero = MALA(), jnp.full(3, 0.1), jnp.zeros((3, 2))
-    proposal = kernel.propose(jax.random.key(1), zero, zero, eta)
+    kernel, zero = MALA(), jnp.zeros((3, 2))
+    proposal = kernel.propose(jax.random.key(1), zero, zero, jnp.full(3, 0.1))
     gain = jnp.asarray([inf, -inf, np.nan])
-    np.testing.assert_array_equal(kernel.acceptance(proposal, zero, zero, gain, eta), [1, 0, 0])
+    np.testing.assert_array_equal(kernel.acceptance(proposal, zero, gain), [1, 0, 0])
 
 
-def test_ladders_have_both_ends(refuses):
+def test_ladders_have_both_ends():
     np.testing.assert_allclose(power_ladder(5, 2.0), [0, 1 / 16, 1 / 4, 9 / 16, 1], rtol=1e-6)
     np.testing.assert_array_equal(power_ladder(1), [1.0])
-    steps = jnp.asarray([0, 25, 50, 75, 99.999])
-    np.testing.assert_allclose(kaem.mcmc.annealed_exponent(steps, 100, 2, 4.0, 1.0), [4, 2.5, 4, 2.5, 1], atol=1e-3)
     np.testing.assert_allclose(kaem.mcmc.communication_barrier(jnp.asarray([0.7, 0.5])), [0, 0.3, 0.8], rtol=1e-6)
-    with refuses(ValueError, "num_temperatures=0"):
-        power_ladder(0)
 
 
 def test_the_adaptive_ladder_equalises_rejections_and_never_collapses():
@@ -255,7 +250,7 @@ def test_refusals(refuses):
     for options, parts in (
         ({"swap": "odd"}, ["swap='odd'", "even_odd, none, random"]),
         ({"num_rounds": 0}, ["num_rounds=0", "at least 1"]),
-        ({"betas": jnp.ones((2, 2))}, ["(2, 2)", "[T]"]),
+        ({"betas": jnp.ones((2, 2))}, ["betas=[[1.0, 1.0]", "[T]"]),
         ({"betas": [1.0, 0.5, 0.0]}, ["betas=[1.0, 0.5, 0.0]", "increase"]),
         ({"betas": [0.0, 0.5]}, ["betas=[0.0, 0.5]", "to 1"]),
         ({"step_size": -0.1}, ["step_size=-0.1", "above 0"]),
@@ -272,7 +267,7 @@ def test_refusals(refuses):
 
 @pytest.mark.parametrize(("kernel", "acceptance"), [("pcnl", 1.0), ("mala", 0.6)])
 def test_a_warm_up_adapts_step_sizes(monkeypatch, kernel, acceptance):
-    """Up to the kernel's limit. Rungs with exact draws keep the first step size, and the ladder is the one given."""
+    """Up to the kernel's limit. Rungs with exact draws keep the first step size."""
 
     def told(key, state, step_size, **options):
         acceptances = jnp.full(state.rung.shape, acceptance)
@@ -283,7 +278,6 @@ def test_a_warm_up_adapts_step_sizes(monkeypatch, kernel, acceptance):
     run = run_of(log_prior, flat, jnp.zeros((5, 2)), power_ladder(4), **options)
     tuned = 1.9 if kernel == "pcnl" else 0.1 * np.exp(2 * (0.6 - 0.574) * np.sum(np.arange(1.0, 31) ** -0.6))
     np.testing.assert_allclose(run.step_size, [0.1, *[tuned] * 3], rtol=1e-5)
-    np.testing.assert_array_equal(run.betas, power_ladder(4))
 
 
 def test_a_population_that_goes_on_keeps_alternating_pairs():

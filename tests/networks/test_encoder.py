@@ -26,7 +26,7 @@ def test_mlp_is_the_composition_of_its_layers():
     x[0, :3] = 0
     mean, log_scale = apply(params, np.where(x == 0, np.nan, x))
     assert mean.shape == log_scale.shape == (4, 3, 2)
-    first, last = params["layers"]["dense_0"], params["layers"]["dense_1"]
+    first, last = params["dense_0"], params["dense_1"]
     out = np.tanh(x.reshape(4, -1) @ first["kernel"] + first["bias"]) @ last["kernel"] + last["bias"]
     np.testing.assert_allclose(mean.reshape(4, -1), out[:, :6], atol=1e-5)
     np.testing.assert_allclose(log_scale.reshape(4, -1), out[:, 6:] - 1.0, atol=1e-5)

@@ -10,13 +10,11 @@ from flax import nnx
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.inference.proposals.curvature import curvature_along
-from kaem_jax.inference.samplers import ChainDraws
+from kaem_jax.inference.proposals.laplace import curvature_along
 from kaem_jax.kan.bases.rbf import RadialBasis
 from kaem_jax.likelihoods import Categorical
 from kaem_jax.networks.attention import Block
 from kaem_jax.networks.ngrams import HashedNgrams
-from kaem_jax.training.penalty import Penalties
 from tests.truth import assert_within
 
 V, T, Q = 3, 4, 2
@@ -193,14 +191,11 @@ def test_each_length_of_hashed_ngrams_adds_entries_of_its_own_for_each_context(r
     np.testing.assert_allclose(jax.jit(orders[4].of_text)(tokens)[0], jax.jit(orders[4])(recent), atol=1e-6)
 
 
-def test_the_penalty_of_ngrams_is_the_size_of_their_table(refuses):
-    model, params = model_of(1, 1, 2), {"decoder": {"ngrams": {"table": jnp.asarray([0.5, -2.0])}}}
-    draws, penalties = ChainDraws(jnp.zeros((1, 1, Q)), {}), Penalties(ngrams=0.25)
-    assert float(penalties(model, params, draws)) == pytest.approx(0.25 * 2.5, rel=1e-5)
-    assert float(Penalties()(model, params, draws)) == 0
-    penalties.check(model)
-    with refuses(ValueError, "ngrams=0.25", "ngram_order"):
-        penalties.check(model_of(1))
+def test_the_penalty_of_ngrams_is_the_size_of_their_table():
+    params = {"ngrams": {"table": jnp.asarray([0.5, -2.0])}}
+    for weight in (0.25, 0.0):
+        network = kaem.SequenceDecoder(ngram_order=2, ngram_penalty=weight).decoder(Q, (T,), (T, V))
+        assert float(network.penalty(params)) == pytest.approx(weight * 2.5, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -224,6 +219,7 @@ def test_refusals(refuses):
         (lambda: model.output({}, jnp.zeros((1, Q))), ["reads the values before", "simulate"]),
         (lambda: kaem.SequenceDecoder(ngram_order=1), ["ngram_order=1", "at least 2"]),
         (lambda: kaem.SequenceDecoder(ngram_bits=9), ["ngram_bits=9", "ngram_order=0"]),
+        (lambda: kaem.SequenceDecoder(ngram_penalty=0.25), ["ngram_penalty=0.25", "ngram_order=0"]),
         (lambda: kaem.SequenceDecoder(width=10), ["width=10", "num_heads=4"]),
         (lambda: kaem.SequenceDecoder().decoder(Q, (2, 2), (2, 2, V)), ["for tokens [length]", "(2, 2)"]),
         (

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.cli import train
+from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.data.settings import TOYS
 from kaem_jax.errors import ConfigError
 from kaem_jax.runs.experiment import Experiment
@@ -60,7 +60,7 @@ def test_the_large_variant_has_the_size_that_it_says():
     """3.6 million parameters for SVHN, encoder included."""
     config = read_experiment("svhn:large")
     model = config.model((32, 32, 3))
-    params = jax.eval_shape(lambda key: model.init(key) | config.sampler.init_params(key, model), jax.random.key(0))
+    params = jax.eval_shape(lambda key: model.init(key) | config.posterior.init_params(key, model), jax.random.key(0))
     assert 3.6e6 < sum(leaf.size for leaf in jax.tree.leaves(params)) < 3.7e6
 
 
@@ -94,12 +94,10 @@ def test_a_file_of_a_user_is_an_experiment(tmp_path, refuses):
         read_experiment("nowhere.py")
 
 
-def test_a_refusal_is_one_line_of_bounded_length(capsys):
-    assert train.main(["--config", "svhn:tiny", "--config.prior.kind=" + "x" * 10_000]) == 2
+def test_a_refusal_is_one_line(capsys):
+    assert kaem_command.main(["train", "--config", "svhn:tiny", "--config.prior.kind=a\nb"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert len(line) < 1100
-    assert train.main([]) == 2
-    assert "--config is missing" in capsys.readouterr().err
+    assert line.startswith("error: prior.kind")
 
 
 NEURAL = {"prior__kind": "neural"}
@@ -117,31 +115,19 @@ TEMPERED = {"posterior__kind": "tempered"}
         (VARIATIONAL | {"evaluation__proposal__kind": "prior"}, ["evaluation.proposal", "'laplace' or 'encoder'"]),
         ({"evaluation__proposal__kind": "encoder"}, ["evaluation.proposal.kind='encoder'", "'laplace'"]),
         (NEURAL | {"evaluation__proposal__kind": "laplace"}, ["evaluation.estimator", "normalised"]),
-        ({"loss__objective": "bound"}, ["loss.objective='bound'", "variational"]),
-        ({"loss__objective": "thermodynamic"}, ["loss.objective='thermodynamic'", "tempered"]),
-        (TEMPERED | {"loss__objective": "thermodynamic", "posterior__num_temperatures": 1},
-         ["loss.objective='thermodynamic'", "at least 2"]),
-        (TEMPERED | ENCODER | {"loss__objective": "steppingstone"}, ["loss.objective='steppingstone'", "encoder"]),
-        (NEURAL | {"loss__negative_phase": "exact"}, ["loss.negative_phase='exact'", "'sampled'"]),
-        (VARIATIONAL | {"loss__negative_phase": "sampled"}, ["loss.negative_phase='sampled'", "'exact'"]),
+        (TEMPERED | {"posterior__objective": "thermodynamic", "posterior__num_temperatures": 1},
+         ["objective='thermodynamic'", "several rungs"]),
+        (TEMPERED | ENCODER | {"posterior__objective": "steppingstone"}, ["objective='steppingstone'", "encoder"]),
         (NEURAL | VARIATIONAL, ["evaluation.estimator", "normalised"]),
         (NEURAL | TEMPERED, ["posterior.refresh=True", "exact prior draws"]),
         (CHAINS | {"posterior__kernel": "pcnl"}, ["posterior.kernel=PCNL()", "NonCentredPrior"]),
         (CHAINS | {"posterior__kernel": "ula", "prior__base_density": "lognormal", "prior__domain": (0.1, 8.0)},
          ["posterior.kernel=ULA()", "support"]),
-        (CHAINS | {"posterior__persistent": True, "data__flip": True}, ["posterior.persistent=True", "data.flip"]),
-        (CHAINS | ENCODER | {"posterior__points": "sobol"}, ["posterior.points='sobol'", "'random'"]),
-        (NEURAL | {"posterior__points": "sobol"}, ["posterior.points='sobol'", "'random'"]),
-        ({"evaluation__estimator__points": "sobol", "evaluation__proposal__kind": "laplace"},
-         ["evaluation.estimator.points='sobol'", "proposal"]),
         # Schedules that would not come to their end.
-        (VARIATIONAL | {"posterior__kl_warmup_steps": 60}, ["posterior.kl_warmup_steps=60", "at most 59"]),
-        ({"likelihood__learn_sigma": False, "likelihood__anneal_steps": 61},
-         ["likelihood.anneal_steps=61", "train.num_steps=60"]),
+        (VARIATIONAL | {"posterior__kl_warmup_steps": 60}, ["posterior.kl_warmup_steps=60", "train.num_steps=60"]),
         ({"optimizer__prior__warmup_steps": 60}, ["optimizer.prior.warmup_steps=60", "num_steps=60"]),
         ({"evaluation__every_steps": 7}, ["evaluation.every_steps=7", "train.log_every=5"]),
         ({"checkpoint__every_steps": 15}, ["checkpoint.every_steps=15", "evaluation.every_steps=10"]),
-        ({"evaluation__samples_every_steps": 5}, ["evaluation.samples_every_steps=5", "evaluation.every_steps=10"]),
         (TEMPERED | {"posterior__num_steps": 7, "posterior__steps_per_round": 5}, ["posterior.num_steps=7"]),
         (TEMPERED | {"posterior__num_steps": 10, "posterior__steps_per_round": 5, "evaluation__posterior_steps": 7},
          ["evaluation.posterior_steps", "num_steps=7"]),
@@ -174,9 +160,6 @@ def test_parts_that_contradict_each_other_are_refused(changes, parts, refuses):
     ("changes", "shape", "parts"),
     [
         ({"likelihood__kind": "bernoulli"}, (8, 8), ["decoder", "output='sigmoid'", "logits"]),
-        (NEURAL | {"penalties__l1": 1.0}, (8, 8), ["penalties.l1=1.0"]),
-        ({"penalties__dirichlet": 0.1}, (8, 8), ["penalties.dirichlet=0.1", "learned"]),
-        ({"penalties__ngrams": 0.1}, (8, 8), ["penalties.ngrams=0.1"]),
         ({"likelihood__num_channels": 3}, (8, 8), ["num_channels=3", "(8, 8)"]),
         ({"decoder__kind": "conv"}, (8, 8), ["decoder", "(8, 8)"]),
         (VARIATIONAL | {"posterior__encoder__kind": "conv"}, (8, 8), ["posterior.encoder", "(8, 8)"]),

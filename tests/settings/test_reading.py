@@ -120,8 +120,14 @@ def test_values_of_the_command_line_have_the_type_of_their_field():
 SET = {
     "prior": {"kind": "mixture", "num_latents": 5, "num_components": 7, "grid_size": 9},
     "posterior": {"kind": "importance", "num_samples": 4000},
-    "likelihood": {"kind": "gaussian", "sigma": 0.2, "anneal_steps": 50, "anneal_from": 2.0},
+    "likelihood": {"kind": "gaussian", "sigma": 0.2},
     "evaluation": {"estimator": {"kind": "importance", "final_num_samples": 77, "batch_size": 8}},
+}
+
+TEXT = {
+    "data": {"name": "text", "path": "t.txt"},
+    "decoder": {"kind": "sequence", "ngram_order": 3, "ngram_bits": 9},
+    "likelihood": {"kind": "categorical"},
 }
 
 
@@ -142,9 +148,9 @@ def test_another_kind_forgets_what_the_experiment_set_for_its_own(refuses):
 
 
 def test_a_choice_that_is_overridden_forgets_what_only_the_other_one_used(refuses):
-    assert overridden("likelihood.anneal_steps=0", values=SET).likelihood == kaem.Gaussian(0.2)
-    with refuses(ConfigError, "likelihood.anneal_from=3.0", "does nothing with anneal_steps=0"):
-        overridden("likelihood.anneal_steps=0", "likelihood.anneal_from=3", values=SET)
+    assert overridden("decoder.ngram_order=0", values=TEXT).decoder.ngram_bits == kaem.SequenceDecoder().ngram_bits
+    with refuses(ConfigError, "decoder.ngram_bits=10", "does nothing with ngram_order=0"):
+        overridden("decoder.ngram_order=0", "decoder.ngram_bits=10", values=TEXT)
     csv = {"data": {"name": "table", "path": "t.csv", "columns": ("a",)}, "decoder": {"output": "identity"}}
     found = overridden("data.name=digits", values=csv).data
     assert (found.path, found.columns) == ("", ())

@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from kaem_jax.cli import train
+from kaem_jax.cli.refusals import in_one_sentence
 from tests.training.tiny import NUM_STEPS, arguments_of
 
 __all__ = ["NUM_STEPS"]
@@ -95,7 +96,7 @@ def sentence(capsys):
         capsys.readouterr()
         with jax.numpy_dtype_promotion("standard"):
             try:
-                code = main([str(argument) for argument in arguments])
+                code = in_one_sentence(main)([str(argument) for argument in arguments])
             except SystemExit as stopped:  # argparse's own refusals, after its usage
                 return stopped.code, capsys.readouterr().err.splitlines()[-1]
         lines = capsys.readouterr().err.splitlines()
@@ -125,7 +126,7 @@ def finished(tmp_path_factory):
     workdir, said = shared / "finished" / "run", shared / "finished.json"
     with FileLock(shared / "finished.lock"):
         if not said.exists():
-            process = run(workdir, "--profile", "3")
+            process = run(workdir)
             assert process.returncode == 0, process.stderr
             said.write_text(json.dumps([process.stdout, process.stderr]))
     return workdir, subprocess.CompletedProcess([], 0, *json.loads(said.read_text()))

@@ -18,7 +18,7 @@ from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.placement import place
 from kaem_jax.evaluation import evaluate as evaluation
 from kaem_jax.evaluation import generate
-from kaem_jax.evaluation.evaluators import METRICS, TEXT_METRICS, VALUE_METRICS
+from kaem_jax.evaluation.evaluators import METRICS, VALUE_METRICS
 from kaem_jax.evaluation.evaluators.distances import copying, frechet_distance
 from kaem_jax.evaluation.generate import reconstruct, sample_in_batches
 from kaem_jax.runs import open_data as opening
@@ -38,8 +38,8 @@ def write(workdir, found, name="evaluation.json"):
     (workdir / name).write_text(json.dumps(found))
 
 
-def samples_of(trained, seed, *given):
-    return np.concatenate(list(sample_in_batches(sample_key(seed), trained.model, trained.params, *given)))
+def samples_of(trained, seed, num):
+    return np.concatenate(list(sample_in_batches(sample_key(seed), trained.model, trained.params, num)))
 
 
 @pytest.fixture
@@ -68,14 +68,14 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     write(workdir, saved, "config.json")
     write(workdir, {"step": NUM_STEPS, "metrics": {"copying": {"ratio": 7.0, "seed": 5}}})
     flags = ("--workdir", workdir, "--checkpoint", "best", "--seed", 5)
-    names = ("fid", "copying", "log_likelihood", "reconstruction", "spectrum")
+    names = ("fid", "copying", "log_likelihood", "reconstruction", "darcy")
     call(evaluate.main, *flags, "--metrics", *names, "--num_images", 300)
     written, early = found_in(workdir), kaem.load_run(finished[0], 40)
     metrics, model, params = written["metrics"], early.model, early.params
     assert (written["step"], written["trained_to"], written["chosen_by_these_data"]) == (40, NUM_STEPS, True)
     assert written["versions"]["jax"] == jax.__version__
     assert set(metrics) == {*names, "kid"}  # none of another checkpoint
-    assert metrics["spectrum"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
+    assert metrics["darcy"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
     assert {values["seed"] for values in metrics.values()} == {5}
     # The same seed draws the same images, and compares them with all held-out ones, not only the 100 of training.
     data = load_dataset(DataSettings())
@@ -100,8 +100,8 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     assert metrics["reconstruction"]["mean_squared_error"] == pytest.approx(float(error), rel=1e-4)
     assert len(opened) == 1
     # So are samples; reconstructions are made batch by batch, and each has a key of its own.
-    call(sample.main, *flags, "--num", 9, "--out", tmp_path / "s.npz", "--points", "sobol")
-    np.testing.assert_allclose(read_npz(tmp_path / "s.npz")["samples"], samples_of(early, 5, 9, "sobol"), atol=1e-6)
+    call(sample.main, *flags, "--num", 9, "--out", tmp_path / "s.npz")
+    np.testing.assert_allclose(read_npz(tmp_path / "s.npz")["samples"], samples_of(early, 5, 9), atol=1e-6)
     monkeypatch.setattr(generate, "_BATCH", 20)
     call(sample.main, *flags, "--reconstruct", "--num", 50, "--out", tmp_path / "r.npz")
     arrays = read_npz(tmp_path / "r.npz")
@@ -116,15 +116,12 @@ def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkey
     """Of users' data any rows are judged, not the first ones."""
     rows, seen = np.array([200, 7, 31]), []
 
-    class Seen:
-        def __init__(self, key, x, labels):
-            seen.append((np.asarray(x), labels(np.arange(len(x)))))
-
-        def run(self, run):
-            return {"clusters": {"effective_number": 1.0, "clusters": 2, "num_data": 3}}
+    def see(key, run, x, labels):
+        seen.append((np.asarray(x), labels))
+        return {"effective_number": 1.0, "clusters": 2, "num_data": 3}
 
     monkeypatch.setattr(evaluation, "judged_rows", lambda settings, size: rows)
-    monkeypatch.setattr(evaluation, "Clusters", Seen)
+    monkeypatch.setattr(evaluation.clusters, "evaluate", see)
     call(evaluate.main, "--workdir", copy_of(finished, tmp_path), "--metrics", "clusters", "--features", FEATURES)
     data = load_dataset(DataSettings())
     ((x, labels),) = seen
@@ -134,7 +131,7 @@ def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkey
 
 def test_numbers_of_other_checkpoints_are_kept_apart(finished, tmp_path, numbers_alone):
     workdir = copy_of(finished, tmp_path)
-    flags = ("--workdir", workdir, "--metrics", "spectrum")
+    flags = ("--workdir", workdir, "--metrics", "darcy")
     call(evaluate.main, *flags)
     ours = found_in(workdir)
     # Numbers of another checkpoint move to a file of their own.
@@ -155,7 +152,7 @@ def test_all_metrics_figures_and_report(finished, tmp_path):
     workdir = copy_of(finished, tmp_path)
     call(evaluate.main, "--workdir", workdir, "--features", FEATURES, "--num_images", 300)
     metrics = found_in(workdir)["metrics"]
-    assert tuple(metrics) == tuple(name for name in METRICS if name not in (*VALUE_METRICS, *TEXT_METRICS))
+    assert tuple(metrics) == tuple(name for name in METRICS if name not in (*VALUE_METRICS, "latent_use"))
     # The same estimator on the same data as at the end of training, with another key.
     likelihood, at_the_end = metrics["log_likelihood"], found_in(workdir, "summary.json")["eval/log_likelihood"]
     assert_within(likelihood["nats"], at_the_end, likelihood["standard_error"], 6)
@@ -219,7 +216,7 @@ def test_refusals(finished, tmp_path, refused):
         (sample.main, (*workdir, *one, tmp_path / "folder.npz"), "is a folder"),
         (sample.main, (*workdir, *one, tmp_path / "there.npz" / "a.npz", "--overwrite"), "there.npz"),
         (evaluate.main, (*fid, "nothing"), "--features or evaluation.features: 'nothing' is not known"),
-        (evaluate.main, (*fid, "os.path:sep"), "not a function"),
+        (evaluate.main, (*fid, "os.path:sep"), "cannot be computed"),
     ):
         refused(part, main, *flags)
     assert (tmp_path / "there.npz").read_bytes() == b"precious"

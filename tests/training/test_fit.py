@@ -53,7 +53,7 @@ def test_it_reaches_probabilistic_pca_on_linear_data(capfd):
 
 @pytest.mark.slow
 def test_a_prior_without_a_normaliser_and_the_default_chains():
-    """It takes the sampled negative phase by itself; many latents take MALA chains."""
+    """The prior gives draws to the loss; many latents take MALA chains."""
     x = (255 * np.random.default_rng(0).random(size=(40, 3))).astype(np.uint8)
     fitted = kaem.fit(jax.random.key(0), small("neural", output="sigmoid", hidden=(4,), num_steps=3), x, **TWO)
     assert np.isfinite(fitted.history["loss"]).all()
@@ -86,18 +86,17 @@ def steps(monkeypatch):
 
 def test_options_reach_the_step_and_its_end_the_caller(steps, capsys):
     model, x = small(), normal()
-    sampler = kaem.Tempered(total_steps=7, num_steps=5, kernel="mala", num_temperatures=4, ladder="annealed")
+    sampler = kaem.Tempered(num_steps=5, kernel="mala", num_temperatures=4)
     given = {"posterior": sampler, "optimizer": optax.sgd(0.1), "params": model.init(jax.random.key(9))}
-    options = {"loss": kaem.Loss(negative_phase="sampled"), "penalties": kaem.Penalties(l1=0.5)}
     fit = functools.partial(kaem.fit, model=model, x=x, num_steps=7, batch_size=16, **given)
-    fitted = fit(jax.random.key(0), log_every=3, **options)
-    assert steps["built"] == [(given["optimizer"], sampler, options | {"average_decay": 0.0})]
+    fitted = fit(jax.random.key(0), log_every=3)
+    assert steps["built"] == [(given["optimizer"], sampler, {"average_decay": 0.0})]
     for name in ("step", "loss"):
         np.testing.assert_array_equal(fitted.history[name], [1, 3, 6, 7])
     expected = jax.tree.map(lambda leaf: leaf + 7, given["params"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), fitted.params, expected)
     assert (fitted.posterior.sampler, fitted.posterior.step) == (sampler, 7)
-    np.testing.assert_allclose(fitted.posterior.state.betas, sampler.ladder_at(fitted.posterior.state, 6))
+    np.testing.assert_allclose(fitted.posterior.state.betas, np.linspace(0, 1, 4) ** 3, rtol=1e-5)
     assert {rows.shape for rows in steps["rows"]} == {(1, 16)}
     order = np.concatenate(steps["rows"]).ravel()[:40]
     assert sorted(order) == list(range(40))  # every datum once before any twice
@@ -117,7 +116,7 @@ def test_defaults_of_training(steps, monkeypatch):
     model = make_model("product", num_latents=5, num_each=1, data_shape=(3,))
     fitted = kaem.fit(jax.random.key(0), model, np.zeros((7, 3)), num_steps=100, progress=False)
     group = Group(learning_rate=2e-3, warmup_steps=10)
-    assert built == [(Optimizer(prior=group, decoder=group), (100, None))]
+    assert built == [(Optimizer(prior=group, decoder=group), (100,))]
     assert steps["built"][0][1] == Langevin(persistent=True, num_steps=10, adapt_steps=50)
     assert {rows.size for rows in steps["rows"]} == {7}
     np.testing.assert_array_equal(fitted.history["step"], [1, *range(2, 101, 2)])
@@ -138,7 +137,7 @@ def test_a_loss_that_is_not_finite_says_when(refuses, steps):
 
 
 TABLE = small(likelihood=kaem.Columns(sizes=(1, 2)))
-BERNOULLI, NEURAL = small(likelihood=kaem.Bernoulli()), small("neural")
+BERNOULLI = small(likelihood=kaem.Bernoulli())
 TWOS = np.full((4, 3), 2.0)
 
 
@@ -161,12 +160,8 @@ TWOS = np.full((4, 3), 2.0)
         ({"batch_size": 0}, ["batch_size=0"]),
         ({"log_every": -1}, ["log_every=-1"]),
         ({"learning_rate": -1.0}, ["learning_rate=-1.0"]),
-        ({"penalties": kaem.Penalties(dirichlet=1.0)}, ["dirichlet=1.0", "proportions='learned'"]),
-        ({"penalties": kaem.Penalties(ngrams=1.0)}, ["ngrams=1.0", "ngram_order"]),
-        ({"penalties": kaem.Penalties(l1=1.0), "model": NEURAL}, ["l1=1.0", "a product or mixture prior"]),
         ({"posterior": "langevin"}, ["posterior='langevin'", "kaem_jax.Langevin()"]),
         ({"params": {"prior": {"a": 1}}}, ["params: decoder/dense_0/bias is missing"]),
-        ({"loss": kaem.Loss(negative_phase="exact"), "model": NEURAL}, ["negative_phase='exact'", "'sampled'"]),
     ],
 )
 def test_what_cannot_be_trained_is_refused(refuses, change, parts):

@@ -153,7 +153,7 @@ def test_training_learns_the_texts_and_evaluation_says_whether_latents_are_used(
     assert len(samples.splitlines()) == 20
     assert reconstructions.splitlines()[0] in run.form.decode(held_out)
     assert clusters.count("cluster ") == 2
-    metrics = ["log_likelihood", "reconstruction", "latent_use", "distinct", "two_sample", "fid"]
+    metrics = ["log_likelihood", "reconstruction", "latent_use", "two_sample", "fid"]
     call(evaluate.main, "--workdir", folder, "--metrics", *metrics)
     found = metrics_of(folder)
     tokens = np.mean(np.sum(np.asarray(Categorical.is_read(jax.numpy.asarray(held_out))), axis=1))
@@ -161,7 +161,6 @@ def test_training_learns_the_texts_and_evaluation_says_whether_latents_are_used(
         -found["log_likelihood"]["nats"] / tokens, rel=1e-5
     )
     assert found["latent_use"]["cost_of_other_latents"] > -0.1
-    assert found["distinct"]["held_out_4"] < 0.2
     assert "data of kind text" in found["fid"]["reason"]
     assert "Sampled texts" in (folder / "report.html").read_text()
 
@@ -195,7 +194,7 @@ def test_samples_scores_and_codes(texts, tmp_path, sentence):
 
 @pytest.mark.release
 def test_clusters_tied_to_classes(tmp_path, refused):
-    """Digits with labels: samples of a class are of that class, to a classifier that never saw samples."""
+    """Digits with labels: clusters of a class hold its data, and samples of a class are draws of its clusters."""
     config = tiny_config(
         prior__kind="clustered", prior__num_latents=6, prior__num_clusters=10, prior__num_classes=10,
         data__labels=True, decoder__hidden=(64, 64), posterior__kind="variational", posterior__encoder__kind="mlp",
@@ -205,10 +204,8 @@ def test_clusters_tied_to_classes(tmp_path, refused):
     )  # fmt: skip
     folder = tmp_path / "run"
     assert train_and_evaluate(config, folder) is Outcome.FINISHED
-    call(evaluate.main, "--workdir", folder, "--metrics", "class_samples", "clusters")  # none asks for the classifier
+    call(evaluate.main, "--workdir", folder, "--metrics", "clusters")
     metrics = metrics_of(folder)
-    assert metrics["class_samples"]["accuracy"] > 0.8
-    assert metrics["class_samples"]["classes"] == 10
     assert metrics["clusters"]["accuracy"] > 0.8
     # Samples of a class are decoded draws of it, and of no other.
     flags = ("--workdir", folder, "--num", 20, "--overwrite", "--out", tmp_path / "s.npz", "--label")

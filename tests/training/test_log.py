@@ -6,10 +6,13 @@ import types
 
 import pytest
 
-from kaem_jax.training.held_out_rows import describe_effort, effort_of
-from kaem_jax.training.log import MetricsFile, RunLog, held_out_nats
+from kaem_jax.training.log import RunLog, describe_effort, effort_of, held_out_nats, read_metrics
 
 ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
+
+
+def opened(path, last_step):
+    return RunLog(path, path.parent / "board", last_step)
 
 
 BAD = ["{broken", "[1, 2]", '"text"', '{"train/loss": 1.0}', '{"step": "7"}', "\ufffd\x00", "3"]
@@ -20,24 +23,24 @@ def test_a_bad_line_in_the_middle_costs_no_other_line(tmp_path, bad):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps(row) for row in ROWS]
     path.write_text("\n".join([lines[0], bad, "", *lines[1:]]) + "\n")
-    assert MetricsFile.read(path) == ROWS
-    file = MetricsFile(path, last_step=15)
-    assert bad in path.read_text().splitlines()
-    file.write({"step": 20, "train/loss": float("nan")})
-    assert MetricsFile.read(path) == [*ROWS[:3], {"step": 20, "train/loss": None}]
+    assert read_metrics(path) == ROWS
+    with opened(path, 15) as log:
+        assert bad in path.read_text().splitlines()
+        log.write({"step": 20, "train/loss": float("nan")})
+    assert read_metrics(path) == [*ROWS[:3], {"step": 20, "train/loss": None}]
     path.write_bytes(b'{"step": 5}\n\xff\xfe\x00\n{"step": 10}\n')
-    assert [row["step"] for row in MetricsFile.read(path)] == [5, 10]
+    assert [row["step"] for row in read_metrics(path)] == [5, 10]
 
 
 def test_a_half_written_last_line_is_dropped_without_a_word(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
-    assert MetricsFile.read(path) == []
+    assert read_metrics(path) == []
     path.write_text('{"step": 5}\n{"step": 10, "tra')
-    MetricsFile(path, last_step=10)
+    opened(path, 10).__exit__()
     assert path.read_text() == '{"step": 5}\n'
     assert capsys.readouterr().err == ""
     path.write_text('{"step": 5}\n{broken\n')  # a whole line was no row when it was written
-    MetricsFile(path, last_step=10)
+    opened(path, 10).__exit__()
     assert path.read_text() == '{"step": 5}\n{broken\n'
 
 
@@ -47,8 +50,8 @@ def test_the_row_of_a_final_evaluation_is_written_once(tmp_path):
     judged = {"step": 10, "eval/log_likelihood": 2.0}
     logged, final = {"step": 10, "train/loss": 0.1}, judged | {"eval/is_final": True}
     path.write_text("".join(json.dumps(row) + "\n" for row in (logged, judged, final)))
-    MetricsFile(path, last_step=10)
-    assert MetricsFile.read(path) == [logged, judged]
+    opened(path, 10).__exit__()
+    assert read_metrics(path) == [logged, judged]
 
 
 def test_tensorboard_drops_what_was_logged_after_the_last_checkpoint(tmp_path, monkeypatch):
@@ -59,7 +62,7 @@ def test_tensorboard_drops_what_was_logged_after_the_last_checkpoint(tmp_path, m
     with RunLog(tmp_path / "metrics.jsonl", tmp_path / "board", 10) as log:
         log.write({"step": 15, "loss": 2.5})
     assert asked == [(str(tmp_path / "board"), {"purge_step": 11}), ("loss", 2.5, 15), "closed"]
-    assert MetricsFile.read(tmp_path / "metrics.jsonl") == [{"step": 15, "loss": 2.5}]
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 15, "loss": 2.5}]
 
 
 def test_only_equal_efforts_are_compared():

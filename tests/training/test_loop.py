@@ -168,7 +168,7 @@ def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path
         return batch if step < 11 else dataclasses.replace(batch, stored=poison(batch.stored))
 
     monkeypatch.setattr(train.Feed, "__call__", poisoned)
-    monkeypatch.setattr(judge.Reconstruction, "with_means", lambda *_: ({}, None))
+    monkeypatch.setattr(judge.reconstruction, "evaluate", lambda *_: ({}, None))
     with pytest.raises(DivergedError, match=r"train/\w+ is nan at step 12; the checkpoint of step 10 is kept"):
         train_and_evaluate(tiny_config(checkpoint__every_steps=10), workdir)
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["10"]
@@ -176,9 +176,8 @@ def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path
 
 
 def test_an_evaluation_that_is_not_finite_stops_too(tmp_path, monkeypatch):
-    numbers = {"reconstruction": {"mean_squared_error": float("inf")}}
-    monkeypatch.setattr(judge.Reconstruction, "with_means", lambda *_: (numbers, None))
-    monkeypatch.setattr(judge.HeldOutLikelihood, "run", lambda *_: {})
+    monkeypatch.setattr(judge.reconstruction, "evaluate", lambda *_: ({"mean_squared_error": float("inf")}, None))
+    monkeypatch.setattr(judge.log_likelihood, "evaluate", lambda *_: {})
     with pytest.raises(DivergedError, match=r"eval/reconstruction_error is inf at step 10; no checkpoint was"):
         train_and_evaluate(tiny_config(), tmp_path / "run")
     assert [row["step"] for row in rows_of(tmp_path / "run")] == [5, 10]
@@ -207,7 +206,7 @@ def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_pa
     # Killed in that evaluation, it is done again: the numbers of before are not its own.
     config = tiny_config(**SHORT, evaluation__estimator__final_num_samples=560)
     with monkeypatch.context() as patch:
-        patch.setattr(judge.HeldOutLikelihood, "run", lambda *_: 1 / 0)
+        patch.setattr(judge.log_likelihood, "evaluate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train_and_evaluate(config, folder)
     assert train_and_evaluate(config, folder) is Outcome.FINISHED
@@ -215,21 +214,13 @@ def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_pa
 
 
 @pytest.mark.slow
-def test_samples_are_compared_and_figures_drawn_at_their_own_steps(tmp_path, monkeypatch, capfd):
-    """Of held-out data; what cannot be compared is said once."""
-    compared, drawn = [], []
-    monkeypatch.setattr(judge, "prepare_features", lambda *_: None)
-    monkeypatch.setattr(
-        judge.SampleComparison, "run", lambda self, run: compared.append(run.step) or {"fid": {"reason": "no room"}}
-    )
+def test_figures_are_drawn_at_their_own_steps(tmp_path, monkeypatch, capfd):
+    """Of held-out data; what is done is said once."""
+    drawn = []
     monkeypatch.setattr(judge, "draw_samples", lambda *given: drawn.append(given))
-    config = tiny_config(
-        train__num_steps=50, evaluation__every_steps=10, evaluation__samples_every_steps=20, checkpoint__every_steps=20
-    )
+    config = tiny_config(train__num_steps=50, evaluation__every_steps=10, checkpoint__every_steps=20)
     train_and_evaluate(config, tmp_path / "run")
-    said = capfd.readouterr()
-    assert (said.out + said.err).count("warning: fid is left out: no room") == 1
-    assert compared == [20, 40, 50]
+    assert capfd.readouterr().err.count("drawing samples and densities") == 1
     assert [run.step for _, _, run, _ in drawn] == [20, 40, 50]
     held_out = load_dataset(config.data).held_out
     for _, key, _, x in drawn:

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.inference.samplers import ChainDraws, EncoderDraws, SharedDraws, TemperedDraws
+from kaem_jax.inference.samplers import ChainDraws, EncoderDraws, SharedDraws
+from kaem_jax.inference.samplers.draws import RungDraws
 from kaem_jax.inference.samplers.importance_sampler import weigh
-from kaem_jax.kan.regularizers import penalties
 from kaem_jax.training.loss import posterior_loss
-from kaem_jax.training.penalty import Penalties
 from tests.builders import make_model, make_prior
 from tests.linear_gaussian import linear_gaussian
 
@@ -104,11 +104,9 @@ def test_chains_and_a_sampled_negative_phase(x64):
     mass = jax.nn.softmax(joint(params, model.prior.log_prob(params["prior"], z)), axis=-1)
     levels, cdf = (jnp.arange(20_000, dtype=float) + 0.5) / 20_000, jnp.cumsum(mass, axis=-1) - mass / 2
     draws = ChainDraws(jax.vmap(lambda row: jnp.interp(levels, row, z[:, 0]), out_axes=1)(cdf)[..., None], {})
-    with pytest.raises(ValueError, match="negative_phase='exact' needs a normalised prior"):
-        posterior_loss(jax.random.key(1), model, params, x, draws, negative_phase="exact")
 
     def loss(v):
-        return posterior_loss(jax.random.key(1), model, rebuild(v), x, draws, negative_phase="sampled")[0]
+        return posterior_loss(jax.random.key(1), model, rebuild(v), x, draws)[0]
 
     def positive_phase(v):
         """The part without draws of the prior."""
@@ -120,20 +118,18 @@ def test_chains_and_a_sampled_negative_phase(x64):
 
 
 def test_the_sampled_negative_phase_is_added_to_the_loss():
+    """Of a prior without a normaliser, here N(0, I)."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+    model = dataclasses.replace(model, prior=kaem.NeuralPrior(num_latents=2, hidden=(1,), num_steps=2))
+    params["prior"] = jax.tree.map(jnp.zeros_like, model.prior.init(jax.random.key(0)))
     x = jnp.ones((3, 4))
-    draws = ChainDraws(jax.random.normal(jax.random.key(1), (5, 3, 2)), {})
-
-    @jax.jit
-    def losses():
-        given = (jax.random.key(2), model, params, x, draws)
-        return posterior_loss(*given), posterior_loss(*given, negative_phase="sampled")[0]
-
-    (plain, metrics), sampled = losses()
-    expected = jnp.mean(model.log_likelihood(params, draws.z, x))
-    np.testing.assert_allclose(metrics["log_likelihood"], expected, rtol=1e-6)
+    z = jax.random.normal(jax.random.key(1), (5, 3, 2))
+    loss, metrics = jax.jit(posterior_loss, static_argnums=1)(jax.random.key(2), model, params, x, ChainDraws(z, {}))
+    log_likelihood = jnp.mean(model.log_likelihood(params, z, x))
+    np.testing.assert_allclose(metrics["log_likelihood"], log_likelihood, rtol=1e-6)
+    plain = -log_likelihood - jnp.mean(model.prior.log_prob(params["prior"], z))
     # The gradient counts alone, and the mean of log p(z) under N(0, I) is -1.42 for each of two latents.
-    assert float(sampled - plain) == pytest.approx(-2.84, abs=5 * 1.0 / 15**0.5)
+    assert float(loss - plain) == pytest.approx(-2.84, abs=5 * 1.0 / 15**0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,137 +171,50 @@ def test_classes_count_in_the_bound():
             model.prior.log_class_probabilities(params["prior"], draws.z)[0], labels[:, None], axis=-1
         )
         given = (jax.random.key(4), model, params, x, draws)
-        return [posterior_loss(*given, objective="bound", labels=y)[0] for y in (labels, None)], own.mean()
+        return [posterior_loss(*given, y)[0] for y in (labels, None)], own.mean()
 
     (with_classes, without), own = losses()
     assert float(without - with_classes) == pytest.approx(float(own), rel=1e-4)
 
 
-def test_sums_over_rungs_need_rungs_from_the_prior(refuses):
-    """One rung has no sum: it would be 0, and the decoder would never move. An encoder's has no path integral."""
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
-
-    def loss(objective, num_rungs, starts_at_prior):
-        z, betas = jnp.zeros((num_rungs, 3, 5, 2)), jnp.linspace(0, 1, num_rungs)
-        draws = TemperedDraws(z[-1], {}, z, betas, betas, betas[1:], starts_at_prior)
-        return posterior_loss(jax.random.key(0), model, params, jnp.zeros((5, 4)), draws, objective=objective)
-
-    with refuses(ValueError, "objective='thermodynamic'", "one rung"):
-        loss("thermodynamic", 1, True)
-    with refuses(ValueError, "objective='steppingstone'", "starts at an encoder"):
-        loss("steppingstone", 2, False)
-
-
-def test_the_sums_over_rungs_are_those_of_the_paper():
-    """Trapezia of the means over chains, and logarithms of mean likelihood ratios."""
+def test_the_sums_over_rungs_are_those_of_the_paper(refuses):
+    """Trapezia of the means over chains, and logarithms of mean likelihood ratios; one rung has no sum."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
     rungs, betas = jax.random.normal(jax.random.key(1), (3, 7, 5, 2)), jnp.array([0.0, 0.3, 1.0])
     x = jnp.linspace(-1, 1, 20).reshape(5, 4)
-    draws = TemperedDraws(rungs[-1], {}, rungs, betas, jnp.ones(3), jnp.ones(2))
-    names = ("posterior", "thermodynamic", "steppingstone")
-    found = jax.jit(
-        lambda: {name: posterior_loss(jax.random.key(0), model, params, x, draws, objective=name)[0] for name in names}
-    )()
+
+    @jax.jit
+    def losses():
+        draws = [RungDraws(rungs[-1], {}, rungs, betas, name) for name in ("thermodynamic", "steppingstone")]
+        return [posterior_loss(jax.random.key(0), model, params, x, each)[0] for each in draws]
+
     by_rung = np.asarray(model.log_likelihood(params, rungs, x), np.float64)  # [T, C, B]
-    log_prior = -float(found["posterior"]) - by_rung[-1].mean()
     means = by_rung.mean(axis=(1, 2))
     trapezia = 0.3 * (means[0] + means[1]) / 2 + 0.7 * (means[1] + means[2]) / 2
-    assert -float(found["thermodynamic"]) == pytest.approx(log_prior + trapezia, rel=1e-4)
-    ratios = [np.log(np.exp(width * by_rung[i]).mean(axis=0)).mean() for i, width in enumerate((0.3, 0.7))]
-    assert -float(found["steppingstone"]) == pytest.approx(log_prior + sum(ratios), rel=1e-4)
+    ratios = sum(np.log(np.exp(width * by_rung[i]).mean(axis=0)).mean() for i, width in enumerate((0.3, 0.7)))
+    expected = -stats.norm.logpdf(rungs[-1]).sum(axis=-1).mean() - [trapezia, ratios]
+    np.testing.assert_allclose(losses(), expected, rtol=1e-4)
+    for fields in ({"num_temperatures": 1}, {"encoder": kaem.MLP((3,))}):
+        with refuses(ValueError, "objective='steppingstone'", "several rungs from the prior, without an encoder"):
+            kaem.Tempered(num_steps=5, objective="steppingstone", **fields)
 
 
-def test_labels_and_draws_that_do_not_fit_are_refused(refuses):
-    """Labels need clusters of classes, one for each datum, of the classes that there are; draws are of these data."""
+def test_labels_that_do_not_fit_are_refused(refuses):
+    """They need clusters of classes, one for each datum, of the classes that there are, and draws of an encoder."""
     x, labels = jnp.zeros((5, 4)), jnp.zeros(5, jnp.int32)
     noise = jnp.zeros((1, 5, 2))
     draws = EncoderDraws(noise, {}, noise, jnp.ones(()), kaem.MLP((3,)))
-    for kind, given, options, parts in (
-        ("mixture", {}, {"labels": labels}, ["clustered prior with num_classes"]),
-        ("clustered", {}, {"labels": labels}, ["belong to no classes"]),
-        ("clustered", {"num_classes": 2}, {"labels": labels.at[0].set(2)}, ["label=[2 0 0 0 0]", "from 0 to 1"]),
-        ("clustered", {"num_classes": 3}, {"labels": labels[:4]}, ["labels have shape (4,)", "5 data"]),
-        ("mixture", {}, {"objective": "posterior"}, ["objective='posterior'", "'bound'"]),
-        ("mixture", {}, {"negative_phase": "sampled"}, ["negative_phase='sampled'", "'exact'"]),
-        ("mixture", {}, {"draws": ChainDraws(draws.z[:, :4], {})}, ["the draws are of 4 data", "x has 5"]),
+    for kind, given, y, parts in (
+        ("mixture", {}, labels, ["clustered prior with num_classes"]),
+        ("clustered", {}, labels, ["belong to no classes"]),
+        ("clustered", {"num_classes": 2}, labels.at[0].set(2), ["label=[2 0 0 0 0]", "from 0 to 1"]),
+        ("clustered", {"num_classes": 3}, labels[:4], ["labels have shape (4,)", "5 data"]),
     ):
         model = make_model(kind, num_each=6, **given)
         params = jax.eval_shape(model.init, jax.random.key(0))
-        arguments = {"draws": draws, "objective": "auto"} | options
         with refuses(ValueError, *parts):
-            jax.eval_shape(lambda p, a=arguments, m=model: posterior_loss(jax.random.key(0), m, p, x, **a), params)
-
-
-def test_penalties_of_the_prior_are_those_of_its_energy():
-    """Constant outside the domain, whatever the functions of the bank do there."""
-    model = make_model("product", num_latents=1, num_each=1, domain=(-1.0, 1.0), coefficient_scale=0.0)
-    params = model.init(jax.random.key(0))
-
-    @jax.jit
-    def at(z):
-        return Penalties(l1=1.0)(model, params, ChainDraws(z[:, None, None, None], {}))
-
-    inside = at(jnp.array([-1.0, -1.0, 1.0, 1.0]))
-    assert inside > 0
-    np.testing.assert_allclose(at(jnp.array([-3.0, -2.0, 2.0, 5.0])), inside, rtol=1e-6)
-
-
-def test_penalties_add_up_with_their_weights():
-    """Proportions by closed form; the functions' part against the bank's own penalties."""
-    model = make_model(num_each=2, proportions="learned", base_density="uniform")
-    params, alpha = model.init(jax.random.key(0)), np.array([[0.2, 0.8], [0.5, 0.5]])
-    params["prior"]["logits"] = jnp.log(jnp.asarray(alpha, jnp.float32))
-    z = jax.random.normal(jax.random.key(1), (40, 2))
-    functions = jax.jit(lambda params: penalties(model.prior.bank, params, z[..., None]))(params["prior"]["bank"])
-    draws = SharedDraws(z, jnp.full((3, 40), 1 / 40), {})
-    for weights, expected in (
-        ({}, 0.0),
-        ({"dirichlet": 0.5}, -0.5 * np.sum(np.log(alpha))),
-        ({"proportion_entropy": 2.0}, -2.0 * np.sum(alpha * np.log(alpha))),
-        ({"l1": 0.1, "difference": 0.2}, 0.1 * functions["l1"] + 0.2 * functions["difference"]),
-        ({"entropy": 3.0, "coefficient": 1.0}, 3 * functions["entropy"] + functions["coefficient"]),
-    ):
-        found = jax.jit(lambda params, p=Penalties(**weights): p(model, params, draws))(params)
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_penalties_are_at_the_inputs_of_every_bank_which_are_fixed(rng):
-    """Of a non-centred prior at z, not at its standard normal latents; of a KAN decoder layer by layer. Weights of
-    the draws count. Other functions in the second layer leave the gradients of the first alone."""
-    model = make_model("non_centred_mixture", kaem.KAN((3,), grid_size=4), num_each=2, grid_size=5)
-    params, prior = model.init(jax.random.key(0)), model.prior.centred
-    params["prior"]["bank"]["coefficients"] += jnp.linspace(0, 3, params["prior"]["bank"]["coefficients"].shape[-1])
-    latents = jnp.asarray(rng.normal(size=(40, 2)), jnp.float32)
-    weights = rng.dirichlet(np.ones(40), 3).astype(np.float32)
-    draws = SharedDraws(latents, jnp.asarray(weights), {})
-
-    @jax.jit
-    def by_hand(params):
-        table = prior.tabulate(params["prior"])
-        z = prior.quantile(table, jax.scipy.special.ndtr(latents))
-        inputs = [(prior.bank, params["prior"]["bank"], z[..., None])]
-        layers = model.network.layer_inputs(params["decoder"], model.prior.features(table, latents))
-        for i, (bank, x) in enumerate(zip(model.network.layers, layers, strict=False)):
-            inputs.append((bank, params["decoder"][f"bank_{i}"], x[..., None]))
-        assert len(inputs) == 3
-        each = [penalties(bank, leaves, x, jnp.asarray(weights.mean(axis=0))) for bank, leaves, x in inputs]
-        return z, sum(2 * values["l1"] + 3 * values["entropy"] + 0.5 * values["difference"] for values in each)
-
-    @jax.jit
-    @jax.value_and_grad
-    def found(params):
-        return Penalties(l1=2.0, entropy=3.0, difference=0.5)(model, params, draws)
-
-    (z, expected), (value, slopes) = by_hand(params), found(params)
-    assert np.abs(np.asarray(z - latents)).max() > 0.1
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    second = params["decoder"]["bank_1"]
-    second = second | {"coefficients": 30 * second["coefficients"]}
-    _, others = found(params | {"decoder": params["decoder"] | {"bank_1": second}})
-    (first, last), (other_first, other_last) = (
-        [np.asarray(tree["decoder"][f"bank_{i}"]["coefficients"]) for i in range(2)] for tree in (slopes, others)
-    )
-    np.testing.assert_allclose(first, other_first, rtol=1e-4)
-    assert np.abs(first).max() > 0
-    assert np.abs(last - other_last).max() > 1e-3
+            jax.eval_shape(lambda p, m=model, y=y: posterior_loss(jax.random.key(0), m, p, x, draws, y), params)
+    with refuses(ValueError, "labels need draws of an encoder"):
+        posterior_loss(jax.random.key(0), model, params, x, ChainDraws(noise, {}), labels)
+    with refuses(ValueError, "the draws are of 1 data, and x has 5"):
+        posterior_loss(jax.random.key(0), model, params, x, ChainDraws(noise[:, :1], {}))

@@ -4,66 +4,22 @@ import pathlib
 import types
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from kaem_jax.devices.chips import Chip
 from kaem_jax.devices.compilation_cache import programs_folder, use_compilation_cache
 from kaem_jax.training import performance
-from kaem_jax.training.performance import Performance, Profiler
+from kaem_jax.training.performance import Performance
 
 
-def test_rates_and_utilisation(monkeypatch):
-    """Two calls of ten updates in four seconds, each update one product of 2 * 64^3 FLOPs, on a chip of 1 MFLOP/s."""
-    chip = Chip(1e9, 1e6, None, "made up")
-    monkeypatch.setattr(performance, "CHIPS", {jax.devices()[0].device_kind: chip})
+def test_rates(monkeypatch):
+    """Twenty updates in four seconds."""
     clock = iter([100.0, 104.0])
     monkeypatch.setattr(performance.time, "perf_counter", lambda: next(clock))
     device = types.SimpleNamespace(memory_stats=lambda: {"bytes_in_use": 3 * 2**20})
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
 
-    def ten_updates(x):
-        return jax.lax.scan(lambda x, _: (x @ x, None), x, None, length=10)[0]
-
-    program = jax.jit(ten_updates).lower(jnp.eye(64)).compile()
-    row = Performance(step=50, batch_size=32, program=program, updates=10).row(70)
-    assert row["perf/steps_per_second"] == 5
-    assert row["perf/examples_per_second"] == 160
-    np.testing.assert_allclose(row["perf/model_flops_utilisation"], 5 * 2 * 64**3 / 1e6)
-    assert row["perf/device_memory_mib"] == 3
-
-
-@pytest.mark.parametrize(("per_call", "profiled"), [(1, [10, 11, 12]), (2, [10, 12])])
-def test_a_profile_is_of_as_many_steps_as_asked_for(tmp_path, monkeypatch, per_call, profiled):
-    """After ten steps that warm up, and once."""
-    seen, is_on = [], []
-    monkeypatch.setattr(jax.profiler, "start_trace", lambda _: is_on.append(True))
-    monkeypatch.setattr(jax.profiler, "stop_trace", is_on.clear)
-    with Profiler(tmp_path, 3, 0) as profiler:
-        for step in range(0, 40, per_call):
-            profiler.before(step)
-            seen += [step] if is_on else []
-            profiler.after(step + per_call, None)
-    assert seen == profiled
-
-
-def test_a_run_that_ends_before_its_profile_says_so(tmp_path, capsys):
-    with Profiler(tmp_path, 3, 5) as profiler:
-        profiler.before(14)
-    assert "no profile: the run ended before step 15" in capsys.readouterr().err
-    with Profiler(tmp_path, 0, 5):
-        pass
-    assert not capsys.readouterr().err
-
-
-def test_an_unknown_chip_has_no_utilisation(monkeypatch):
-    program = jax.jit(lambda x: x @ x).lower(jnp.eye(4)).compile()
-    assert "perf/model_flops_utilisation" not in Performance(0, 1, program, 1).row(1)
-    # Nor has a known one whose backend does not show programs.
-    monkeypatch.setattr(performance, "CHIPS", {jax.devices()[0].device_kind: Chip(1e9, 1e6, None, "made up")})
-    silent = types.SimpleNamespace(as_text=lambda: None)
-    assert "perf/model_flops_utilisation" not in Performance(0, 1, silent, 1).row(1)
+    row = Performance(step=50, batch_size=32).row(70)
+    assert row == {"perf/steps_per_second": 5, "perf/examples_per_second": 160, "perf/device_memory_mib": 3}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import jax
@@ -21,7 +22,6 @@ from kaem_jax.evaluation import judge
 from kaem_jax.runs.checkpoints import Checkpoints, best_steps
 from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.runs.run_folder import RunFolder
-from kaem_jax.settings import to_dict
 from kaem_jax.train import Outcome, train_and_evaluate
 from tests.training.conftest import NUM_STEPS, TINY, command, contents, copy_of, rows_of, run
 from tests.training.tiny import parts_of, tiny_config
@@ -73,7 +73,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(finished, tmp_path, monkeypatch,
     described["versions"]["jax"] = "0.1"
     (workdir / "config.json").write_text(json.dumps(described))
     with monkeypatch.context() as patch:
-        patch.setattr(training, "warn_of_slow_arithmetic", lambda _: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(training, "ProgressReporter", lambda *_: signal.raise_signal(signal.SIGTERM))
         patch.setattr(training.Checkpoints, "save", lambda *_: pytest.fail("what is saved is saved again"))
         assert train_and_evaluate(tiny_config(data__storage="host"), workdir) is Outcome.INTERRUPTED
     said = capsys.readouterr().err
@@ -124,8 +124,9 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(finished, tmp_
     assert_same_run(workdir, finished[0])
 
 
-def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path):
+def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path, monkeypatch):
     """Eight bytes of each data file, one at a time: the library that reads it notices, or the checksums do."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # orbax drops its other reads, as in a command
     workdir = copy_of(finished, tmp_path)
     folder = workdir / "checkpoints" / str(NUM_STEPS) / "state"
     paths = [path for path in folder.rglob("d/*") if path.is_file() and path.stat().st_size > 1000]
@@ -149,29 +150,18 @@ def saved(folder, config, numbers):
     state, estimates = parts_of(tiny_config(), 8).state, {}
     with Checkpoints(folder, Checkpointing(**config), estimates) as checkpoints:
         for step, *estimate in numbers:
-            checkpoints.save(step, dataclasses.replace(state, step=jnp.int32(step)), to_dict(tiny_config()))
+            checkpoints.save(step, dataclasses.replace(state, step=jnp.int32(step)))
             if estimate:
                 estimates[step] = tuple(estimate)
         checkpoints.wait()
-        return state, best_steps(checkpoints.steps, estimates, 1), checkpoints.steps
-
-
-def test_checkpoints_of_other_versions_are_refused(tmp_path, refuses):
-    state, *_ = saved(tmp_path / "c", {}, [(20,), (40,)])
-    meta = tmp_path / "c" / "40" / "meta" / "metadata"
-    described = json.loads(meta.read_text())
-    meta.write_text(json.dumps(described | {"schema_version": described["schema_version"] + 1}))
-    with Checkpoints(tmp_path / "c", None) as checkpoints:
-        assert int(checkpoints.restore(20, state).step) == 20
-        with refuses(RunError, "schema 2", "reads schema 1"):
-            checkpoints.restore(40, state)
+        return best_steps(checkpoints.steps, estimates, 1), checkpoints.steps
 
 
 @pytest.mark.parametrize(("effort", "best", "kept"), [("a", [[10]], [10, 50]), ("b", [[30], [10]], [10, 30, 50])])
 def test_the_best_checkpoints_have_the_highest_likelihoods_of_one_effort(tmp_path, effort, best, kept):
     """More of it raises a bound; the best of the effort before is kept beside the best of the new one."""
     numbers = [(10, 3.0, "a"), (20, 1.0, "a"), (30, 2.0, effort), (40, 1.5, effort), (50,)]
-    assert saved(tmp_path / "c", {"keep_last": 1, "keep_best": 1}, numbers)[1:] == (best, kept)
+    assert saved(tmp_path / "c", {"keep_last": 1, "keep_best": 1}, numbers) == (best, kept)
 
 
 def test_a_run_is_loaded_with_its_averaged_parameters(tmp_path):
@@ -180,7 +170,7 @@ def test_a_run_is_loaded_with_its_averaged_parameters(tmp_path):
     state = parts_of(config, len(data.train)).state
     state = dataclasses.replace(state, average=jax.tree.map(lambda leaf: leaf + 1, state.average))
     with Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:
-        checkpoints.save(0, state, to_dict(config))
+        checkpoints.save(0, state)
     jax.tree.map(np.testing.assert_array_equal, kaem.load_run(tmp_path).params, state.average)
 
 

@@ -79,7 +79,7 @@ class Parts:
 
 def parts_of(config, num_data, key=None, data_shape=(8, 8)):
     """The objects of an experiment, as the program builds them."""
-    model, optimizer, sampler = config.model(data_shape), config.make_optimizer(), config.sampler
+    model, optimizer, sampler = config.model(data_shape), config.make_optimizer(), config.posterior
     key = jax.random.key(0) if key is None else key
     averaged = config.optimizer.average_decay > 0
     state = init_train_state(key, model, optimizer, sampler, num_data, averaged=averaged)

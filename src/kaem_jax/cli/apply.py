@@ -23,7 +23,7 @@ _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
 
 def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParser:
     """A parser with the options that the three commands share."""
-    parser = options.make_parser(name, description, "workdir", "seed", "checkpoint", *options.DATA, "cache")
+    parser = options.make_parser(name, description, "workdir", "seed", "checkpoint", "overwrite", *options.DATA)
     parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
     parser.add_argument("--out", type=options.to_path, required=True, help=out)
@@ -32,7 +32,6 @@ def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParse
         type=options.at_least(1),
         help="take only so many of the data, from the first on; held-out data are otherwise those that judged training",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the output")
     return parser
 
 

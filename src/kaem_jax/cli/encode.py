@@ -12,9 +12,7 @@ import numpy as np
 
 from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least, check_file
-from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import write_table
-from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.files import write_npz
 from kaem_jax.inference.encode import encode
 from kaem_jax.training.keys import inference_key
@@ -22,13 +20,11 @@ from kaem_jax.training.keys import inference_key
 __all__ = ["main"]
 
 
-@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     parser = make_parser("encode", "Posterior means and spreads of latents.", "FILE.csv, FILE.parquet or FILE.npz")
     parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
     given = parser.parse_args(argv)
-    use_compilation_cache(given.cache)
 
     out = given.out
     check_file(out, (".csv", ".npz", ".parquet"), given.overwrite)

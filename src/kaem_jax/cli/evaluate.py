@@ -5,22 +5,18 @@ import sys
 from collections.abc import Sequence
 
 from kaem_jax.cli.options import DATA, JOB, at_least, make_parser
-from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.devices.processes import initialize, is_writer
 from kaem_jax.evaluation.evaluate import NUM_IMAGES, evaluate
 from kaem_jax.evaluation.evaluators import METRICS
-from kaem_jax.evaluation.report.numbers import name_features, readable_rows
+from kaem_jax.evaluation.report.numbers import readable_rows
 from kaem_jax.runs.run_folder import RunFolder
 
 __all__ = ["main"]
 
 
-@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     given = _arguments(argv)
-    use_compilation_cache(given.cache)
     folder = RunFolder(given.workdir)
 
     initialize(given.coordinator_address, given.num_processes, given.process_id)
@@ -29,16 +25,14 @@ def main(argv: Sequence[str]) -> int:
     if not is_writer():
         return 0
     for row in readable_rows(results):
-        values = "  ".join(f"{value.name} {value.text}" for value in row.values)
+        values = "  ".join(f"{name} {text}" for name, text in row.values)
         print(f"{row.metric:18s} {values}  ({row.made_from})" + (f": {row.verdict}" if row.verdict else ""))
-    if features := name_features(results):
-        print(f"{'features':18s} {features}")
     print(f"the numbers are in {folder.evaluation}, the report is in {folder.report}", file=sys.stderr)
     return 0
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    shared = ("workdir", "checkpoint", "seed", *DATA, "cache", *JOB)
+    shared = ("workdir", "checkpoint", "seed", *DATA, *JOB)
     parser = make_parser("evaluate", "Evaluates a trained run.", *shared)
     parser.add_argument(
         "--metrics", nargs="+", choices=METRICS, metavar="NAME", help=f"{', '.join(METRICS)}; all that suit by default"

@@ -12,10 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from kaem_jax.cli.options import DATA, check_file, make_parser, to_path
-from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.contrib.explorer import check_explorable, open_session, write_static
+from kaem_jax.contrib.explorer import open_session, write_static
 from kaem_jax.data import Dataset
-from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError, DataError, RunError
 from kaem_jax.runs.open_data import open_data
 from kaem_jax.runs.run import Run, load_run
@@ -25,22 +23,19 @@ __all__ = ["main"]
 _PORT = 8700
 
 
-@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     given = _arguments(argv)
-    use_compilation_cache(given.cache)
     return _write(given) if given.static else _serve(given)
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     about = "Opens a page to explore a trained run by hand."
-    parser = make_parser("explore", about, "workdir", "checkpoint", *DATA, "cache")
+    parser = make_parser("explore", about, "workdir", "checkpoint", "overwrite", *DATA)
     parser.add_argument("--port", type=int, default=_PORT, help="on 127.0.0.1; %(default)s by default, 0: a free one")
     parser.add_argument(
         "--static", type=to_path, metavar="FILE.html", help="write one file that needs no server, and end"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE.html")
     return parser.parse_args(argv)
 
 
@@ -64,9 +59,7 @@ def _serve(given: argparse.Namespace) -> int:
         ) from None
     with server.listen(given.port) as at:  # a port that is taken is refused before anything is loaded
         run = load_run(given.workdir, given.checkpoint)
-        check_explorable(run, given.workdir)
         session = open_session(run, given.workdir, _dataset(run, given))
-        server.warm_up(session)
         print(f"http://{server.HOST}:{at.getsockname()[1]}/ shows step {run.step}; Ctrl-C ends it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # the usual end
             server.serve(session, at)

@@ -11,34 +11,23 @@ import sys
 from collections.abc import Sequence
 
 from kaem_jax.cli.options import make_parser, to_path
-from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import Text
-from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError
-from kaem_jax.runs.export import PLATFORMS, check_platforms, write_artefacts
+from kaem_jax.runs.export import PLATFORMS, write_artefacts
 from kaem_jax.runs.run import load_run
 from kaem_jax.runs.run_folder import RunFolder
 
 __all__ = ["main"]
 
 
-@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
-    parser = make_parser("export", "A trained model as files for jax alone.", "workdir", "checkpoint", "cache")
+    parser = make_parser("export", "A trained model as files for jax alone.", "workdir", "checkpoint", "overwrite")
     parser.add_argument("--out", type=to_path, help="folder for the files; by default `export` in the run's folder")
-    parser.add_argument("--platforms", default=",".join(PLATFORMS), help="where they can run, separated by commas; "
-                        "%(default)s by default")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export wrote")
+    parser.add_argument("--platforms", nargs="+", choices=PLATFORMS, default=PLATFORMS, help="where they can run")
     given = parser.parse_args(argv)
-    use_compilation_cache(given.cache)
     workdir = RunFolder(given.workdir)
     out = given.out or workdir.export
-    platforms = [name.strip() for name in given.platforms.split(",") if name.strip()]
-    try:
-        check_platforms(platforms)
-    except ValueError as error:
-        raise ConfigError(f"--{error}") from None
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder")
     if out.is_dir() and any(out.iterdir()) and not given.overwrite:
@@ -49,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
             f"data.name={run.config.data.name!r}: texts are drawn token by token, which no exported function does; use "
             "kaem sample"
         )
-    manifest = write_artefacts(out, run, workdir.read_config(), platforms)
+    manifest = write_artefacts(out, run, workdir.read_config(), given.platforms)
     for name, reason in manifest["left_out"].items():
         print(f"without {name}: {reason}", file=sys.stderr)
     print(f"{', '.join(manifest['artefacts'])} of step {run.step} in {out}", file=sys.stderr)

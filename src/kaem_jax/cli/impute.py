@@ -16,10 +16,8 @@ import numpy as np
 
 from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least, check_file
-from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.cli.where import add_where, meeting, with_conditions
 from kaem_jax.data import Field, Table, Text, read_mask, read_table, write_table
-from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError
 from kaem_jax.files import write_npz
 from kaem_jax.inference.impute import impute
@@ -28,7 +26,6 @@ from kaem_jax.training.keys import inference_key
 __all__ = ["main"]
 
 
-@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     parser = make_parser("impute", "Fills in missing values.", "FILE.csv or FILE.parquet for tables, else FILE.npz")
@@ -36,7 +33,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
     add_where(parser, "fill rows of a table so that they meet conditions")
     given = parser.parse_args(argv)
-    use_compilation_cache(given.cache)
 
     run, x = open_run(given)
     if isinstance(run.form, Text):
@@ -49,12 +45,10 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(run.form, Table):
         table = read_table(given.data, run.form) if given.data else {}
         known = {name: values[: len(x)] for name, values in table.items()}
-        _check_spreads(run.form, known)
     if given.mask:
-        mask = read_mask(given.mask, run.model.data_shape)
         if isinstance(run.form, Table):
-            _check_cells(run.form, mask)
-        x = np.where(mask, np.nan, x)
+            raise ConfigError("--mask is for images and fields; missing cells of a table are empty")
+        x = np.where(read_mask(given.mask, run.model.data_shape), np.nan, x)
     run = with_conditions(run, given.where)
     if given.where and not (meets := meeting(run, x)[1]).all():
         raise ConfigError(
@@ -80,26 +74,6 @@ def main(argv: Sequence[str]) -> int:
     count = int(missing[:, np.cumsum(run.form.sizes) - 1].sum() if isinstance(run.form, Table) else missing.sum())
     print(f"{count:,} missing values of {len(x)} data in {out}", file=sys.stderr)
     return 0
-
-
-def _check_cells(form: Table, mask: np.ndarray) -> None:
-    """Refuses masks of parts of a cell: a category is one cell, though the model has a value for each category."""
-    for column, part in zip(form.columns, np.split(mask, np.cumsum(form.sizes)[:-1]), strict=True):
-        if part.any() != part.all():
-            raise ConfigError(
-                f"--mask has {part.astype(int).tolist()} for the values of {column.name!r}, which are one cell: give "
-                "all of them alike"
-            )
-
-
-def _check_spreads(form: Table, known: Mapping[str, Sequence[Any]]) -> None:
-    """Refuses tables that already have a column with the name of a spread: its cells would be lost."""
-    names = [column.name for column in form.columns]
-    for name in names:
-        if f"{name}_spread" in (*names, *known):
-            raise ConfigError(
-                f"the table has a column '{name}_spread', in which the spread of '{name}' would be written; rename it"
-            )
 
 
 def _filled(

@@ -1,7 +1,6 @@
 """The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, report, tune."""
 
 import importlib
-import inspect
 import sys
 from collections.abc import Sequence
 
@@ -37,7 +36,9 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"{argv[0]!r} is not a command of kaem; allowed: {', '.join(COMMANDS)}")
     with uninterrupted():
         module = importlib.import_module(f"kaem_jax.cli.{argv[0]}")
-    return inspect.unwrap(module.main)(list(argv[1:]))
+        from kaem_jax.devices.compilation_cache import use_compilation_cache
+    use_compilation_cache()
+    return module.main(list(argv[1:]))
 
 
 def run() -> None:

@@ -9,9 +9,7 @@ from typing import Any
 
 from kaem_jax.errors import ConfigError
 
-__all__ = ["DATA", "JOB", "at_least", "check_file", "check_place", "make_parser", "to_path"]
-
-_LARGEST_SEED = 2**32 - 1
+__all__ = ["DATA", "JOB", "at_least", "check_file", "make_parser", "to_path"]
 
 
 def to_path(text: str) -> pathlib.Path:
@@ -23,21 +21,15 @@ def to_path(text: str) -> pathlib.Path:
     return pathlib.Path(os.path.expanduser(text))  # leaves the ~ of users that nobody knows
 
 
-def at_least(low: int) -> Callable[[str], int]:
-    """The `type` of an option that takes whole numbers from `low` on."""
+def at_least(low: int, high: int = 2**32 - 1) -> Callable[[str], int]:
+    """The `type` of an option that takes whole numbers from `low` to `high`."""
 
     def read(text: str) -> int:
-        if not text.removeprefix("-").isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"{text} must be a whole number of at least {low}")
+        if not text.removeprefix("-").isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} must be a whole number from {low} to {high}")
         return int(text)
 
     return read
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) > _LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 0 to {_LARGEST_SEED}")
-    return int(text)
 
 
 DATA = ("data_path", "data_dir")
@@ -53,14 +45,10 @@ _SHARED: dict[str, dict[str, Any]] = {
         "default": "last",
         "help": "the last one, or the best by held-out log-likelihood",
     },
-    "seed": {"type": _seed, "default": 0, "help": "seed of random draws"},
+    "seed": {"type": at_least(0), "default": 0, "help": "seed of random draws"},
     "data_path": {"help": "own data, if they are not where training found them"},
     "data_dir": {"help": "folder of prepared data, if it is not the one that training used"},
-    "cache": {
-        "metavar": "FOLDER",
-        "help": "where compiled programs are kept for the next start; off: nowhere. ~/.cache/kaem_jax by default, or "
-        "what KAEM_JAX_CACHE says",
-    },
+    "overwrite": {"action": "store_true", "help": "replace what is there"},
     "coordinator_address": {"help": "host:port of process 0, if no launcher provides it"},
     "num_processes": {"type": int, "help": "processes of the job, with --coordinator_address"},
     "process_id": {"type": int, "help": "number of this process, with --coordinator_address"},
@@ -83,11 +71,12 @@ def make_parser(command: str, description: str, *shared: str, **settings: Any) -
 
 
 def check_file(out: pathlib.Path, endings: tuple[str, ...], overwrite: bool, flag: str = "--out") -> None:
-    """Checks a file's path.
+    """Checks a file's path, and makes its folder.
 
     Raises:
-      ConfigError: the path has another ending, is a folder, exists (without `overwrite`), cannot be written, or needs
-        a package that is not installed.
+      ConfigError: the path has another ending, is a folder, exists (without `overwrite`), or needs a package that is
+        not installed.
+      OSError: its folder cannot be made.
     """
     if out.suffix.lower() not in endings:
         raise ConfigError(f"{flag} {out} must end in {' or '.join(endings)}")
@@ -95,13 +84,6 @@ def check_file(out: pathlib.Path, endings: tuple[str, ...], overwrite: bool, fla
         raise ConfigError(f"{flag} {out} is a folder; give a file")
     if out.exists() and not overwrite:
         raise ConfigError(f"{flag} {out} exists; give another one, or --overwrite")
-    check_place(out, flag)
-
-
-def check_place(out: pathlib.Path, flag: str = "--out") -> None:
-    """Checks that a file or a folder can be made at this path; errors as for `check_file`."""
-    nearest = next(folder for folder in out.absolute().parents if folder.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise ConfigError(f"{flag} {out} cannot be written: {nearest} is no folder in which files may be made")
     if out.suffix.lower() == ".parquet" and importlib.util.find_spec("polars") is None:
         raise ConfigError("writing Parquet needs polars: pip install polars")
+    out.parent.mkdir(parents=True, exist_ok=True)

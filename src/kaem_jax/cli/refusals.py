@@ -30,8 +30,6 @@ EXIT_DIVERGED = 3  # the same command would diverge again
 EXIT_DISK = 74  # EX_IOERR: a disk is full; what was saved before is kept
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: nothing is lost, run the same command again
 
-_MAX_LENGTH = 1000  # of a sentence: it may repeat what a user gave
-
 
 def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
     """Decorates a command: an error that a user can correct becomes one sentence and one of the exit codes above."""
@@ -41,6 +39,8 @@ def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequen
         # Orbax logs every rename, and prints tracebacks of errors that it also raises.
         absl.logging.set_verbosity(absl.logging.FATAL)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        # After a damaged file, orbax drops its other reads, each of which would print a traceback.
+        before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
         try:
             with _handled_by(_interrupt):
                 return command(argv)
@@ -48,15 +48,18 @@ def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequen
             # With `python -m`, an interrupt during `exec` of a string, as in dataclasses, ends the process by SIGINT
             # despite the exit code, unless Python executes another string afterwards.
             exec("")
-            _print("interrupted; the same command starts again, or continues where a checkpoint was saved")
+            say = "interrupted; the same command starts again, or continues where a checkpoint was saved"
+            print(say, file=sys.stderr)
             return EXIT_INTERRUPTED
         except Exception as error:
             described = _describe(error)
             if described is None:
                 raise
             code, sentence = described
-            _print(f"error: {sentence}")
+            print(" ".join(f"error: {sentence}".split()), file=sys.stderr)
             return code
+        finally:
+            sys.unraisablehook = before
 
     return main
 
@@ -86,11 +89,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return first_line(error)
-
-
-def _print(sentence: str) -> None:
-    line = " ".join(sentence.split())
-    print(line if len(line) <= _MAX_LENGTH else f"{line[:_MAX_LENGTH]} ...", file=sys.stderr)
 
 
 @contextlib.contextmanager

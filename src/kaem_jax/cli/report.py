@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 
 from kaem_jax.cli.options import make_parser
-from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.evaluation.report import write_report
 from kaem_jax.runs.run_folder import RunFolder
 
 __all__ = ["main"]
 
 
-@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     given = make_parser("report", "Writes a run's report.html again.", "workdir").parse_args(argv)

@@ -16,11 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kaem_jax.cli.options import DATA, at_least, check_file, check_place, make_parser, to_path
-from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.cli.options import DATA, at_least, check_file, make_parser, to_path
 from kaem_jax.cli.where import add_where, compile_conditions, with_conditions
 from kaem_jax.data import Field, Table, Text, are_pictures, as_seen, to_pixels, write_table
-from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError
 from kaem_jax.evaluation.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.files import replacing, write_lines
@@ -51,7 +49,6 @@ def _write_npz(
 def _write_pngs(folder: pathlib.Path, streams: _Streams) -> None:
     from PIL import Image
 
-    folder.mkdir(parents=True, exist_ok=True)
     for name, stream in streams.items():
         prefix = f"{name}_" if len(streams) > 1 else ""
         images = (image for batch in stream for image in to_pixels(batch))
@@ -60,7 +57,7 @@ def _write_pngs(folder: pathlib.Path, streams: _Streams) -> None:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    shared = ("workdir", "checkpoint", "seed", *DATA, "cache")
+    shared = ("workdir", "checkpoint", "seed", "overwrite", *DATA)
     parser = make_parser("sample", "Draws from a trained run.", *shared)
     parser.add_argument(
         "--num",
@@ -77,25 +74,18 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     kind.add_argument(
         "--reconstruct", action="store_true", help="write reconstructions of held-out data instead of samples"
     )
-    kind.add_argument("--points", choices=("random", "sobol"), default="random",
-                      help="random draws, or scrambled Sobol points")  # fmt: skip
     kind.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
     kind.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
     add_where(kind, "draw rows of a table that meet conditions")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace FILE, or write into a folder that is not empty"
-    )
     given = parser.parse_args(argv)
     if given.num is None and not given.reconstruct:
         parser.error("--num is missing: how many samples?")
     return given
 
 
-@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     given = _arguments(argv)
-    use_compilation_cache(given.cache)
     run = load_run(given.workdir, given.checkpoint)
     is_folder = _check_out(given.out, run, given.overwrite)
     part = {"cluster": given.cluster, "label": given.label}
@@ -106,8 +96,6 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(str(error)) from None
     key, num = sample_key(given.seed), given.num
     is_noisy = isinstance(run.form, Field | Table | Text)  # these have no use for E[x | z]
-    if given.points == "sobol" and (is_noisy or not run.model.prior.has_exact_draws):
-        raise ConfigError("--points=sobol needs a prior with quantiles, and data without noise: images")
     if given.reconstruct and isinstance(run.form, Table | Text):
         raise ConfigError("--reconstruct is for images and fields: leave it out")
     if given.reconstruct:
@@ -121,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
     elif is_noisy:
         streams = {"samples": iter([sample_with_noise(key, run.model, run.params, num, **part)])}
     else:
-        streams = {"samples": sample_in_batches(key, run.model, run.params, num, given.points, **part)}
+        streams = {"samples": sample_in_batches(key, run.model, run.params, num, **part)}
     in_units = {name: (run.form.decode(batch) for batch in stream) for name, stream in streams.items()}
     if isinstance(run.form, Table):
         write_table(given.out, next(in_units["samples"]))
@@ -140,7 +128,7 @@ def _check_out(out: pathlib.Path, run: Run, overwrite: bool) -> bool:
     if are_pictures(run.form, run.model.data_shape) and not out.suffix:
         if out.is_dir() and any(out.iterdir()) and not overwrite:
             raise ConfigError(f"--out {out} is not empty; give another folder, or --overwrite")
-        check_place(out)
+        out.mkdir(parents=True, exist_ok=True)
         return True
     endings = {Table: (".csv", ".parquet"), Text: (".txt",)}.get(type(run.form), (".npz",))
     check_file(out, endings, overwrite)

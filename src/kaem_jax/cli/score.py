@@ -14,17 +14,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least, check_file
-from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.cli.where import add_where, compile_conditions, meeting, with_conditions
 from kaem_jax.data import Table, as_seen, write_table
-from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError
-from kaem_jax.inference.log_prob import LogProb, log_prob, typicality_of
+from kaem_jax.inference.evidence import Evidence
+from kaem_jax.inference.log_prob import log_prob
 from kaem_jax.runs.open_data import open_data
 from kaem_jax.runs.run import Run
 from kaem_jax.training.keys import inference_key
@@ -32,7 +30,6 @@ from kaem_jax.training.keys import inference_key
 __all__ = ["main"]
 
 
-@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
@@ -40,7 +37,6 @@ def main(argv: Sequence[str]) -> int:
     add_where(parser, "log p(x | conditions) of rows of a table, -inf of rows that do not meet them")
     parser.add_argument("--typical", type=at_least(0), default=0, metavar="N", help="compare with N training data")
     given = parser.parse_args(argv)
-    use_compilation_cache(given.cache)
 
     out = given.out
     check_file(out, (".csv", ".parquet"), given.overwrite)
@@ -61,8 +57,9 @@ def main(argv: Sequence[str]) -> int:
     options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
     options["chunk_size"] = run.config.evaluation.latents_at_once
 
-    def scored(key: jax.Array, x: jax.Array) -> LogProb:
-        return log_prob(key, run.model, run.params, x, **options)
+    def scored(key: jax.Array, x: jax.Array) -> Evidence:
+        found = log_prob(key, run.model, run.params, x, **options)
+        return found._replace(mean_standard_error=found.standard_error)  # batches are joined along the axis of data
 
     others = _training_data(run, given) if given.typical else None  # refused before anything is computed
     found = apply(scored, key, x)
@@ -83,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
             alike = np.where(is_gap.reshape(x.shape[1:]), np.nan, others)
             typical = apply(scored, key_typical, alike).value - run.form.log_volume(alike)
             own = pattern.ravel() == i
-            typicality[own] = typicality_of(jnp.asarray(in_units[own]), typical)
+            typicality[own] = (in_units[own] - typical.mean()) / typical.std(ddof=1)
         table["typicality"] = typicality.tolist()
     write_table(out, table)
     said = f"{len(x)} scores of step {run.step} in {out}"

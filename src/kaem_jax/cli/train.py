@@ -3,55 +3,35 @@
 import argparse
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kaem_jax.cli.options import JOB, at_least, make_parser, to_path
-from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence, uninterrupted
+from kaem_jax.cli.refusals import EXIT_INTERRUPTED
+from kaem_jax.contrib.compile_only import compile_only
+from kaem_jax.contrib.replicas import train_replicas
+from kaem_jax.devices.processes import initialize, say
 from kaem_jax.errors import ConfigError
+from kaem_jax.runs.experiment_file import read_experiment
+from kaem_jax.train import Outcome, train_and_evaluate
 
-if TYPE_CHECKING:
-    from kaem_jax.runs.experiment import Experiment
-
-__all__ = ["main", "read_config"]
+__all__ = ["main"]
 
 _TOPOLOGY = "v5e:4x4"
 
 
-def read_config(name: str | None, overrides: Sequence[str]) -> "Experiment":
-    """The experiment of --config with overrides; see `read_experiment`."""
-    if name is None:
-        raise ConfigError("--config is missing; give an experiment, for instance --config digits")
-    with uninterrupted():
-        from kaem_jax.runs.experiment_file import read_experiment
-
-    return read_experiment(name, overrides)
-
-
-@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     given, overrides = _parser().parse_known_args(argv)
-    config = read_config(given.config, overrides)
+    config = read_experiment(given.config, overrides)
     if given.compile_only is not None:
-        from kaem_jax.contrib.compile_only import compile_only
-
         return compile_only(config, given.topology or _TOPOLOGY, given.compile_only or ("step",))
     if given.topology:
         raise ConfigError(f"--topology={given.topology} needs --compile_only: training takes the devices that are here")
-    with uninterrupted():
-        from kaem_jax.devices.compilation_cache import use_compilation_cache
-        from kaem_jax.devices.processes import initialize, say
-        from kaem_jax.train import Outcome, train_and_evaluate
-
-    use_compilation_cache(given.cache)
     initialize(given.coordinator_address, given.num_processes, given.process_id)
     workdir = given.workdir or pathlib.Path(f"runs/{config.name}")
     if given.num_replicas:
-        from kaem_jax.contrib.replicas import train_replicas
-
         outcome = train_replicas(config, workdir, given.num_replicas, given.overwrite)
     else:
-        outcome = train_and_evaluate(config, workdir, given.overwrite, num_profiled=given.profile)
+        outcome = train_and_evaluate(config, workdir, given.overwrite)
     if outcome is Outcome.INTERRUPTED:
         say(f"the same command{' without --overwrite' if given.overwrite else ''} continues")
         return EXIT_INTERRUPTED
@@ -63,17 +43,16 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         "Trains a model, or continues the run in the folder. Every setting can be given as "
         "--config.KEY=VALUE, for instance --config.posterior.num_steps=40.",
-        "cache",
+        "overwrite",
         *JOB,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", help="a Python file with get_config(), or the name of a shipped experiment; a "
-                        "variant follows a colon: svhn:tiny")  # fmt: skip
-    parser.add_argument("--workdir", type=to_path, help="folder of the run; runs/<config name> by default")
-    parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the folder and start again")
     parser.add_argument(
-        "--profile", type=at_least(0), default=0, metavar="STEPS", help="record a trace of so many steps"
+        "--config",
+        required=True,
+        help="a Python file with get_config(), or a shipped experiment; a variant follows a colon: svhn:tiny",
     )
+    parser.add_argument("--workdir", type=to_path, help="folder of the run; runs/<config name> by default")
     parser.add_argument("--num_replicas", type=at_least(1), help="train so many models in one program, with seeds from "
                         "config.seed on; their runs are in folders seed_S of --workdir")  # fmt: skip
     parser.add_argument("--compile_only", nargs="*", choices=("step", "evaluation"), help="train nothing: compile "

@@ -13,28 +13,23 @@ import importlib.util
 from collections.abc import Sequence
 
 from kaem_jax.cli.options import at_least, make_parser, to_path
-from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence
-from kaem_jax.cli.train import read_config
+from kaem_jax.cli.refusals import EXIT_INTERRUPTED
+from kaem_jax.contrib.tune import read_space, tune
+from kaem_jax.devices.processes import say
 from kaem_jax.errors import ConfigError
+from kaem_jax.runs.experiment_file import read_experiment
+from kaem_jax.train import Outcome
 
 __all__ = ["main"]
 
 
-@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     given, overrides = _parser().parse_known_args(argv)
-
-    config = read_config(given.config, overrides)
+    config = read_experiment(given.config, overrides)
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError("kaem tune needs optuna: pip install -e '.[tune]' in the clone")
-    from kaem_jax.contrib.tune import read_space, tune
-    from kaem_jax.devices.compilation_cache import use_compilation_cache
-    from kaem_jax.devices.processes import say
-    from kaem_jax.train import Outcome
-
-    use_compilation_cache(given.cache)
-    outcome = tune(config, read_space(given.space), given.out, given.trials, given.objective)
+    outcome = tune(config, read_space(given.space), given.out, given.trials)
     if outcome is Outcome.INTERRUPTED:
         say("the same command continues the study")
         return EXIT_INTERRUPTED
@@ -43,11 +38,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     about = "Searches settings on a validation split. Every other setting can be given as --config.KEY=VALUE."
-    parser = make_parser("tune", about, "cache", allow_abbrev=False)
-    parser.add_argument("--config", help="a Python file with get_config(), or the name of a shipped experiment")
+    parser = make_parser("tune", about, allow_abbrev=False)
+    parser.add_argument(
+        "--config", required=True, help="a Python file with get_config(), or the name of a shipped experiment"
+    )
     parser.add_argument("--space", type=to_path, required=True, help="a Python file with a function space(trial)")
     parser.add_argument("--out", type=to_path, required=True, help="folder of the study; a study in it is continued")
     parser.add_argument("--trials", type=at_least(1), default=20, help="of the whole study, earlier ones included")
-    parser.add_argument("--objective", choices=("nats", "fid", "kid"), default="nats", help="held-out nats, or a "
-                        "distance of samples from evaluation.samples_every_steps")  # fmt: skip
     return parser

@@ -153,7 +153,7 @@ def compile_for(
     Raises:
       ConfigError: the run cannot be laid out on so many devices.
     """
-    mesh = make_mesh(config.parallel, config.data.batch_size, config.sampler.num_rungs, devices)
+    mesh = make_mesh(config.parallel, config.data.batch_size, config.posterior.num_rungs, devices)
     is_gpu = devices[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
     with jax.set_mesh(mesh):
         lowered = _lower(config, mesh, data_shape, num_train, program, dtype)

@@ -25,7 +25,7 @@ class PriorDistribution(Distribution):
     The constructor computes the table of the densities: call it once, outside the numpyro model, unless the model
     changes the parameters. The distribution is a pytree whose leaves are the parameters and the table, so it goes
     through jit and vmap. To differentiate in the parameters, construct it inside the function that is differentiated,
-    since the table, with log Z, depends on them. Draws are exact, and then differentiable in all parameters except the
+    since the table, with log Z, depends on them. Draws are exact, and differentiable in all parameters except the
     proportions of clusters: `has_rsample` is False if these are learned.
 
     Args:

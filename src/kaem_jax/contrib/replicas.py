@@ -28,7 +28,6 @@ from kaem_jax.runs.checkpoints import Checkpoints
 from kaem_jax.runs.claim import claimed
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.progress import Progress
-from kaem_jax.runs.resume import check_space
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training.keys import run_keys
@@ -85,7 +84,7 @@ def _check(config: Experiment, dataset: Dataset) -> None:
             f"--num_replicas needs training data in the memory of the devices, and data.storage={config.data.storage!r}"
             " keeps them elsewhere"
         )
-    make_mesh(config.parallel, config.data.batch_size, config.sampler.num_rungs)  # of the evaluations
+    make_mesh(config.parallel, config.data.batch_size, config.posterior.num_rungs)  # of the evaluations
 
 
 def _check_alike(folders: Sequence[RunFolder]) -> None:
@@ -105,17 +104,15 @@ def _train(
     """All updates; every run is saved at its intervals, and after a signal."""
     config, model = configs[0], configs[0].model(dataset.data_shape)
     templates = [_start(one, model, dataset) for one in configs]
-    num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(templates[0]))
     with contextlib.ExitStack() as until_the_end:
         enter = until_the_end.enter_context
         for one, folder in zip(configs, folders, strict=True):
-            enter(claimed(folder, one, dataset, overwrite, num_bytes))
+            enter(claimed(folder, one, dataset, overwrite))
         saved = [enter(Checkpoints(folder.checkpoints, config.checkpoint)) for folder in folders]
         step, states = _newest(saved, templates)
         if step >= config.train.num_steps:
             return
         say(f"resuming {len(configs)} runs at step {step}" if step else f"training {len(configs)} runs")
-        check_space(folders[0], len(configs) * num_bytes)
         runs = [
             Progress(one, model, state, checkpoints, stop, dataset.form)
             for one, state, checkpoints in zip(configs, states, saved, strict=True)
@@ -126,8 +123,8 @@ def _train(
         logs = [enter(RunLog(folder.metrics, folder.tensorboard, step)) for folder in folders]
         feed, advance, state = _program(configs, model, dataset, states, step)
         per_call = config.train.updates_a_call(step)
-        performance = Performance(step, config.data.batch_size * len(configs), advance, per_call)
-        progress, pending = enter(ProgressReporter(config.train.num_steps, step)), {}
+        performance = Performance(step, config.data.batch_size * len(configs))
+        progress, pending = ProgressReporter(config.train.num_steps, step), {}
         while step < config.train.num_steps and not stop.signal_name:
             state, metrics = advance(state, *feed(step))
             step += per_call

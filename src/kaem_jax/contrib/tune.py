@@ -6,13 +6,12 @@ A Python function gives the space: it takes an optuna trial and returns settings
         return {"optimizer.prior.learning_rate": trial.suggest_float("rate", 3e-4, 1e-2, log=True)}
 """
 
-import contextlib
 import dataclasses
 import json
 import pathlib
 import runpy
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -26,21 +25,16 @@ from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import apply_overrides, read, to_dict
 from kaem_jax.train import Outcome, train_and_evaluate
-from kaem_jax.training.log import MetricsFile
+from kaem_jax.training.log import read_metrics
 
-__all__ = ["OBJECTIVES", "Space", "read_space", "tune"]
+__all__ = ["Space", "read_space", "tune"]
 
 Space = Callable[[Any], Mapping[str, Any]]
 
-# The metric that is optimised: its name in metrics.jsonl, and the direction.
-OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
-    "nats": ("eval/log_likelihood", "maximize"),
-    "fid": ("eval/fid_value", "minimize"),
-    "kid": ("eval/kid_value", "minimize"),
-}
+_METRIC = "eval/log_likelihood"  # of metrics.jsonl; trials maximise it
 # Settings that change the data or the metric, so that trials could not be compared.
 _NOT_COMPARABLE = ("data.", "evaluation.", "seed", "likelihood.kind", "likelihood.levels")
-_OF_MINIBATCHES = ("data.batch_size", "data.flip", "data.transpose")
+_OF_MINIBATCHES = ("data.batch_size", "data.transpose")
 
 
 def read_space(path: pathlib.Path) -> Space:
@@ -55,13 +49,11 @@ def read_space(path: pathlib.Path) -> Space:
         raise ConfigError(f"--space {path} cannot be read: {type(error).__name__}: {first_line(error)}") from None
 
 
-def tune(
-    config: Experiment, space: Space, folder: pathlib.Path, num_trials: int = 20, objective: str = "nats"
-) -> Outcome:
+def tune(config: Experiment, space: Space, folder: pathlib.Path, num_trials: int = 20) -> Outcome:
     """Runs trials until `num_trials` are complete or pruned; then trains the best settings, tested on the test split.
 
     Each trial is its own run in FOLDER/trials/NUMBER. It is evaluated on the validation split, and stopped early if an
-    evaluation is worse than the median of earlier trials at the same step. FOLDER also gets study.db, trials.csv, and
+    evaluation is worse than the median of earlier trials at the same step. FOLDER also gets study.log, trials.csv, and
     the final run in best/.
 
     Args:
@@ -69,33 +61,25 @@ def tune(
       space: maps an optuna trial to settings by name, such as "posterior.num_steps".
       folder: folder of the study; a study in it is continued.
       num_trials: number of trials of the whole study, including those of earlier calls.
-      objective: a key of `OBJECTIVES`.
 
     Raises:
       ConfigError: the settings cannot be searched, or the folder holds a study of another experiment.
       RunError: another search runs in this folder.
     """
     import optuna  # most of a second: only where it is used
+    from optuna.storages.journal import JournalFileBackend
 
-    metric, direction = OBJECTIVES[objective]
     if config.data.held_out != "validation":
         raise ConfigError(
             "tuning needs a validation split: give --config.data.held_out=validation and "
             "--config.data.validation_size=N; the test split is looked at once, at the end"
         )
-    if (
-        objective != "nats"
-        and objective not in config.evaluation.sample_metrics * config.evaluation.samples_every_steps
-    ):
-        raise ConfigError(
-            f"--objective {objective} needs evaluation.samples_every_steps above 0, and {objective!r} among "
-            "evaluation.sample_metrics"
-        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with only_run_in(folder, flag="--out"), _stored_in(folder / "study.db") as storage:
-        _check_same(folder / "search.json", config, objective)
+    with only_run_in(folder, flag="--out"):
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.log")))
+        _check_same(folder / "search.json", config)
         study = optuna.create_study(
-            storage=storage, study_name="kaem", direction=direction, load_if_exists=True,
+            storage=storage, study_name="kaem", direction="maximize", load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
         )  # fmt: skip
         # A resumed study must not draw its first values again.
@@ -105,32 +89,19 @@ def tune(
             study.tell(dead.number, state=states.FAIL)
         while len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))) < num_trials:
             trial = study.ask()
-            if _run_trial(study, trial, config, space, folder, metric) is Outcome.INTERRUPTED:
+            if _run_trial(study, trial, config, space, folder) is Outcome.INTERRUPTED:
                 return Outcome.INTERRUPTED
             jax.clear_caches()  # each trial has programs of its own, and the maps of memory of a process are limited
-            _write_table(folder / "trials.csv", study.get_trials(deepcopy=False), objective)
+            _write_table(folder / "trials.csv", study.get_trials(deepcopy=False))
         if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
             raise ConfigError(f"none of {num_trials} trials in {folder} came to its end; search other values")
         best = study.best_trial
         settings = best.user_attrs["settings"]
-        say(f"best: trial {best.number}, {objective} {best.value:.4f} with {settings}")
+        say(f"best: trial {best.number}, {best.value:.4f} nats with {settings}")
         say("now once with the whole training split, judged on the test split")
         final = _changed(config, settings)
         data = dataclasses.replace(final.data, held_out="test", validation_size=0)
         return _train_best(dataclasses.replace(final, data=data), RunFolder(folder / "best"))
-
-
-@contextlib.contextmanager
-def _stored_in(file: pathlib.Path) -> Iterator[Any]:
-    """Optuna's storage in a file; its connections are closed at the end."""
-    import optuna
-
-    storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
 
 
 def _train_best(config: Experiment, folder: RunFolder) -> Outcome:
@@ -140,9 +111,7 @@ def _train_best(config: Experiment, folder: RunFolder) -> Outcome:
     return train_and_evaluate(config, folder.root, overwrite=is_other)
 
 
-def _run_trial(
-    study: Any, trial: Any, config: Experiment, space: Space, folder: pathlib.Path, metric: str
-) -> Outcome | None:
+def _run_trial(study: Any, trial: Any, config: Experiment, space: Space, folder: pathlib.Path) -> Outcome | None:
     """Trains with one set of settings, and tells the study the result."""
     import optuna
 
@@ -150,21 +119,21 @@ def _run_trial(
     run = folder / "trials" / f"{trial.number:03d}"
 
     def watch(row: Mapping[str, Any]) -> None:
-        if metric in row and row["step"] < config.train.num_steps:
-            trial.report(row[metric], row["step"])
+        if _METRIC in row and row["step"] < config.train.num_steps:
+            trial.report(row[_METRIC], row["step"])
             if trial.should_prune():
                 raise optuna.TrialPruned
 
     state, value, ended = states.COMPLETE, None, "stopped early"
     try:
         settings = dict(space(trial))
-        _check_names(settings, metric)
+        _check_names(settings)
         trial.set_user_attr("settings", settings)
         outcome = train_and_evaluate(_changed(config, settings), run, overwrite=True, watch=watch)
         if outcome is Outcome.INTERRUPTED:
             study.tell(trial, state=states.FAIL)
             return outcome
-        value = next(row[metric] for row in reversed(MetricsFile.read(RunFolder(run).metrics)) if metric in row)
+        value = next(row[_METRIC] for row in reversed(read_metrics(RunFolder(run).metrics)) if _METRIC in row)
     except optuna.TrialPruned:
         state = states.PRUNED
     except Exception as error:
@@ -178,11 +147,10 @@ def _run_trial(
     return None
 
 
-def _check_names(settings: Mapping[str, Any], metric: str) -> None:
+def _check_names(settings: Mapping[str, Any]) -> None:
     """Refuses settings that would make the numbers of trials incomparable."""
     for name in settings:
-        is_harmless = name in _OF_MINIBATCHES or (metric != "eval/log_likelihood" and name.startswith("likelihood."))
-        if name.startswith(_NOT_COMPARABLE) and not is_harmless:
+        if name.startswith(_NOT_COMPARABLE) and name not in _OF_MINIBATCHES:
             raise ConfigError(f"--space gives {name}: numbers of trials could not be compared; leave it out")
 
 
@@ -192,21 +160,21 @@ def _changed(config: Experiment, settings: Mapping[str, Any]) -> Experiment:
     return read(Experiment, apply_overrides(Experiment, to_dict(config, changed=True), arguments))
 
 
-def _check_same(path: pathlib.Path, config: Experiment, objective: str) -> None:
+def _check_same(path: pathlib.Path, config: Experiment) -> None:
     """Refuses to continue a study of another experiment: its trials could not be compared."""
     fingerprint = load_dataset(config.data, lazy=True).fingerprint()
-    described = {"config": to_dict(config), "objective": objective, "data_fingerprint": fingerprint}
+    described = {"config": to_dict(config), "data_fingerprint": fingerprint}
     if not path.exists():
         write_json(path, described)
     elif json.loads(path.read_text()) != json.loads(json.dumps(described)):
         raise ConfigError(f"{path} describes a study of other settings or data; give another --out")
 
 
-def _write_table(path: pathlib.Path, trials: list[Any], objective: str) -> None:
+def _write_table(path: pathlib.Path, trials: list[Any]) -> None:
     names = sorted({name for trial in trials for name in trial.user_attrs.get("settings", {})})
     table = {
         "trial": [trial.number for trial in trials],
         "state": [trial.state.name.lower() for trial in trials],
-        objective: [None if trial.value is None else f"{trial.value:.6g}" for trial in trials],
+        "nats": [None if trial.value is None else f"{trial.value:.6g}" for trial in trials],
     }
     write_table(path, table | {name: [t.user_attrs.get("settings", {}).get(name) for t in trials] for name in names})

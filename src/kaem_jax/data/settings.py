@@ -41,7 +41,6 @@ class DataSettings(Settings):
       num_train: number of examples to train on; 0: all. They are the first, or random ones of tables and your own data.
       num_held_out: the same for held-out data.
       batch_size: number of examples in a minibatch.
-      flip: mirror each training image left to right with probability 1/2.
       transpose: swap height and width of each training image or field with probability 1/2.
       labels: tie the clusters of a clustered prior to the classes of the data.
     """
@@ -68,7 +67,6 @@ class DataSettings(Settings):
     num_train: int = setting(0, low=0)
     num_held_out: int = setting(0, low=0)
     batch_size: int = setting(128, low=1)
-    flip: bool = False
     transpose: bool = False
     labels: bool = False
 

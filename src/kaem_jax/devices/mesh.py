@@ -27,14 +27,6 @@ class Parallel(Settings):
     data: int = setting(-1, low=-1)
     temp: int = setting(1, low=-1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if 0 in (self.data, self.temp) or self.data == self.temp == -1:
-            raise ValueError(
-                f"data={self.data} and parallel.temp={self.temp} must be at least 1; one may be -1, which takes all "
-                "remaining devices"
-            )
-
 
 def make_mesh(settings: Parallel, batch_size: int, num_temperatures: int, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of `data` x `temp` devices: all of them, or fewer if both sizes are given in a single process.
@@ -52,9 +44,8 @@ def make_mesh(settings: Parallel, batch_size: int, num_temperatures: int, device
         data = count // max(temp, 1)
     elif temp == -1:
         temp = count // max(data, 1)
-    if data * temp > count or (
-        data * temp < count and (jax.process_count() > 1 or -1 in (settings.data, settings.temp))
-    ):
+    takes_all = jax.process_count() > 1 or -1 in (settings.data, settings.temp)
+    if not 0 < data * temp <= count or (data * temp < count and takes_all):
         raise ConfigError(
             f"parallel.data={settings.data} times parallel.temp={settings.temp} must be {count}, the number of "
             "devices: -1 for one of them takes what is left"

@@ -4,35 +4,31 @@ import dataclasses
 import os
 import pathlib
 import zlib
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax import Array
 
-from kaem_jax.data import Dataset, are_pictures, is_image, judged_rows, to_unit_interval
+from kaem_jax.data import Dataset, are_pictures, judged_rows, to_unit_interval
 from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.placement import place
 from kaem_jax.devices.processes import barrier, check_same_on_all_processes, is_writer, say
+from kaem_jax.devices.transforms import full_precision
 from kaem_jax.errors import ConfigError
 from kaem_jax.evaluation.evaluators import (
     METRICS,
     SAMPLE_METRICS,
     VALUE_METRICS,
-    ActiveLatents,
-    ClassSamples,
-    Clusters,
-    Distinct,
-    Evaluator,
-    HeldOutLikelihood,
-    LatentUse,
-    Mixing,
-    Numbers,
-    Reconstruction,
-    SampleComparison,
-    ValueComparison,
-    prepare_features,
+    active_latents,
+    clusters,
+    log_likelihood,
+    mixing,
+    reconstruction,
+    sample_comparison,
+    texts,
+    value_comparison,
 )
 from kaem_jax.evaluation.features import Extractor, make_extractor
 from kaem_jax.evaluation.gallery import draw_all
@@ -43,13 +39,15 @@ from kaem_jax.runs.run import Run, load_run
 from kaem_jax.runs.run_folder import RunFolder, environment
 from kaem_jax.settings.arguments import check_choice, check_integer
 from kaem_jax.training.keys import evaluation_keys
-from kaem_jax.training.log import MetricsFile
+from kaem_jax.training.log import read_metrics
 
 __all__ = ["NUM_IMAGES", "evaluate"]
 
 NUM_IMAGES = 5000
+_Numbers = dict[str, Any]
 
 
+@full_precision
 def evaluate(
     workdir: str | pathlib.Path,
     *,
@@ -60,7 +58,7 @@ def evaluate(
     seed: int = 0,
     data_path: str | None = None,
     data_dir: str | None = None,
-) -> Numbers:
+) -> dict[str, _Numbers]:
     """Evaluates the run in a folder, draws its figures and writes its report, on all devices of all processes.
 
     Writes evaluation.json, every number with the settings that reproduce it; latents.json, what each latent learned;
@@ -114,11 +112,14 @@ def evaluate(
     rows = judged_rows(run.config.data, len(dataset.held_out))
     with jax.set_mesh(mesh):
         x = to_unit_interval(place(dataset.held_out[rows], mesh))
-        results: Numbers = {}
-        for names, evaluator in _evaluators(run, dataset, rows, x, folder, wanted, extractor, num_images, seed):
-            if any(name in wanted for name in names):
-                say(f"evaluating: {type(evaluator).__name__}")
-                results |= evaluator.run(run)
+        if not set(wanted).isdisjoint((*SAMPLE_METRICS, *VALUE_METRICS)):
+            say("evaluating: samples")
+        results = sample_comparison.evaluate(run, dataset, wanted, extractor, num_images, seed)
+        results |= value_comparison.evaluate(run, dataset, wanted, seed)
+        for name, evaluator in _evaluators(run, dataset, rows, x, seed).items():
+            if name in wanted:
+                say(f"evaluating: {name}")
+                results |= {name: numbers} if (numbers := evaluator()) else {}
         missing = {"reason": f"data of kind {run.form.kind} and shape {dataset.data_shape} have no such metric"}
         results = dict.fromkeys(metrics or (), missing) | results
         results = {name: numbers | {"seed": seed} for name, numbers in results.items()}
@@ -134,50 +135,34 @@ def evaluate(
 def _extractor(
     run: Run, dataset: Dataset, wanted: tuple[str, ...], features: str | None, folder: RunFolder
 ) -> Extractor | None:
-    """The feature extractor for the `wanted` metrics; trains the classifier if they or samples of classes need it."""
+    """The feature extractor for the `wanted` metrics; trains the classifier if they need it."""
     extractor = None
     space = features or run.config.evaluation.features
-    can_classify = dataset.is_labelled and is_image(dataset.data_shape)
-    is_there = features or space != "classifier" or folder.classifier.exists() or can_classify
-    if are_pictures(dataset.form, dataset.data_shape) and is_there:
-        extractor = prepare_features(run.config, dataset, wanted, space, folder.classifier)
-    if "class_samples" in wanted and run.config.data.labels and can_classify:
-        make_extractor("classifier", folder.classifier, run.config.data.name, dataset)
+    is_there = features or space != "classifier" or folder.classifier.exists() or dataset.is_labelled
+    is_wanted = are_pictures(dataset.form, dataset.data_shape) and any(name in SAMPLE_METRICS for name in wanted)
+    if is_wanted and is_there:
+        extractor = make_extractor(space, folder.classifier, run.config.data.name, dataset)
     barrier("features")
     return extractor
 
 
-def _evaluators(
-    run: Run,
-    dataset: Dataset,
-    rows: np.ndarray,
-    x: Array,
-    folder: RunFolder,
-    wanted: tuple[str, ...],
-    extractor: Extractor | None,
-    num_images: int,
-    seed: int,
-) -> list[tuple[tuple[str, ...], Evaluator]]:
-    """Evaluators with the names of their metrics; x are the held-out data at `rows` of the data set."""
-    keys = evaluation_keys(seed)
-    few, labels = x[: run.config.evaluation.num_reconstructions], dataset.held_out_labels
+def _evaluators(run: Run, dataset: Dataset, rows: np.ndarray, x: Array, seed: int) -> dict[str, Callable[[], _Numbers]]:
+    """Functions that evaluate the run, by metric; x are the held-out data at `rows` of the data set."""
+    keys, labels = evaluation_keys(seed), dataset.held_out_labels
+    few = x[: run.config.evaluation.num_reconstructions]
     estimator, proposal = run.config.evaluation.estimator.final, run.config.proposal()
     of_pixels = dataset.held_out.dtype == np.uint8
-    return [
-        (SAMPLE_METRICS, SampleComparison(dataset, wanted, extractor, num_images, seed)),
-        (VALUE_METRICS, ValueComparison(dataset, wanted, seed)),
-        (("log_likelihood",), HeldOutLikelihood(keys.likelihood, x, estimator, proposal, of_pixels)),
-        (("reconstruction",), Reconstruction(keys.reconstruction, few)),
-        (("active_latents",), ActiveLatents(keys.activity, few)),
-        (("clusters",), Clusters(keys.clusters, x, labels and (lambda i: labels(rows[i])))),
-        (("mixing",), Mixing(keys.mixing, few)),
-        (("latent_use",), LatentUse(keys.latent_use, few, estimator, proposal)),
-        (("distinct",), Distinct(dataset, seed)),
-        (("class_samples",), ClassSamples(keys.class_samples, folder.classifier)),
-    ]
+    return {
+        "log_likelihood": lambda: log_likelihood.evaluate(keys.likelihood, run, x, estimator, proposal, of_pixels),
+        "reconstruction": lambda: reconstruction.evaluate(keys.reconstruction, run, few)[0],
+        "active_latents": lambda: active_latents.evaluate(keys.activity, run, few),
+        "clusters": lambda: clusters.evaluate(keys.clusters, run, x, labels and labels(rows)),
+        "mixing": lambda: mixing.evaluate(keys.mixing, run, few),
+        "latent_use": lambda: texts.evaluate(keys.latent_use, run, few, estimator, proposal),
+    }
 
 
-def _kept(folder: RunFolder, step: int, results: Numbers, is_chosen: bool) -> Numbers:
+def _kept(folder: RunFolder, step: int, results: dict[str, _Numbers], is_chosen: bool) -> dict[str, _Numbers]:
     """Writes evaluation.json and returns its metrics, with those of this checkpoint from earlier calls.
 
     `is_chosen` says that the held-out data of this evaluation chose the step; it stays true if an earlier call said so.
@@ -192,7 +177,7 @@ def _kept(folder: RunFolder, step: int, results: Numbers, is_chosen: bool) -> Nu
         if newest and newest["step"] != step:
             folder.evaluation.replace(aside := folder.evaluation_of(newest["step"]))
             say(f"the numbers of step {newest['step']} are in {aside} now")
-        trained_to = max((row["step"] for row in MetricsFile.read(folder.metrics)), default=step)
+        trained_to = max((row["step"] for row in read_metrics(folder.metrics)), default=step)
         about = {"step": step, "trained_to": trained_to, "chosen_by_these_data": is_chosen}
         write_json(folder.evaluation, {**about, "metrics": results, **environment()})
     return results

@@ -1,7 +1,7 @@
 """Pictures of a run: functions that take arrays and write PNG files."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from kaem_jax.devices.processes import is_writer
 from kaem_jax.files import replacing
-from kaem_jax.training.held_out_rows import describe_effort, effort_of, standard_error_of
+from kaem_jax.training.log import describe_effort, effort_of, standard_error_of
 
 __all__ = [
-    "plot_curves", "plot_densities", "plot_fields", "plot_marginals", "plot_pairs", "plot_rows",
+    "plot_curves", "plot_densities", "plot_fields", "plot_marginals", "plot_pairs", "plot_rows", "radial_spectrum",
 ]  # fmt: skip
 
 _MAX_DENSITIES, _MAX_MARGINALS = 12, 36
@@ -77,15 +77,7 @@ def _curve(axes: Axes, rows: list[dict[str, Any]], name: str, title: str) -> Non
 def plot_densities(
     path: pathlib.Path, z: np.ndarray, density: np.ndarray, base: np.ndarray, names: list[str], explained: np.ndarray
 ) -> None:
-    """Learned univariate densities with their base, the first 12 of them.
-
-    Args:
-      path: PNG file to write.
-      z: [N, L] points.
-      density, base: [N, L] the two densities there.
-      names: L labels.
-      explained: [L] share of the output's variance that moves with each latent, in 0..1, in falling order.
-    """
+    """Learned univariate densities with their base, the first 12 of them; the arguments are fields of `Learned`."""
     count = min(len(names), _MAX_DENSITIES)
     columns = min(4, count)
     figure = Figure(figsize=(3.2 * columns, 2.5 * -(-count // columns) + 0.4), layout="constrained")
@@ -113,13 +105,7 @@ def _draw_density(axes: Axes, z: np.ndarray, density: np.ndarray, base: np.ndarr
 
 
 def plot_pairs(path: pathlib.Path, columns: int = 10, **groups: Any) -> None:
-    """Grids of images side by side, each under its name.
-
-    Args:
-      path: PNG file to write.
-      columns: images in a row of each grid.
-      groups: name = [N, H, W] or [N, H, W, C] with values in [0, 1]; C is 1 or 3. Names are shown with spaces.
-    """
+    """Grids of images [N, H, W] or [N, H, W, C] in [0, 1] side by side, each under its name; C is 1 or 3."""
     figure = Figure(figsize=(5 * len(groups), 5.2), layout="constrained")
     for axes, (name, images) in zip(_panels(figure, len(groups), len(groups)), groups.items(), strict=True):
         _show(axes, _tile(np.asarray(images), columns))
@@ -187,16 +173,11 @@ def plot_fields(
     path: pathlib.Path,
     generated: np.ndarray,
     held_out: np.ndarray,
-    spectrum: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     names: Sequence[str] = (),
 ) -> None:
     """Generated and held-out fields, their pointwise means and standard deviations, and their radial spectra.
 
-    Args:
-      path: PNG file to write.
-      generated, held_out: [N, H, W, C], in the units of the data; the first four of each are shown.
-      spectrum: wave numbers and power of fields [N, H, W].
-      names: names of the C channels, if there is more than one.
+    Fields are [N, H, W, C] in the units of the data, of which the first four are shown; `names` are those of channels.
     """
     count = held_out.shape[-1]
     figure = Figure(figsize=(15, 5 * count), layout="constrained")
@@ -218,8 +199,23 @@ def plot_fields(
             deviation.set_title(f"deviation, {name}{of}", fontsize=9)
             for axes in grid[row]:
                 axes.set_axis_off()
-            power.loglog(*spectrum(fields), label=name)
+            power.loglog(*radial_spectrum(fields), label=name)
         power.set_axis_on()
         power.set_title(f"power by wave number{of}", fontsize=9)
         power.legend(fontsize=7)
     _save(figure, path)
+
+
+def radial_spectrum(fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean power of the two-dimensional Fourier transform of fields [N, H, W] on rings of whole wave numbers.
+
+    Returns:
+      wave numbers 1, 2, ... up to half the shorter side, and the power at each, averaged over the ring and the fields.
+      By Parseval's theorem the total power is the mean square of a field.
+    """
+    height, width = fields.shape[1:]
+    power = np.mean(np.abs(np.fft.fft2(fields)) ** 2, axis=0) / (height * width) ** 2
+    along = [np.fft.fftfreq(size, 1 / size) for size in (height, width)]
+    ring = np.round(np.hypot(*np.meshgrid(*along, indexing="ij"))).astype(int)
+    wave_numbers = np.arange(1, min(height, width) // 2 + 1)
+    return wave_numbers, np.array([power[ring == k].mean() for k in wave_numbers])

@@ -11,15 +11,14 @@ from kaem_jax.data import Pixels, Table, Text, are_pictures
 from kaem_jax.devices.processes import is_writer
 from kaem_jax.evaluation.evaluators.clusters import heaviest_clusters, samples_of_clusters
 from kaem_jax.evaluation.evaluators.reconstruction import share_recovered
-from kaem_jax.evaluation.evaluators.value_comparison import radial_spectrum
 from kaem_jax.evaluation.generate import reconstruct, sample_in_batches, sample_with_noise
 from kaem_jax.evaluation.latents import Learned, describe_latents, learned_densities
-from kaem_jax.evaluation.paths import latents_between, latents_of, traverse
+from kaem_jax.evaluation.paths import latents_between, traverse
 from kaem_jax.files import write_lines
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import RunFolder
-from kaem_jax.training.log import MetricsFile
+from kaem_jax.training.log import read_metrics
 
 __all__ = ["draw_all", "draw_judged", "draw_samples"]
 
@@ -31,16 +30,9 @@ _LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 
 def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Learned:
-    """Draws samples and densities.
+    """Draws samples beside held-out data [N, *data_shape], as the model sees them, and densities, which it returns.
 
-    Args:
-      folder: the run's folder, which has the metrics and gets the figures.
-      key: a PRNG key; the same one every time makes successive pictures comparable.
-      run: the current model.
-      held_out: [N, *data_shape] as the model sees them.
-
-    Returns:
-      the learned densities.
+    The same key every time makes successive pictures comparable.
     """
     from kaem_jax.evaluation import figures
 
@@ -62,11 +54,7 @@ def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Le
 def draw_judged(folder: RunFolder, run: Run, held_out: Array, again: Array | None) -> None:
     """Draws the curves of metrics.jsonl, and reconstructions of images.
 
-    Args:
-      folder: see `draw_samples`.
-      run: see `draw_samples`.
-      held_out: see `draw_samples`.
-      again: posterior means of the first held-out data, as `Reconstruction` returns them; None for no pictures.
+    These are `again`, posterior means of the first of `held_out`; None for no pictures.
     """
     from kaem_jax.evaluation import figures
 
@@ -74,14 +62,13 @@ def draw_judged(folder: RunFolder, run: Run, held_out: Array, again: Array | Non
         again = again[:_NUM_SHOWN]
         real = np.asarray(held_out[: len(again)])
         figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=again, held_out=real)
-    figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
+    figures.plot_curves(folder.figures / "curves.png", read_metrics(folder.metrics))
 
 
 def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
-    """Draws all figures: those of `draw_samples` and `draw_judged`, and paths in the latent space; the same arguments.
+    """Draws all figures: those of `draw_samples` and `draw_judged`, and paths in the latent space.
 
-    Returns:
-      a description of each latent, as `describe_latents` returns it.
+    Returns a description of each latent, as `describe_latents` does.
     """
     from kaem_jax.evaluation import figures
 
@@ -93,7 +80,7 @@ def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[d
     draw_judged(folder, run, held_out, again)
     if are_pictures(run.form, model.data_shape):
         x = held_out[: 2 * _NUM_INTERPOLATED]
-        latents = latents_of(key_draws, model, params, x, run.posterior)
+        latents = run.posterior.draw_one(key_draws, model, params, x)
         moved = learned.coordinates[: min(_NUM_TRAVERSED, np.unique(learned.coordinates).size)]
         ranked = zip(learned.names, learned.explained, strict=True)
         figures.plot_rows(
@@ -152,4 +139,4 @@ def _draw_values(folder: RunFolder, run: Run, drawn: np.ndarray, held_out: np.nd
         if len(channels) != count:  # one array may have several
             channels = tuple(f"channel {i}" for i in range(count))
         ours, real = run.form.decode(drawn), run.form.decode(held_out)
-        figures.plot_fields(path, ours, real, radial_spectrum, channels if count > 1 else ())
+        figures.plot_fields(path, ours, real, channels if count > 1 else ())

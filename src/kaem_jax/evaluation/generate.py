@@ -21,7 +21,7 @@ from kaem_jax.runs.run import Run
 
 __all__ = ["BLOCK", "check_part", "reconstruct", "reconstruct_in_batches", "sample_in_batches", "sample_with_noise"]
 
-BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
+BLOCK = 4096  # latents drawn at once
 _BATCH = 256
 
 
@@ -30,21 +30,13 @@ def sample_in_batches(
     model: Model,
     params: Params,
     num: int,
-    points: str = "random",
     *,
     cluster: int | None = None,
     label: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Draws from the model, E[x | z] at prior draws z, in batches of at most 256.
 
-    Args:
-      key: a PRNG key.
-      model: the model.
-      params: its parameters.
-      num: the number of draws.
-      points: `random`, or `sobol` for a scrambled net in each block of 4,096.
-      cluster: the cluster of a clustered prior to draw from; None draws from all.
-      label: the class whose clusters to draw from; None draws from all.
+    `cluster` or `label` draws from one cluster of a clustered prior, or from the clusters of one class.
 
     Raises:
       ValueError: the prior has no such cluster or class; see `check_part`.
@@ -55,7 +47,7 @@ def sample_in_batches(
     table = model.prior.tabulate(params["prior"])
     for first in range(0, num, BLOCK):
         key_block = jax.random.fold_in(key, first // BLOCK)
-        z = _draw_latents(key_block, model.prior, table, BLOCK, points, cluster, label)
+        z = _draw_latents(key_block, model.prior, table, BLOCK, cluster, label)
         for start in range(0, min(BLOCK, num - first), _BATCH):
             images = np.asarray(_decode(model, params, z[start : start + _BATCH], table))
             yield images[: num - first - start]
@@ -70,7 +62,7 @@ def sample_with_noise(
     """
     key_z, key_x = jax.random.split(key)
     table = model.prior.tabulate(params["prior"])
-    z = _draw_latents(key_z, model.prior, table, num, "random", cluster, label)
+    z = _draw_latents(key_z, model.prior, table, num, cluster, label)
 
     def simulate(key: Array, z: Array) -> Array:
         return _simulate(model, key, params, z, table)
@@ -88,14 +80,12 @@ def _simulate(model: Model, key: Array, params: Params, z: Array, table: Any) ->
     return constrain(model.simulate(key, params, constrain(z, "data"), table))
 
 
-def _draw_latents(
-    key: Array, prior: Prior, table: Any, num: int, points: str, cluster: int | None, label: int | None
-) -> Array:
+def _draw_latents(key: Array, prior: Prior, table: Any, num: int, cluster: int | None, label: int | None) -> Array:
     if cluster is not None:
         return check_part(prior, cluster=cluster).sample_of_cluster(key, table, cluster, (num,))
     if label is not None:
         return check_part(prior, label=label).sample_of_class(key, table, label, (num,))
-    return prior.sample(key, table, (num,), points)
+    return prior.sample(key, table, (num,))
 
 
 def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> ClusteredPrior:

@@ -117,12 +117,7 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
     It is the share of the output's variance, summed over pixels or over indicators of tokens, that is left when all
     other coordinates are known; shares add up to more than 1 where coordinates interact. The coordinates of a neural or
     clustered prior are not independent; there it is the share that changes when one of them alone is drawn again.
-
-    Args:
-      key: a PRNG key.
-      model: the model.
-      params: its parameters.
-      num_decoded: how many latents to decode in all, spread over the coordinates, 32 to 4,096 for each.
+    `num_decoded` latents are decoded in all, spread over the coordinates, 32 to 4,096 for each.
     """
     prior = model.prior
     table = prior.tabulate(params["prior"])

@@ -7,20 +7,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-from kaem_jax.devices.transforms import full_precision
-from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.model import Model, Params
 from kaem_jax.training.keys import marginal_key
 
-__all__ = ["latents_between", "latents_of", "traverse"]
+__all__ = ["latents_between", "traverse"]
 
 _NUM_EMPIRICAL = 4096
-
-
-@full_precision
-def latents_of(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
-    """One posterior draw for each datum of x [B, *data_shape]: [B, *event_shape]."""
-    return posterior.draw_one(key, model, params, x)
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -1,4 +1,6 @@
-"""A model with few latents as a finite mixture, whose marginals and conditionals are sums. Pure, also inside jit.
+"""A model as a finite mixture: marginals are means over points, conditionals ratios of two marginals.
+
+Functions are pure and work inside jit, except `between`.
 
 Draws z_s of the prior at scrambled Sobol points turn p(x) = E[p(x | z)] into the mean of p(x | z_s) (Correia et al.,
 2023, arXiv 2209.10584). Values are independent given z_s: any can be left out, given, or kept between bounds.
@@ -71,14 +73,10 @@ class FiniteMixture:
           num_nets: R >= 2; the spread over nets gives the errors.
 
         Raises:
-          ValueError: the prior has no exact draws, the decoder reads the data, or a number is too small.
+          ValueError: the prior has no exact draws, or the decoder reads the data.
         """
         check_key(key)
         check_model(model)
-        if not model.prior.has_exact_draws or model.is_autoregressive:
-            raise ValueError("a finite mixture needs exact draws of the prior, and a decoder that reads latents alone")
-        if num_nets < 2 or num_points < num_nets:
-            raise ValueError(f"num_nets={num_nets} must be at least 2, and num_points={num_points} at least num_nets")
         likelihood = of_observed(model).likelihood
         likelihood = likelihood if isinstance(likelihood, Masked) else Masked(likelihood)
         size = -(-num_points // num_nets)

@@ -11,7 +11,6 @@ from jax import Array
 
 from kaem_jax.kan.activations import ACTIVATIONS, KINKS
 from kaem_jax.kan.bases import Basis
-from kaem_jax.settings.arguments import check_choice
 
 __all__ = ["FunctionBank"]
 
@@ -52,12 +51,8 @@ class FunctionBank:
     base_scale: float = 0.1
 
     def __post_init__(self):
-        for field in ("outer", "inner", "num_intervals"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
         if not -math.inf < self.domain[0] < self.domain[1] < math.inf:
             raise ValueError(f"domain={self.domain} must be (low, high), finite, with low < high")
-        check_choice("base_activation", self.base_activation, ACTIVATIONS)
 
     @property
     def argument_shape(self) -> tuple[int, int]:
@@ -102,15 +97,12 @@ class FunctionBank:
         value = jnp.einsum("qpg,qpgr->qpr", coefficients, values, precision="highest")
         return value if self._act is None else value + params["base_weight"][..., None] * self._act(x)
 
-    def contract(self, params: Params, x: Array, precision: str | None = None) -> Array:
-        """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs shared arguments.
-
-        `precision` is that of `jax.lax.dot`: the default is fast on accelerators; log-densities need "highest".
-        """
+    def contract(self, params: Params, x: Array) -> Array:
+        """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs shared arguments."""
         values = self._basis_values(params, x[..., None])[..., 0, :]
-        value = jnp.einsum("...qg,qpg->...p", values, self._coefficients(params), precision=precision)
+        value = jnp.einsum("...qg,qpg->...p", values, self._coefficients(params))
         if self._act is not None:
-            value = value + jnp.matmul(self._act(x), params["base_weight"], precision=precision)
+            value = value + jnp.matmul(self._act(x), params["base_weight"])
         return value
 
     @property

@@ -23,7 +23,8 @@ class Columns(Settings, Termwise):
     A category is one-hot in K values of x. A column whose values are NaN is unknown and adds 0 to the log-likelihood.
 
     Attributes:
-      sizes: widths of the columns in order, 1 for a number and K for K categories; empty: taken from the data.
+      sizes: widths of the columns in order, 1 for a number and K for K categories; empty: taken from the data by
+        commands; in Python give them.
       sigma: the scale of numbers, or its initial value if it is learned.
       learn_sigma: whether scales are learned, by the parameter `log_sigma` [number of columns of numbers], if any.
       min_sigma: lower limit of learned scales. Without it, the scale of a column that others determine would fall

@@ -2,18 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
 from kaem_jax.likelihoods.intervals import log_normal_mass, truncated_normal
-from kaem_jax.settings import Settings, positive, setting
+from kaem_jax.settings import Settings, setting
 
 __all__ = ["DiscretizedLogistic", "Gaussian"]
 
@@ -25,43 +23,23 @@ class _Scaled(Settings):
     """A likelihood with a scale in the units of the data: one for all values, or one for each channel.
 
     Attributes:
-      sigma: the scale; its initial value if it is learned, its final value if it is annealed.
+      sigma: the scale; its initial value if it is learned.
       learn_sigma: whether the scale is learned, as exp of the parameter `log_sigma` [] or [num_channels].
       num_channels: number of scales, one for each channel (the last axis of the data); 1: one scale for all values.
-      anneal_from: the first value of an annealed scale.
-      anneal_steps: updates over which the scale moves geometrically from `anneal_from` to `sigma`; 0: no annealing.
     """
 
     sigma: float = setting(0.3, above=0)
     learn_sigma: bool = False
     num_channels: int = setting(1, low=1)
-    anneal_from: float = setting(1.0, above=0, needs={"anneal_steps": positive})
-    anneal_steps: int = setting(0, low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_channels > 1 and not (self.learn_sigma or self.anneal_steps):
+        if self.num_channels > 1 and not self.learn_sigma:
             raise ValueError(f"num_channels={self.num_channels} needs scales that are learned: set learn_sigma=True")
-        if self.anneal_steps and self.learn_sigma:
-            raise ValueError(f"anneal_steps={self.anneal_steps} and learn_sigma=True: a scale is learned or annealed")
-
-    def log_sigma_schedule(self) -> Callable[[Array | int], Array] | None:
-        """The logarithm of an annealed scale as a function of the number of updates; None if it is not annealed.
-
-        An annealed scale is a parameter, so that it is saved; the optimiser moves it along this schedule.
-        """
-        if not self.anneal_steps:
-            return None
-        return optax.linear_schedule(math.log(self.anneal_from), math.log(self.sigma), self.anneal_steps)
-
-    @property
-    def _is_parameter(self) -> bool:
-        return self.learn_sigma or self.anneal_steps > 0
 
     def init(self, key: Array) -> Params:
         shape = () if self.num_channels == 1 else (self.num_channels,)
-        start = self.anneal_from if self.anneal_steps else self.sigma
-        return {"log_sigma": jnp.full(shape, math.log(start), float)} if self._is_parameter else {}
+        return {"log_sigma": jnp.full(shape, math.log(self.sigma), float)} if self.learn_sigma else {}
 
     def check_output(self, shape: tuple[int, ...]) -> None:
         if self.num_channels > 1 and shape[-1:] != (self.num_channels,):
@@ -72,7 +50,7 @@ class _Scaled(Settings):
 
     def _scales(self, params: Params, size: int, dtype: Any) -> tuple[Array, Array]:
         """The scale of each of the `size` values, [] or [size], and the mean of its logarithm."""
-        log_sigma = jnp.asarray(params["log_sigma"] if self._is_parameter else math.log(self.sigma), dtype)
+        log_sigma = jnp.asarray(params["log_sigma"] if self.learn_sigma else math.log(self.sigma), dtype)
         mean = jnp.mean(log_sigma)
         return jnp.exp(jnp.tile(log_sigma, size // self.num_channels) if log_sigma.ndim else log_sigma), mean
 

@@ -3,42 +3,35 @@
 A log-density maps positions [..., *event] to one number for each chain, [...] nats; chains do not interact in it.
 """
 
-from kaem_jax.mcmc.bridge import bridge_log_z
 from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explain_warning, r_hat, split_r_hat
+from kaem_jax.mcmc.host_loop import tempered
 from kaem_jax.mcmc.kernels import (
     HMC,
     MALA,
-    PCN,
     PCNL,
     ULA,
     Bounds,
     Kernel,
-    KernelInfo,
-    KernelState,
     LogDensity,
     make_kernel,
 )
-from kaem_jax.mcmc.ladder import adapted_ladder, annealed_exponent, communication_barrier, power_ladder
+from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier, power_ladder
 from kaem_jax.mcmc.langevin import LangevinPosterior, adapt_step_size, langevin_posterior
 from kaem_jax.mcmc.preconditioner import Frame, Metric, average_metric, flat_metric, principal_frame, whitened
-from kaem_jax.mcmc.reference import NormalReference, Reference
 from kaem_jax.mcmc.rounds import exchange
-from kaem_jax.mcmc.tempered_run import TemperedRun, Until
-from kaem_jax.mcmc.tempered_target import tempered
+from kaem_jax.mcmc.target import NormalReference, Reference
+from kaem_jax.mcmc.tempered_run import TemperedRun, Until, bridge_log_z
 from kaem_jax.mcmc.tempering import TemperedInfo, TemperedPosterior, tempered_posterior
 
 __all__ = [
     "HMC",
     "MALA",
-    "PCN",
     "PCNL",
     "ULA",
     "Bounds",
     "DrawWarning",
     "Frame",
     "Kernel",
-    "KernelInfo",
-    "KernelState",
     "LangevinPosterior",
     "LogDensity",
     "Metric",
@@ -50,7 +43,6 @@ __all__ = [
     "Until",
     "adapt_step_size",
     "adapted_ladder",
-    "annealed_exponent",
     "average_metric",
     "bridge_log_z",
     "communication_barrier",

@@ -1,8 +1,7 @@
-"""Markov kernels: ULA, MALA, pCN, pCNL, HMC, and those that users define (docs/method.md, section 7)."""
+"""Markov kernels: ULA, MALA, pCNL, HMC, and those that users define (docs/method.md, section 7)."""
 
 import abc
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
@@ -11,20 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.transforms import choose, expand_to, scan
+from kaem_jax.devices.transforms import expand_to, scan
 from kaem_jax.settings import Settings, setting
 from kaem_jax.settings.registry import KERNELS
 
 __all__ = [
     "HMC",
     "MALA",
-    "PCN",
     "PCNL",
     "ULA",
     "Bounds",
     "Kernel",
-    "KernelInfo",
-    "KernelState",
     "LogDensity",
     "Proposal",
     "make_kernel",
@@ -36,32 +32,6 @@ Score = Callable[[Array], Array]
 Bounds = tuple[float, float] | None
 
 
-class KernelState(NamedTuple):
-    """What the next step needs. A kernel without an accept step needs the position only; its other fields are None.
-
-    Attributes:
-      position: [..., *event].
-      log_density: [...] nats, at `position`.
-      score: [..., *event], the gradient of `log_density`.
-    """
-
-    position: Array
-    log_density: Array | None = None
-    score: Array | None = None
-
-
-class KernelInfo(NamedTuple):
-    """Diagnostics of a step.
-
-    Attributes:
-      acceptance: [...] the probability of accepting the proposal; 1 without an accept step.
-      log_density: [...] nats, after the step. Without an accept step: before the step, where it was evaluated.
-    """
-
-    acceptance: Array
-    log_density: Array
-
-
 class Proposal(NamedTuple):
     """The positions to which chains would move.
 
@@ -69,14 +39,13 @@ class Proposal(NamedTuple):
       position: [..., *event], inside the bounds.
       log_forward: [...] log-density of the move, without its constant.
       allowed: [...] False if the move leaves the bounds; `position` is then clipped to them.
-      momentum, stride: [..., *event], of a leapfrog before its last half step, in units of the noise; None otherwise.
+      noise_back: maps the score at `position` to the noise [..., *event] of the move back.
     """
 
     position: Array
     log_forward: Array
     allowed: Array
-    momentum: Array | None = None
-    stride: Array | None = None
+    noise_back: Score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,51 +90,6 @@ class Kernel(abc.ABC):
           [..., *event], and an array that broadcasts to it and depends on `step_size` only.
         """
 
-    def init(self, position: Array, log_density: LogDensity) -> KernelState:
-        """The state at `position` [..., *event]."""
-        if not self.is_exact:
-            return KernelState(position)
-        return KernelState(position, *value_and_score(log_density, position))
-
-    def step(
-        self,
-        key: Array,
-        state: KernelState,
-        log_density: LogDensity,
-        step_size: Array | float,
-        bounds: Bounds = None,
-    ) -> tuple[KernelState, KernelInfo]:
-        """One step of every chain.
-
-        Args:
-          key: one key for all chains.
-          state: as `init` or the last `step` gave it, for the same log-density.
-          log_density: positions [..., *event] to nats [...].
-          step_size: eta > 0, broadcastable to the chains' shape [...].
-          bounds: (low, high), each finite or infinite, the support of every coordinate; None is the real line.
-        """
-        key_noise, key_accept = jax.random.split(key)
-        position = state.position
-        if not self.is_exact:
-            value, score = value_and_score(log_density, position)
-            eta = jnp.broadcast_to(jnp.asarray(step_size, position.dtype), value.shape)
-            proposal = self.propose(key_noise, position, score, eta, bounds)
-            return KernelState(proposal.position), KernelInfo(jnp.ones_like(value), value)
-
-        assert state.log_density is not None
-        assert state.score is not None
-        eta = jnp.broadcast_to(jnp.asarray(step_size, position.dtype), state.log_density.shape)
-        proposal = self.propose(
-            key_noise, position, state.score, eta, bounds, score_of=lambda z: value_and_score(log_density, z)[1]
-        )
-        value, score = value_and_score(log_density, proposal.position)
-        acceptance = self.acceptance(proposal, position, score, value - state.log_density, eta)
-        accepted = jax.random.uniform(key_accept, value.shape, position.dtype) < acceptance
-        new = KernelState(proposal.position, value, score)
-        state = jax.tree.map(functools.partial(choose, accepted), new, state)
-        assert state.log_density is not None
-        return state, KernelInfo(acceptance, state.log_density)
-
     def propose(
         self,
         key: Array,
@@ -182,63 +106,47 @@ class Kernel(abc.ABC):
           scale: [..., *event], the unit of each coordinate: the move is made in `position / scale`. None is 1.
           score_of: the target's score at other positions, for moves of several steps.
         """
-        moved, noise, momentum, stride = self._moved(key, position, score, step_size, scale, score_of)
+        moved, noise, noise_back = self._moved(key, position, score, step_size, scale, score_of)
         axes = tuple(range(step_size.ndim, position.ndim))
         inside = _clip(moved, bounds) if self.is_exact else _reflect(moved, bounds)
         allowed = jnp.all(inside == moved, axis=axes) if self.is_exact else jnp.ones(step_size.shape, bool)
-        return Proposal(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed, momentum, stride)
+        return Proposal(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed, noise_back)
 
-    def acceptance(
-        self,
-        proposal: Proposal,
-        position: Array,
-        score: Array,
-        log_density_gain: Array,
-        step_size: Array,
-        scale: Array | None = None,
-    ) -> Array:
+    def acceptance(self, proposal: Proposal, score: Array, log_density_gain: Array) -> Array:
         """Metropolis-Hastings acceptance probabilities [...].
 
         Args:
           proposal: as `propose` returns it.
-          position: [..., *event], before the move.
           score: [..., *event], at the proposal.
-          log_density_gain: [...] nats, the log-density at the proposal minus that at `position`.
-          step_size: [...], eta.
-          scale: as in `propose`.
+          log_density_gain: [...] nats, the log-density at the proposal minus that before the move.
         """
         if not self.is_exact:
             return jnp.ones_like(log_density_gain)
-        axes = tuple(range(step_size.ndim, position.ndim))
-        way_back = self._noise_of_way_back(proposal, position, score, step_size, scale)
-        log_backward = -0.5 * jnp.sum(jnp.square(way_back), axis=axes)
+        axes = tuple(range(log_density_gain.ndim, score.ndim))
+        log_backward = -0.5 * jnp.sum(jnp.square(proposal.noise_back(score)), axis=axes)
         log_ratio = log_density_gain + log_backward - proposal.log_forward
         # From density 0, a move to positive density has ratio inf and is accepted; NaN is never accepted.
         return jnp.where(~jnp.isnan(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
 
     def _moved(
         self, key: Array, position: Array, score: Array, step_size: Array, scale: Array | None, score_of: Score | None
-    ) -> tuple[Array, Array, Array | None, Array | None]:
-        """The end of the move, its standard normal noise, and the momentum and stride of the `Proposal`."""
+    ) -> tuple[Array, Array, Score]:
+        """The end of the move, its standard normal noise, and the `noise_back` of the `Proposal`."""
+        eta, unit = expand_to(step_size, position.ndim), 1 if scale is None else scale
         noise = jax.random.normal(key, position.shape, position.dtype)
-        mean, spread = self._move_in_units(position, score, step_size, scale)
-        return mean + spread * noise, noise, None, None
 
-    def _noise_of_way_back(
-        self, proposal: Proposal, position: Array, score: Array, step_size: Array, scale: Array | None
-    ) -> Array:
-        """The noise [..., *event] with which a move from the proposal would end at `position`."""
-        mean, spread = self._move_in_units(proposal.position, score, step_size, scale)
-        return (position - mean) / spread
+        def in_units(position: Array, score: Array) -> tuple[Array, Array]:
+            mean, spread = self.move(position / unit, score * unit, eta)
+            return unit * mean, unit * spread
 
-    def _move_in_units(
-        self, position: Array, score: Array, step_size: Array, scale: Array | None
-    ) -> tuple[Array, Array]:
-        eta = expand_to(step_size, position.ndim)
-        if scale is None:
-            return self.move(position, score, eta)
-        mean, spread = self.move(position / scale, score * scale, eta)
-        return scale * mean, scale * spread
+        mean, spread = in_units(position, score)
+        moved = mean + spread * noise
+
+        def noise_back(score: Array) -> Array:
+            mean, spread = in_units(moved, score)
+            return (position - mean) / spread
+
+        return moved, noise, noise_back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,22 +183,6 @@ class PCNL(Kernel):
 
 
 @dataclasses.dataclass(frozen=True)
-class PCN(Kernel):
-    """Preconditioned Crank-Nicolson (Cotter et al., 2013): a e + sqrt(8 eta) / (2 + eta) xi, `PCNL` without gradient.
-
-    For targets with a density with respect to N(0, I), exact in any dimension. Its target acceptance is that of a
-    random walk (Roberts et al., 1997).
-    """
-
-    needs_standard_normal = True
-    max_step_size = 2.0
-    target_acceptance = 0.234
-
-    def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
-        return position * (2 - step_size) / (2 + step_size), jnp.sqrt(8 * step_size) / (2 + step_size)
-
-
-@dataclasses.dataclass(frozen=True)
 class HMC(MALA, Settings):
     """Hamiltonian Monte Carlo (Neal, 2011): `num_leapfrogs` steps of length sqrt(2 eta); one such step is `MALA`.
 
@@ -306,7 +198,7 @@ class HMC(MALA, Settings):
 
     def _moved(
         self, key: Array, position: Array, score: Array, step_size: Array, scale: Array | None, score_of: Score | None
-    ) -> tuple[Array, Array, Array | None, Array | None]:
+    ) -> tuple[Array, Array, Score]:
         assert score_of is not None
         key_noise, key_length = jax.random.split(key)
         noise = jax.random.normal(key_noise, position.shape, position.dtype)
@@ -322,14 +214,7 @@ class HMC(MALA, Settings):
 
         start = (position + stride * momentum, momentum)
         (moved, momentum), _ = scan(leap, start, None, length=self.num_leapfrogs - 1)
-        return moved, noise, momentum, stride
-
-    def _noise_of_way_back(
-        self, proposal: Proposal, position: Array, score: Array, step_size: Array, scale: Array | None
-    ) -> Array:
-        assert proposal.momentum is not None
-        assert proposal.stride is not None
-        return proposal.momentum + 0.5 * proposal.stride * score
+        return moved, noise, lambda score: momentum + 0.5 * stride * score
 
 
 def make_kernel(kernel: Kernel | str) -> Kernel:

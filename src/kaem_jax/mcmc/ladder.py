@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["adapted_ladder", "annealed_exponent", "communication_barrier", "even_ladder", "power_ladder"]
+__all__ = ["adapted_ladder", "communication_barrier", "even_ladder", "power_ladder"]
 
 Values = TypeVar("Values", Array, np.ndarray)
 
@@ -15,22 +15,10 @@ def power_ladder(num_temperatures: int, exponent: Array | float = 1.0) -> Array:
     """(k / (T - 1))^exponent for k = 0..T-1, [T]; one temperature is the posterior itself, [1.0].
 
     Exponents above 1 place more rungs near the prior, where the expected log-likelihood changes fastest.
-
-    Raises:
-      ValueError: `num_temperatures` is below 1.
     """
-    if num_temperatures < 1:
-        raise ValueError(f"num_temperatures={num_temperatures} must be at least 1")
     if num_temperatures == 1:
         return jnp.ones((1,), float)
     return jnp.linspace(0, 1, num_temperatures, dtype=float) ** exponent
-
-
-def annealed_exponent(step: Array, num_steps: int, num_cycles: int, first: float, last: float) -> Array:
-    """The exponent at `step`: half a cosine from `first` to `last`, `num_cycles` times over `num_steps` steps."""
-    cycle = num_cycles * jnp.asarray(step, float) / num_steps
-    position = cycle - jnp.floor(cycle)
-    return last + 0.5 * (first - last) * (1 + jnp.cos(jnp.pi * position))
 
 
 def communication_barrier(swap_acceptance: Values) -> Values:

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.devices.transforms import scan
+from kaem_jax.mcmc import power
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame, whitened
@@ -163,30 +164,34 @@ def langevin_posterior(
             warmup_steps=warmup_steps,
         )
         return run_in_frame._replace(z=from_frame(frame, run_in_frame.z, event_shape))
-    state = kernel.init(z0, log_density)
     start = kernel.first_step_size if step_size is None else step_size
-    eta = jnp.asarray(start, z0.dtype)
+    eta, value = jnp.asarray(start, z0.dtype), jax.eval_shape(log_density, z0)
+    # A power posterior at beta = 1 whose likelihood is 1.
+    densities = (log_density, lambda z: jnp.zeros(value.shape, value.dtype), jnp.ones(value.shape, z0.dtype))
+
+    def move(key, chains, eta):
+        return power.move(key, chains, *densities, jnp.broadcast_to(eta, value.shape), kernel, bounds)
 
     def warm(carry, inputs):
-        state, eta = carry
+        chains, eta = carry
         index, key = inputs
-        state, info = kernel.step(key, state, log_density, eta, bounds)
-        return (state, adapt_step_size(kernel, eta, info.acceptance, index + 1)), None
+        chains, acceptance = move(key, chains, eta)
+        return (chains, adapt_step_size(kernel, eta, acceptance, index + 1)), None
 
     def run(carry, key):
-        state, total = carry
-        state, info = kernel.step(key, state, log_density, eta, bounds)
-        return (state, total + info.acceptance), info.log_density
+        chains, total = carry
+        chains, acceptance = move(key, chains, eta)
+        return (chains, total + acceptance), chains.log_prior
 
     key_warm, key_run = jax.random.split(key)
+    chains = power.evaluate(z0, *densities[:2])
     if warmup_steps:
         inputs = (jnp.arange(warmup_steps), jax.random.split(key_warm, warmup_steps))
-        (state, eta), _ = scan(warm, (state, eta), inputs)
-    total = jnp.zeros(jax.eval_shape(log_density, z0).shape, z0.dtype)
-    (state, total), trace = scan(run, (state, total), jax.random.split(key_run, num_steps))
+        (chains, eta), _ = scan(warm, (chains, eta), inputs)
+    (chains, total), trace = scan(run, (chains, jnp.zeros_like(chains.log_prior)), jax.random.split(key_run, num_steps))
     acceptance, r_hat = total / num_steps, split_r_hat(trace)
     return LangevinPosterior(
-        z=state.position,
+        z=chains.position,
         acceptance=acceptance,
         step_size=eta,
         log_density=trace,

@@ -64,7 +64,7 @@ def move(
     new = evaluate(position, log_prior, log_likelihood)
     gain = new.log_prior - chains.log_prior
     gain += _times(beta, new.log_likelihood - chains.log_likelihood)
-    probability = kernel.acceptance(proposal, chains.position, _tempered(beta, new), gain, step_size, scale)
+    probability = kernel.acceptance(proposal, _tempered(beta, new), gain)
     if not kernel.is_exact:
         return new, probability
     if exact is not None:

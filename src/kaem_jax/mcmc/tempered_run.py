@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array
+from scipy.optimize import brentq
+from scipy.special import expit
 
-from kaem_jax.mcmc.bridge import bridge_log_z
 from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explain_warning, r_hat
 from kaem_jax.mcmc.ladder import communication_barrier
-from kaem_jax.mcmc.rounds import TemperedState
+from kaem_jax.mcmc.rounds import RoundInfo, TemperedState
 
-__all__ = ["Progress", "TemperedRun", "Trace", "Tuning", "Until"]
+__all__ = ["Progress", "TemperedRun", "Tuning", "Until", "bridge_log_z"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,22 +46,6 @@ class Tuning(NamedTuple):
     scale: Any
 
 
-class Trace(NamedTuple):
-    """The record of every round; see `RoundInfo`, whose acceptances are averaged over populations here.
-
-    Attributes:
-      log_likelihood: [R, T, C] nats, by rung: log target minus log reference, from which log Z is estimated.
-      acceptance: [R, T].
-      swap_acceptance: [R, T-1].
-      round_trips: int32 [R, C].
-    """
-
-    log_likelihood: Any
-    acceptance: Any
-    swap_acceptance: Any
-    round_trips: Any
-
-
 class Progress(NamedTuple):
     """What the next round needs: the key, the number of rounds done (warm-up included), replicas and tuning."""
 
@@ -76,14 +61,15 @@ class TemperedRun:
 
     Attributes:
       draws: a pytree like one position, with leading axes [C, N]: the last rung after every `thin`-th round.
-      trace: the record of every round.
+      trace: the record of every round: `log_likelihood` [R, T, C], log target minus log reference in nats, and
+        `round_trips` [R, C]; `acceptance` [R, T] and `swap_acceptance` [R, T-1] are averaged over populations.
       thin: rounds between draws, a power of two.
       until: the stopping rule.
       progress: the state from which `more` continues.
     """
 
     draws: Any
-    trace: Trace
+    trace: RoundInfo
     thin: int
     until: Until
     progress: Progress
@@ -123,7 +109,7 @@ class TemperedRun:
 
     @functools.cached_property
     def _evidence(self) -> tuple[float, float]:
-        return bridge_log_z(self.trace.log_likelihood, self.betas)
+        return bridge_log_z(np.asarray(self.trace.log_likelihood), self.betas)
 
     @property
     def log_z(self) -> float:
@@ -204,3 +190,41 @@ def _by_draw(leaf: np.ndarray) -> np.ndarray:
 
 def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".") or "z"
+
+
+def bridge_log_z(log_likelihood: np.ndarray, betas: np.ndarray) -> tuple[float, float]:
+    """Log Z_1 - log Z_0 from C populations on one ladder, and its standard error.
+
+    Each pair of neighbours uses Bennett's acceptance ratio (1976), the bridge of least variance. Steppingstone would
+    use draws of the hotter rung only, whose weights exp(Delta l) have no bound. The error is that of the mean over
+    rounds of the estimate's influence function. It includes correlations between rungs and between rounds, and
+    differences between populations, but not a mode that no chain has found.
+
+    Args:
+      log_likelihood: [R, T, C] nats, by round, rung and population; R >= 4 and T >= 2.
+      betas: [T].
+
+    Returns:
+      Both in nats. The error is infinite if neighbours do not overlap at all, or if there are NaN.
+    """
+    trace = np.asarray(log_likelihood, np.float64)
+    width = np.diff(np.asarray(betas, np.float64))[:, None]
+    up, down = width * trace[:, :-1], width * trace[:, 1:]
+    if np.isnan(trace).any():
+        return np.nan, np.inf
+    gain = np.array([_root(up[:, k], down[:, k]) for k in range(len(width))])[:, None]
+    hot, cold = expit(up - gain), expit(gain - down)  # [R, T-1, C]
+    slope = np.mean(hot * (1 - hot) + cold * (1 - cold), axis=(0, 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        influence = np.sum((hot - cold) / slope[:, None], axis=1)  # [R, C]
+    if not np.isfinite(influence).all():
+        return float(np.sum(gain)), np.inf
+    return float(np.sum(gain)), float(np.std(influence) / np.sqrt(effective_sample_size(influence, pooled=True)))
+
+
+def _root(up: np.ndarray, down: np.ndarray) -> float:
+    """The c at which expit(up - c) and expit(c - down) have equal means over rounds and populations [R, C]."""
+    both = np.concatenate([up, down])
+    finite = both[np.isfinite(both)]
+    excess = lambda c: np.mean(expit(up - c)) - np.mean(expit(c - down))  # noqa: E731
+    return brentq(excess, np.min(finite) - 1, np.max(finite) + 1)

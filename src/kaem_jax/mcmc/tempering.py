@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from kaem_jax.devices.transforms import scan
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
@@ -51,7 +50,6 @@ class TemperedPosterior(NamedTuple):
       top: [B, *event], equal to `z[-1]`, but cheaper if rungs are on several devices and the others are not used.
       log_likelihood: [T, B] nats, untempered.
       info: diagnostics.
-      betas: [T] as used after warm-up.
       step_size: [T] as used after warm-up.
       heading: int32 [T, B], of the chain on each rung: 0 until it first visits the first rung; then -1 if it last
         visited the first rung, 1 if the last one.
@@ -62,7 +60,6 @@ class TemperedPosterior(NamedTuple):
     top: Array
     log_likelihood: Array
     info: TemperedInfo
-    betas: Array
     step_size: Array
     heading: Array
     warning: Array
@@ -125,13 +122,13 @@ def tempered_posterior(
     check_integer("warmup_rounds", warmup_rounds, low=0)
     if warmup_rounds and not kernel.is_exact:
         raise ValueError(f"warmup_rounds={warmup_rounds} has nothing to adapt: kernel={kernel!r} accepts every move")
-    _check_ladder(betas)
+    check_integer("num_rounds", num_rounds, low=1)
+    check_integer("steps_per_round", steps_per_round, low=1)
+    if not isinstance(betas, jax.core.Tracer):
+        values = np.asarray(betas, float)
+        if values.ndim != 1 or not (np.all(np.diff(values) > 0) and values[0] >= 0 and values[-1] == 1):
+            raise ValueError(f"betas={values.tolist()} must be [T], and increase from 0 or above to 1")
     ladder = jnp.asarray(betas, z0.dtype)
-    if ladder.ndim != 1 or min(ladder.size, num_rounds, steps_per_round) < 1:
-        raise ValueError(
-            f"betas of shape {ladder.shape}, num_rounds={num_rounds} and steps_per_round={steps_per_round}: the ladder "
-            "must be [T], and T and both numbers at least 1"
-        )
     if frame is not None:
         check_frame(kernel, bounds)
         event_shape = z0.shape[jax.eval_shape(log_likelihood, z0).ndim :]
@@ -172,7 +169,6 @@ def tempered_posterior(
         top=top if frame is None else z_of(top),
         log_likelihood=rung_order(state.rung, state.replicas.log_likelihood),
         info=info,
-        betas=ladder,
         step_size=eta,
         heading=rung_order(state.rung, state.heading),
         warning=_warnings(info, infos),
@@ -213,12 +209,3 @@ def _composed(log_density: LogDensity, z_of: Callable[[Array], Array]) -> LogDen
 
 def _refresh_in_frame(frame: Frame, refresh: Refresh, event_ndim: int) -> Refresh:
     return lambda key, shape: to_frame(frame, refresh(key, shape), event_ndim)
-
-
-def _check_ladder(betas: ArrayLike) -> None:
-    """Refuses betas that do not increase from 0 or above to 1; traced betas are not checked."""
-    if isinstance(betas, jax.core.Tracer):
-        return
-    values = np.asarray(betas, float)
-    if values.ndim == 1 and values.size and not (np.all(np.diff(values) > 0) and values[0] >= 0 and values[-1] == 1):
-        raise ValueError(f"betas={values.tolist()} must increase, from 0 or above to 1")

@@ -53,11 +53,11 @@ class Network(Settings, abc.ABC):
 class Decoder(Protocol):
     """A network from the prior's features to data space. Static and hashable.
 
-    Optional attributes: `in_features`, the width of its input, which `Model` compares with the prior; `output`, a key
-    of `OUTPUTS`, with which `fit` checks the range of data and `Model` the likelihood; `output_shape`, the shape of its
-    output for one latent, if that is not `data_shape`; `has_ngrams`, whether its parameters hold a table of n-grams to
-    be penalised; and `is_autoregressive`, true if `apply` takes the data x [B, *data_shape] as a third argument,
-    because each value depends on those before it. An autoregressive decoder has a method `roll_out`; see
+    Optional attributes: `in_features`, the width of its input, which `Model` compares with the prior; `output`, a
+    key of `OUTPUTS`, with which `fit` checks the range of data and `Model` the likelihood; `output_shape`, the
+    shape of its output for one latent, if that is not `data_shape`; `penalty`, a function of its parameters that
+    training adds to the loss; and `is_autoregressive`, true if `apply` takes the data x [B, *data_shape] as a third
+    argument, because each value depends on those before it. An autoregressive decoder has a method `roll_out`; see
     `BoundSequenceDecoder`.
     """
 

@@ -8,7 +8,6 @@ one for which a program is lowered, and exports carry both forms.
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -20,21 +19,10 @@ from kaem_jax.kan.activations import Activation, activation_function
 from kaem_jax.networks.base import Network, NnxDecoder, NnxEncoder, Output
 from kaem_jax.settings import setting
 
-__all__ = ["ConvDecoder", "ConvEncoder", "Downsample", "Upsample", "first_shape", "num_groups"]
+__all__ = ["ConvDecoder", "ConvEncoder", "Downsample", "Upsample"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MEAN, _DEVIATION = 0.5, 0.25  # of pixels in [0, 1], about
-
-
-def first_shape(data_shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int, int]:
-    """The shape [h, w, C] to which features are projected; each layer doubles it, up to data [H, W, C']."""
-    shrink = 2 ** len(channels)
-    return data_shape[0] // shrink, data_shape[1] // shrink, channels[0]
-
-
-def num_groups(width: int) -> int:
-    """The number of groups of channels for group norm."""
-    return math.gcd(width, 32)
 
 
 class Upsample(nnx.Module):
@@ -144,7 +132,7 @@ _product.defvjp(_product_forward, _product_backward)
 class UpConvolutions(nnx.Module):
     """The network of a `ConvDecoder`: a dense projection of [N, Q] to a small image, then one `Upsample` per layer.
 
-    A non-linearity follows every hidden layer, whatever the other settings (docs/method.md, section 12, mistake 14).
+    A non-linearity follows every hidden layer (docs/method.md, section 12, mistake 14).
     """
 
     is_large = True  # see `NnxNetwork.call`
@@ -153,29 +141,17 @@ class UpConvolutions(nnx.Module):
         channels, default = settings.hidden, jnp.result_type(float)
         self.activation = activation_function(settings.activation)
         self.dtype = jnp.dtype(settings.dtype)
-        self.concatenate_latent = settings.concatenate_latent
         self.num_layers = len(channels)
-        self.start = first_shape(data_shape, channels)
+        shrink = 2**self.num_layers  # each layer doubles the image
+        self.start = (data_shape[0] // shrink, data_shape[1] // shrink, channels[0])
         self.project = nnx.Linear(in_features, math.prod(self.start), dtype=self.dtype, param_dtype=default, rngs=rngs)
-        extra = in_features if settings.concatenate_latent else 0
         for i, (wide, narrow) in enumerate(itertools.pairwise((*channels, data_shape[2]))):
-            setattr(self, f"up_{i}", Upsample(wide + extra, narrow, rngs=rngs))
-            if settings.group_norm:
-                groups = num_groups(wide)
-                norm = nnx.GroupNorm(wide, num_groups=groups, dtype=self.dtype, param_dtype=default, rngs=rngs)
-                setattr(self, f"norm_{i}", norm)
+            setattr(self, f"up_{i}", Upsample(wide, narrow, rngs=rngs))
 
     def __call__(self, features: Array) -> Array:
-        features = features.astype(self.dtype)
-        x = self.project(features).reshape(features.shape[0], *self.start)
+        x = self.project(features.astype(self.dtype)).reshape(features.shape[0], *self.start)
         for i in range(self.num_layers):
-            if hasattr(self, f"norm_{i}"):
-                x = getattr(self, f"norm_{i}")(x)
-            x = self.activation(x)
-            if self.concatenate_latent:
-                everywhere = jnp.broadcast_to(features[:, None, None, :], (*x.shape[:3], features.shape[-1]))
-                x = jnp.concatenate([x, everywhere], axis=-1)
-            x = getattr(self, f"up_{i}")(x)
+            x = getattr(self, f"up_{i}")(self.activation(x))
         return x.astype(jnp.result_type(float))
 
 
@@ -216,16 +192,12 @@ class ConvDecoder(Network):
       hidden: channels of the projection's image and of the hidden layers.
       activation: the non-linearity after every hidden layer.
       output: output activation: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
-      group_norm: normalise in at most 32 groups of channels before each non-linearity.
-      concatenate_latent: append the features to the input channels of each `Upsample`.
       dtype: dtype of the arithmetic; parameters keep the default float dtype. CPUs emulate bfloat16.
     """
 
     hidden: tuple[int, ...] = setting((128, 64, 32), low=1)
     activation: Activation = "leaky_relu"
     output: Output = "identity"
-    group_norm: bool = False
-    concatenate_latent: bool = False
     dtype: Literal["bfloat16", "float32"] = "float32"
 
     def decoder(self, num_features: int, data_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> NnxDecoder:

@@ -24,21 +24,14 @@ class KanDecoder:
     """y_j = sum_i f_{i,j}(x_i) in every layer, f = silu base plus a basis expansion on `domain`.
 
     Attributes:
+      settings: basis, grid and output.
       widths: layer widths from Q to prod(data_shape).
-      basis: basis family of all layers.
-      num_intervals: grid intervals of every function.
-      domain: grid of every function. Outside it B-splines are constant, so that only the base activation changes; other
-        bases keep their formulas.
       data_shape: shape of one datum.
-      output: a key of `OUTPUTS`.
     """
 
+    settings: "KAN"
     widths: tuple[int, ...]
-    basis: Basis
-    num_intervals: int
-    domain: tuple[float, float]
     data_shape: tuple[int, ...]
-    output: str = "identity"
 
     def __post_init__(self) -> None:
         assert self.layers  # made here, so that what a bank refuses is refused with the decoder
@@ -53,10 +46,10 @@ class KanDecoder:
             FunctionBank(
                 outer=fan_in,
                 inner=fan_out,
-                basis=self.basis,
+                basis=self.settings.basis,
                 base_activation="silu",
-                num_intervals=self.num_intervals,
-                domain=self.domain,
+                num_intervals=self.settings.grid_size,
+                domain=self.settings.domain,
                 shared=True,
                 coefficient_scale=0.1 / math.sqrt(fan_in),
                 base_scale=1 / math.sqrt(_SILU_SECOND_MOMENT * fan_in),
@@ -69,15 +62,10 @@ class KanDecoder:
         return {f"bank_{i}": bank.init(k) for i, (bank, k) in enumerate(zip(self.layers, keys, strict=True))}
 
     def apply(self, params: dict[str, Any], features: Array) -> Array:
-        x = self.layer_inputs(params, features)[-1]
-        return OUTPUTS[self.output](x.reshape(*features.shape[:-1], *self.data_shape))
-
-    def layer_inputs(self, params: dict[str, Any], features: Array) -> list[Array]:
-        """The inputs of each layer, [..., width] each, then the last layer's output."""
-        inputs = [features]
+        x = features
         for i, bank in enumerate(self.layers):
-            inputs.append(bank.contract(params[f"bank_{i}"], inputs[-1]))
-        return inputs
+            x = bank.contract(params[f"bank_{i}"], x)
+        return OUTPUTS[self.settings.output](x.reshape(*features.shape[:-1], *self.data_shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +77,8 @@ class KAN(Network):
       output: output activation: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
       basis: family of the basis functions.
       grid_size: grid intervals of every function.
-      domain: (low, high), the grid of every function.
+      domain: (low, high), the grid of every function. Outside it B-splines are constant, so that only the base
+        activation changes; other bases keep their formulas.
     """
 
     hidden: tuple[int, ...] = setting((128, 128), low=1)
@@ -100,4 +89,4 @@ class KAN(Network):
 
     def decoder(self, num_features: int, data_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> KanDecoder:
         widths = (num_features, *self.hidden, math.prod(output_shape))
-        return KanDecoder(widths, self.basis, self.grid_size, self.domain, data_shape, self.output)
+        return KanDecoder(self, widths, data_shape)

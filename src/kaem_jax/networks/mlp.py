@@ -16,7 +16,7 @@ __all__ = ["MLP", "DenseLayers"]
 
 
 class DenseLayers(nnx.Module):
-    """Dense layers with a non-linearity after every hidden one: [N, widths[0]] to [N, widths[-1]]."""
+    """Dense layers with a non-linearity after every hidden one: [N, ...], flattened, to [N, widths[-1]]."""
 
     def __init__(self, widths: tuple[int, ...], activation: Activation, *, rngs: nnx.Rngs):
         self.activation = activation_function(activation)
@@ -26,21 +26,12 @@ class DenseLayers(nnx.Module):
             setattr(self, f"dense_{i}", layer)
 
     def __call__(self, x: Array) -> Array:
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         for i in range(self.num_layers):
             x = getattr(self, f"dense_{i}")(x)
             if i < self.num_layers - 1:
                 x = self.activation(x)
         return x
-
-
-class _FlatInput(nnx.Module):
-    """Dense layers on flattened data: [N, *data_shape] to [N, widths[-1]]."""
-
-    def __init__(self, widths: tuple[int, ...], activation: Activation, *, rngs: nnx.Rngs):
-        self.layers = DenseLayers(widths, activation, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        return self.layers(x.reshape(len(x), -1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +56,7 @@ class MLP(Network):
         if self.output != "identity":
             raise ValueError(f"output={self.output!r} is of decoders: an encoder's output must be 'identity'")
         widths = (math.prod(data_shape), *self.hidden, 2 * math.prod(event_shape))
-        return NnxEncoder(_FlatInput, self._options(widths), data_shape, event_shape)
+        return NnxEncoder(DenseLayers, self._options(widths), data_shape, event_shape)
 
     def _options(self, widths: tuple[int, ...]) -> tuple[tuple[str, object], ...]:
         return (("activation", self.activation), ("widths", widths))

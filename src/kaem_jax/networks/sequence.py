@@ -106,10 +106,10 @@ class BoundSequenceDecoder(NnxNetwork):
     in_features: int
     is_autoregressive: bool
 
-    @property
-    def has_ngrams(self) -> bool:
-        """Whether hashed n-grams add to the logits."""
-        return dict(self.options)["settings"].ngram_order > 0
+    def penalty(self, params: Params) -> Array | float:
+        """What training adds to the loss, nats per datum: the size of the table of n-grams, by its weight."""
+        weight = dict(self.options)["settings"].ngram_penalty
+        return weight * jnp.sum(jnp.abs(params["ngrams"]["table"])) if weight else 0.0
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -195,11 +195,15 @@ class SequenceDecoder(_Attention):
       context: number of earlier tokens that each block looks back at; 0: features only.
       ngram_order: n of the longest hashed n-grams whose logits are added; 0: none. See `HashedNgrams`.
       ngram_bits: logarithm (base 2) of the number of entries in the n-gram table.
+      ngram_penalty: weight of the sum of the magnitudes of that table, in nats per datum. With N texts, a weight of
+        a / N subtracts a from the count of every n-gram, as absolute discounting does (Chen, 2009, "Performance
+        prediction for exponential language models").
     """
 
     context: int = setting(16, low=0)
     ngram_order: int = setting(0, low=0, high=16)
     ngram_bits: int = setting(22, low=8, high=30, needs={"ngram_order": positive})
+    ngram_penalty: float = setting(0.0, low=0, needs={"ngram_order": positive})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+import functools
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,8 @@ from jax import Array
 
 from kaem_jax.devices.transforms import STATIC
 from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.priors.base_density import BaseDensity
-from kaem_jax.priors.calls import method_of_table
+from kaem_jax.priors.base_density import BaseDensity, Gaussian
+from kaem_jax.priors.calls import compiled_method
 from kaem_jax.settings import Settings
 from kaem_jax.settings.arguments import Shape
 
@@ -22,7 +23,6 @@ __all__ = [
     "Table",
     "component_log_weight",
     "init_components",
-    "log_sum",
 ]
 
 Params = dict[str, Any]
@@ -104,16 +104,15 @@ class Prior(Settings, abc.ABC):
         """Whether `sample_given` can draw some coordinates given others."""
         return self.has_exact_draws and self.has_quantiles
 
-    if TYPE_CHECKING:  # a property of most, a field of those that transform another prior
+    @functools.cached_property  # which a field may override, unlike a property
+    def centred(self) -> "Prior":
+        """The prior over z itself, whose coordinates have the univariate densities; self if this prior is one."""
+        return self
 
-        @property
-        def centred(self) -> "Prior":
-            """The prior over z itself, whose coordinates have the univariate densities; self if this prior is one."""
-
-    @property
-    @abc.abstractmethod
+    @functools.cached_property
     def base(self) -> BaseDensity:
         """pi0, the density that the energies tilt."""
+        return Gaussian()
 
     @property
     @abc.abstractmethod
@@ -121,9 +120,9 @@ class Prior(Settings, abc.ABC):
         """Shape of one latent."""
 
     @property
-    @abc.abstractmethod
     def num_features(self) -> int:
         """Q, the width of the decoder's input."""
+        return self.event_shape[0]
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -174,12 +173,12 @@ class Prior(Settings, abc.ABC):
         """Log Z of every univariate density, [Q, P] nats."""
         raise self._lacks("log_normalizer")
 
-    @method_of_table("latent", lambda prior: prior.event_shape)
+    @compiled_method
     def coordinates(self, table: Table, latent: Array) -> Array:
         """The arguments z of the univariate densities for these latents, [..., *centred.event_shape]."""
         return latent
 
-    @method_of_table("latent", lambda prior: prior.event_shape)
+    @compiled_method
     def features(self, table: Table, latent: Array) -> Array:
         """The decoder's input, [..., Q], for latents [..., *event_shape]."""
         return latent
@@ -201,15 +200,3 @@ def component_log_weight(bank: FunctionBank, base: BaseDensity, params: Params, 
     # Outside the domain energies are those of its nearer end (docs/method.md, section 3).
     energy = bank.evaluate(params["bank"], jnp.clip(z, *bank.domain))
     return energy + base.log_prob(params["base"], z)
-
-
-def log_sum(log_terms: Array, bounds: tuple[float, float] | None, where: Array | None = None) -> Array:
-    """Log of the sum of densities over the last axis, [..., N] to [...]; `bounds` are those of their support.
-
-    Outside the bounds every term is -inf: there `logsumexp` would have NaN as gradient, and this function has 0.
-    """
-    if bounds is None:
-        return jax.nn.logsumexp(log_terms, axis=-1, where=where)
-    is_outside = jnp.all(log_terms == -jnp.inf, axis=-1)
-    finite = jnp.where(is_outside[..., None], 0, log_terms)
-    return jnp.where(is_outside, -jnp.inf, jax.nn.logsumexp(finite, axis=-1, where=where))

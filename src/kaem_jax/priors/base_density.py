@@ -138,7 +138,10 @@ class Lognormal(BaseDensity):
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(BaseDensity):
-    """The uniform density on [low, high]; `flat` is the paper's name for the same density. It has no tails."""
+    """The uniform density on [low, high]; `flat` is the paper's name for the same density.
+
+    It has no tails, so only its `log_prob` is ever asked for.
+    """
 
     low: float
     high: float
@@ -154,18 +157,6 @@ class Uniform(BaseDensity):
     def log_prob(self, params: Params, z: Array) -> Array:
         inside = (z >= self.low) & (z <= self.high)
         return jnp.where(inside, jnp.asarray(-math.log(self.high - self.low), z.dtype), -jnp.inf)
-
-    def log_cdf(self, params: Params, z: Array) -> Array:
-        return jnp.log(jnp.clip((z - self.low) / (self.high - self.low), 0, 1))
-
-    def log_survival(self, params: Params, z: Array) -> Array:
-        return jnp.log(jnp.clip((self.high - z) / (self.high - self.low), 0, 1))
-
-    def quantile(self, params: Params, p: Array) -> Array:
-        return self.low + (self.high - self.low) * p
-
-    def upper_quantile(self, params: Params, p: Array) -> Array:
-        return self.high - (self.high - self.low) * p
 
 
 BaseDensityName = Literal["flat", "gaussian", "learnable_gaussian", "lognormal", "uniform"]

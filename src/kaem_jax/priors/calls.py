@@ -1,10 +1,11 @@
-"""Wrappers of a prior's methods: they compile each method once for each prior, and check its arguments.
+"""A decorator of a prior's methods: it compiles each method once for each prior, and prepares its arguments.
 
 A prior is static and hashable, so jit caches one program for each prior and method: an eager caller pays for one
 compilation instead of one for every operation. Inside a caller's own jit the method is inlined.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,40 +13,44 @@ import jax
 import numpy as np
 from jax import Array
 
-from kaem_jax.settings.arguments import Shape, as_shape, at_least_float32, check_latent
+from kaem_jax.settings.arguments import as_shape, at_least_float32, check_latent
 
-__all__ = [
-    "as_table",
-    "check_probabilities",
-    "checked_params",
-    "jit_method",
-    "jit_sample",
-    "method_of_latents",
-    "method_of_params",
-    "method_of_table",
-]
+__all__ = ["as_table", "checked_params", "compiled_method"]
 
-jit_method = functools.partial(jax.jit, static_argnums=0)
+_STATIC = ("self", "shape", "points")
 
 
-def jit_sample(method: Callable[..., Array]) -> Callable[..., Array]:
-    """Compiles `sample(self, key, table, shape, points)`; callers may give parameters instead of the table."""
-    compiled = jax.jit(method, static_argnums=(0, 3, 4))
+def compiled_method(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a method, whose arguments have meanings by their names.
+
+    `params` are parameters, see `checked_params`. `table` may be parameters, too: they are tabulated, or ignored if
+    `params` are given. `shape` may be an integer or a list. `z` (beside `params`), `u` and `latent` are latents; `z` of
+    other methods is in the coordinates of the univariate densities. `u` is checked to lie in 0..1 outside jit.
+    """
+    signature = inspect.signature(method)
+    names = tuple(signature.parameters)
+    compiled = jax.jit(method, static_argnames=[name for name in names if name in _STATIC])
 
     @functools.wraps(method)
-    def sample(self: Any, key: Array, table: Any, shape: Shape = (), points: str = "random") -> Array:
-        return compiled(self, key, as_table(self, table), as_shape(shape), points)
-
-    return sample
-
-
-def method_of_params(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles a method (self, params)."""
-    compiled = jit_method(method)
-
-    @functools.wraps(method)
-    def call(self: Any, params: Any) -> Any:
-        return compiled(self, checked_params(params))
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        bound = signature.bind(self, *args, **options)
+        bound.apply_defaults()
+        given = bound.arguments
+        for name in reversed(names):  # a wrong shape is reported before a table is computed
+            if name == "params":
+                given[name] = checked_params(given[name])
+            elif name == "table" and "params" in names:
+                given[name] = None if isinstance(given[name], Mapping) else given[name]
+            elif name == "table":
+                given[name] = as_table(self, given[name])
+            elif name == "shape":
+                given[name] = as_shape(given[name])
+            elif name in ("z", "u", "latent"):
+                prior = self.centred if name == "z" and "params" not in names else self
+                given[name] = check_latent(given[name], prior.event_shape, name)
+                if name == "u":
+                    _check_probabilities(given[name])
+        return compiled(*bound.args)
 
     return call
 
@@ -63,57 +68,13 @@ def checked_params(params: Any) -> Any:
     return jax.tree.map(at_least_float32, params)
 
 
-def method_of_latents(method: Callable[..., Array]) -> Callable[..., Array]:
-    """Compiles a method (self, params, z, table=None) of latents [..., *event_shape].
-
-    If `table` is a dictionary of parameters, it is ignored, and the method computes what it needs.
-    """
-    compiled = jax.jit(method, static_argnums=0)
-
-    @functools.wraps(method)
-    def call(self: Any, params: Any, z: Array, table: Any = None) -> Array:
-        table = None if isinstance(table, Mapping) else table
-        return compiled(self, checked_params(params), check_latent(z, self.event_shape, "z"), table)
-
-    return call
-
-
-def method_of_table(
-    argument: str, shape_of: Callable[[Any], tuple[int, ...]]
-) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """Compiles a method (self, table, values); callers may give parameters instead of the table.
-
-    Args:
-      argument: the name of the values. Values named `u` are probabilities, and are checked to lie in 0..1 outside jit.
-      shape_of: maps a prior to the shape of one value.
-    """
-
-    def decorate(method: Callable[..., Array]) -> Callable[..., Array]:
-        compiled = jax.jit(method, static_argnums=0)
-
-        @functools.wraps(method)
-        def call(self: Any, table: Any, values: Array) -> Array:
-            array = check_latent(values, shape_of(self), argument)
-            array = check_probabilities(array) if argument == "u" else array
-            return compiled(self, as_table(self, table), array)
-
-        return call
-
-    return decorate
-
-
-def check_probabilities(u: Array) -> Array:
-    """Returns u after checking that it lies in 0..1; traced arrays, and those of several processes, are not checked.
-
-    Raises:
-      ValueError: a value lies outside 0..1.
-    """
+def _check_probabilities(u: Array) -> None:
+    """Refuses values outside 0..1; traced arrays, and those of several processes, are not checked."""
     if not isinstance(u, jax.core.Tracer) and u.is_fully_addressable:
         host = np.asarray(u)  # in NumPy, since inside a jit jnp would trace even what is concrete
         outside = host[(host < 0) | (host > 1)]
         if outside.size:
             raise ValueError(f"u={outside[0]} is not a probability: u must lie in 0..1")
-    return u
 
 
 def as_table(prior: Any, table: Any) -> Any:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -17,24 +16,15 @@ from kaem_jax.kan.bases import Basis, BSpline
 from kaem_jax.priors import affine, inverse_transform
 from kaem_jax.priors.affine import Map
 from kaem_jax.priors.base import Params, Prior
-from kaem_jax.priors.base_density import Gaussian, make_base_density
-from kaem_jax.priors.calls import (
-    as_table,
-    check_probabilities,
-    checked_params,
-    jit_method,
-    jit_sample,
-    method_of_latents,
-    method_of_params,
-    method_of_table,
-)
+from kaem_jax.priors.base_density import BaseDensity
+from kaem_jax.priors.calls import as_table, compiled_method
 from kaem_jax.priors.cdf_table import make_table
 from kaem_jax.priors.clustered_table import ClusteredTable, marginal_cdf, marginal_density, marginal_quantile
 from kaem_jax.priors.proportions import Proportions, init_proportions, log_proportions
 from kaem_jax.priors.quadrature import component_densities, component_log_normalizer
 from kaem_jax.priors.uniform import uniform_points
 from kaem_jax.settings import setting
-from kaem_jax.settings.arguments import Shape, as_shape, check_latent
+from kaem_jax.settings.arguments import Shape, as_shape
 from kaem_jax.settings.registry import BASES
 
 __all__ = ["DOMAIN", "ClusteredPrior"]
@@ -77,14 +67,13 @@ class ClusteredPrior(Prior):
         super().__post_init__()
         if self.num_classes and self.num_clusters % self.num_classes:
             raise ValueError(f"num_classes={self.num_classes} must be 0, or divide num_clusters={self.num_clusters}")
-        make_base_density("gaussian", DOMAIN, self.grid_size)  # refuses intervals that are too wide
 
     @functools.cached_property
     def bank(self) -> FunctionBank:
         """The energies f of all C Q coordinates, on one grid."""
         return FunctionBank(
-            outer=1,
-            inner=self.num_clusters * self.num_latents,
+            outer=self.num_clusters,
+            inner=self.num_latents,
             basis=self.basis,
             base_activation="none",
             num_intervals=self.grid_size,
@@ -93,20 +82,8 @@ class ClusteredPrior(Prior):
         )
 
     @property
-    def base(self) -> Gaussian:
-        return Gaussian()
-
-    @property
-    def centred(self) -> "ClusteredPrior":
-        return self
-
-    @property
     def event_shape(self) -> tuple[int]:
         return (self.num_latents,)
-
-    @property
-    def num_features(self) -> int:
-        return self.num_latents
 
     @property
     def has_quantiles(self) -> bool:
@@ -118,7 +95,7 @@ class ClusteredPrior(Prior):
         """Whether f = 0."""
         return self.shape == "gaussian"
 
-    @jit_method
+    @compiled_method
     def init(self, key: Array) -> Params:
         key_bank, key_map = jax.random.split(key)
         size = (self.num_clusters, self.num_latents)
@@ -131,20 +108,19 @@ class ClusteredPrior(Prior):
         """Log pi, [C] nats."""
         return log_proportions(params, (self.num_clusters,))
 
-    @method_of_params
+    @compiled_method
     def log_normalizer(self, params: Params) -> Array:
         if self.is_gaussian:
             return jnp.zeros((self.num_latents, self.num_clusters), params["location"].dtype)
-        log_z = component_log_normalizer(self.bank, self.base, {"bank": params["bank"], "base": {}})
-        return self._by_cluster(log_z).T
+        return component_log_normalizer(self.bank, self.base, {"bank": params["bank"], "base": {}}).T
 
-    @method_of_params
+    @compiled_method
     def tabulate(self, params: Params) -> ClusteredTable:
         coordinates, log_normalizer = None, self.log_normalizer(params)
         if not self.is_gaussian:
-            edges, *found = component_densities(self.bank, self.base, {"bank": params["bank"], "base": {}})
-            density, lower, upper, log_z = map(self._by_cluster, found)
-            coordinates = make_table(edges, density, lower, upper, log_z, {})
+            coordinates = make_table(
+                *component_densities(self.bank, self.base, {"bank": params["bank"], "base": {}}), {}
+            )
         inverse = affine.inverse_of(self.map, self._map(params))
         return ClusteredTable(
             coordinates,
@@ -155,15 +131,19 @@ class ClusteredPrior(Prior):
             log_normalizer,
         )
 
-    @jit_sample
-    def sample(self, key: Array, table: ClusteredTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:
-        return self._draw(key, table, shape, points)[0]
+    def sample(self, key: Array, table: ClusteredTable, shape: Shape = (), points: str = "random") -> Array:
+        return self.sample_with_cluster(key, table, shape, points)[0]
 
+    @compiled_method
     def sample_with_cluster(
-        self, key: Array, table: ClusteredTable, shape: Shape = (), points: str = "random"
+        self, key: Array, table: ClusteredTable, shape: tuple[int, ...] = (), points: str = "random"
     ) -> tuple[Array, Array]:
         """Exact draws and the clusters that made them: [*shape, Q] and int32 [*shape]."""
-        return self._draw(key, as_table(self, table), as_shape(shape), points)
+        # The first coordinate of each point chooses the cluster, and the others go through its quantiles.
+        u = uniform_points(key, shape, (self.num_latents + 1,), points, table.dtype)
+        below = jnp.cumsum(jnp.exp(table.log_proportions))[:-1]
+        cluster = jnp.searchsorted(below, u[..., 0], side="right").astype(jnp.int32)
+        return self._invert(table, cluster, u[..., 1:]), cluster
 
     def sample_of_cluster(
         self, key: Array, table: ClusteredTable, cluster: Array | int, shape: Shape | None = None
@@ -176,8 +156,8 @@ class ClusteredPrior(Prior):
           ValueError: a cluster is not one of 0..C-1; traced clusters are not checked.
         """
         self.check_cluster(cluster)
-        where = jnp.shape(cluster) if shape is None else as_shape(shape)
-        return self._draw_from(key, as_table(self, table), jnp.asarray(cluster, jnp.int32), where)
+        where = jnp.shape(cluster) if shape is None else shape
+        return self._draw_from(key, table, jnp.asarray(cluster, jnp.int32), where)
 
     def quantile_of_cluster(self, table: ClusteredTable, u: Array, cluster: Array | int) -> Array:
         """Latents whose coordinates in their cluster have CDF values u: u [..., Q], clusters [...] -> [..., Q].
@@ -188,14 +168,13 @@ class ClusteredPrior(Prior):
           ValueError: see `sample_of_cluster`; or u is outside 0..1.
         """
         self.check_cluster(cluster)
-        u = check_probabilities(check_latent(u, self.event_shape, "u"))
-        return self._invert(as_table(self, table), jnp.asarray(cluster, jnp.int32), u)
+        return self._invert(table, jnp.asarray(cluster, jnp.int32), u)
 
     def check_cluster(self, cluster: Array | int) -> None:
         """Refuses clusters outside 0..C-1; see `sample_of_cluster`."""
         _check_member("cluster", cluster, self.num_clusters)
 
-    @method_of_latents
+    @compiled_method
     def log_joint(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(z, c) = log pi_c |det W_c| prod_q p_{q,c}(y_q), for latents [..., Q]: [..., C] nats."""
         if self.is_gaussian and self.map != "full":
@@ -205,12 +184,12 @@ class ClusteredPrior(Prior):
             log_density = jnp.sum(self._log_densities(params, self.coordinates_of_clusters(params, z), table), axis=-1)
         return self.log_proportions(params) + jnp.sum(params["log_scale"], axis=-1) + log_density
 
-    @method_of_latents
+    @compiled_method
     def log_prob(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         return jax.nn.logsumexp(self.log_joint(params, z, table), axis=-1)
 
-    @method_of_latents
-    def coordinates_of_clusters(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
+    @compiled_method
+    def coordinates_of_clusters(self, params: Params, z: Array) -> Array:
         """The coordinates W_c (z - m_c) of latents [..., Q] in every cluster: [..., C, Q]."""
         return affine.to_standard(self.map, self._map(params), z)
 
@@ -232,7 +211,7 @@ class ClusteredPrior(Prior):
         mean = jnp.sum(share * slope, axis=-2)
         return mean**2 - jnp.sum(share * (bend + slope**2), axis=-2)
 
-    @method_of_latents
+    @compiled_method
     def log_responsibilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(c | z), for latents [..., Q]: [..., C] nats."""
         return jax.nn.log_softmax(self.log_joint(params, z, table), axis=-1)
@@ -252,8 +231,6 @@ class ClusteredPrior(Prior):
           ValueError: see `sample_of_class`.
         """
         self.check_label(label)
-        z, params = check_latent(z, self.event_shape, "z"), checked_params(params)
-        table = None if isinstance(table, Mapping) else table
         of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
         return jax.nn.logsumexp(self.log_joint(params, z, table), axis=-1, where=of_class)
 
@@ -294,27 +271,26 @@ class ClusteredPrior(Prior):
     def _class_of_cluster(self) -> Array:
         return jnp.arange(self.num_clusters, dtype=jnp.int32) % self._checked_num_classes()
 
-    @method_of_table("z", lambda prior: prior.event_shape)
+    @compiled_method
     def cdf(self, table: ClusteredTable, z: Array) -> Array:
         return marginal_cdf(self._with_quantiles("cdf"), table, z)
 
-    @method_of_table("z", lambda prior: prior.event_shape)
+    @compiled_method
     def density(self, table: ClusteredTable, z: Array) -> Array:
         return marginal_density(self._with_quantiles("density"), table, z)
 
-    @method_of_table("u", lambda prior: prior.event_shape)
+    @compiled_method
     def quantile(self, table: ClusteredTable, u: Array) -> Array:
         return marginal_quantile(self._with_quantiles("quantile"), table, u)
 
-    def _with_quantiles(self, name: str) -> Gaussian:
+    def _with_quantiles(self, name: str) -> BaseDensity:
         if not self.has_quantiles:
             raise NotImplementedError(f"a ClusteredPrior has {name} along its latents with map='diagonal' only")
         return self.base
 
     def _energy(self, params: Params, y: Array) -> Array:
         """The energy f of each coordinate, [..., C, Q]."""
-        flat = jnp.clip(y, *DOMAIN).reshape(*y.shape[:-2], 1, -1)
-        return self.bank.evaluate(params["bank"], flat).reshape(y.shape)
+        return self.bank.evaluate(params["bank"], jnp.clip(y, *DOMAIN))
 
     def _map(self, params: Params) -> Params:
         """The parameters of the map; a Gaussian mixture drops rotations, which do not change it."""
@@ -328,20 +304,12 @@ class ClusteredPrior(Prior):
         log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
         return log_density + self._energy(params, y) - log_normalizer.T
 
-    @functools.partial(jax.jit, static_argnums=(0, 3, 4))
-    def _draw(self, key: Array, table: ClusteredTable, shape: tuple[int, ...], points: str) -> tuple[Array, Array]:
-        """The first coordinate of each point chooses the cluster, and the others go through its quantiles."""
-        u = uniform_points(key, shape, (self.num_latents + 1,), points, table.dtype)
-        below = jnp.cumsum(jnp.exp(table.log_proportions))[:-1]
-        cluster = jnp.searchsorted(below, u[..., 0], side="right").astype(jnp.int32)
-        return self._invert(table, cluster, u[..., 1:]), cluster
-
-    @functools.partial(jax.jit, static_argnums=(0, 4))
+    @compiled_method
     def _draw_from(self, key: Array, table: ClusteredTable, cluster: Array, shape: tuple[int, ...]) -> Array:
         u = uniform_points(key, shape, self.event_shape, "random", table.dtype)
         return self._invert(table, jnp.broadcast_to(cluster, shape), u)
 
-    @jit_method
+    @compiled_method
     def _invert(self, table: ClusteredTable, cluster: Array, u: Array) -> Array:
         """Maps probabilities u [*shape, Q] in the clusters [*shape] to latents."""
         if table.coordinates is None:
@@ -350,10 +318,6 @@ class ClusteredPrior(Prior):
             row = cluster[..., None] * self.num_latents + jnp.arange(self.num_latents, dtype=jnp.int32)
             y = inverse_transform.quantile(self.base, table.coordinates, u, jnp.broadcast_to(row, u.shape))
         return table.place(cluster, y)
-
-    def _by_cluster(self, leaf: Array) -> Array:
-        """[1, C Q, ...] to [C, Q, ...]."""
-        return leaf.reshape(self.num_clusters, self.num_latents, *leaf.shape[2:])
 
 
 def _check_member(name: str, index: Array | int, size: int) -> None:

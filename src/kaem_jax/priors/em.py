@@ -23,8 +23,8 @@ __all__ = [
     "maximise",
     "mean_log_prob",
     "start",
-    "sums_of",
     "terms_of_labels",
+    "weighted_sums",
 ]
 
 _FEWEST_AT_ONCE, _ROWS_AT_ONCE = 64, 4096
@@ -55,15 +55,15 @@ def fit_gaussians(
     """
     few = np.random.default_rng(seed).permutation(len(z))[: _ROWS_PER_CLUSTER * prior.num_clusters]
     terms, of_few = terms_of_labels(prior, labels), None if labels is None else labels[few]
-    sums = sums_of(start(seed, prior, z[few], of_few), z[few])
+    sums = weighted_sums(start(seed, prior, z[few], of_few), z[few])
     # For the first iterations, some latents for each cluster are enough.
     stages = [(z[few], terms_of_labels(prior, of_few)), (z, terms)] if len(few) < len(z) / 2 else [(z, terms)]
     for rows, own in stages:
         before = -np.inf
         for _ in range(MAX_ITERATIONS):
             params = maximise(prior, sums)
-            sums, value = expected_sums(prior, params, rows, own)
-            value /= len(rows)
+            share, log_p = expectation(prior, params, rows, own)
+            sums, value = weighted_sums(share, rows), float(np.mean(log_p))
             if not value - before > TOLERANCE * prior.num_latents:
                 break
             before = value
@@ -98,16 +98,10 @@ def mean_log_prob(prior: ClusteredPrior, params: Params, z: np.ndarray) -> float
     return float(np.mean(expectation(prior, params, z)[1]))
 
 
-def expected_sums(
-    prior: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray | None = None
-) -> tuple[Sums, float]:
-    """Sums of p(c | z), of p(c | z) z and of p(c | z) z z' over all z: [C], [C, Q], [C, Q, Q]; the sum of log p(z)."""
-    total: Any = None
-    for chunk in chunks(z, terms):
-        found = _expect_sums(prior, params, *chunk)
-        total = found if total is None else jax.tree.map(jnp.add, total, found)
-    sums, value = total
-    return sums, float(value)
+def weighted_sums(share: np.ndarray, z: np.ndarray) -> Sums:
+    """`sums_of` all responsibilities [N, C] and latents [N, Q], in parts."""
+    parts = [sums_of(own, rows) for rows, own, _ in chunks(z, share)]
+    return jax.tree.map(lambda *leaves: sum(leaves), *parts)
 
 
 def chunks(z: np.ndarray, terms: np.ndarray | None, most: int | None = None) -> Iterator[Any]:
@@ -135,12 +129,6 @@ def _expect_known(prior: ClusteredPrior, params: Params, z: Array, terms: Array)
 
 def _normalised(log_joint: Array) -> tuple[Array, Array]:
     return jax.nn.softmax(log_joint, axis=-1), jax.nn.logsumexp(log_joint, axis=-1)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _expect_sums(prior: ClusteredPrior, params: Params, z: Array, terms: Array, counts: Array) -> tuple[Sums, Array]:
-    share, value = _expect(prior, params, z, terms)
-    return sums_of(jnp.where(counts[:, None], share, 0), z), jnp.sum(jnp.where(counts, value, 0))
 
 
 @jax.jit

@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.priors.base import Params, component_log_weight, init_components, log_sum
-from kaem_jax.priors.calls import checked_params, jit_method, method_of_latents, method_of_params
+from kaem_jax.priors.base import Params, component_log_weight, init_components
+from kaem_jax.priors.calls import compiled_method
 from kaem_jax.priors.cdf_table import CdfTable, make_table
 from kaem_jax.priors.proportions import Proportions, init_proportions, log_proportions
 from kaem_jax.priors.quadrature import component_densities
 from kaem_jax.priors.tabulated import TabulatedPrior
 from kaem_jax.settings import setting
-from kaem_jax.settings.arguments import Shape, as_shape
 
 __all__ = ["MixturePrior"]
 
@@ -45,7 +44,7 @@ class MixturePrior(TabulatedPrior):
     def num_each(self) -> int:
         return self.num_components
 
-    @jit_method
+    @compiled_method
     def init(self, key: Array) -> Params:
         shape = (self.num_latents, self.num_components)
         return init_components(key, self.bank, self.base) | init_proportions(self.proportions, shape)
@@ -54,7 +53,7 @@ class MixturePrior(TabulatedPrior):
         """Log alpha, [Q, P] nats."""
         return log_proportions(params, (self.num_latents, self.num_components))
 
-    @method_of_params
+    @compiled_method
     def tabulate(self, params: Params) -> CdfTable:
         edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.base, params)
         alpha = jnp.exp(self.log_proportions(params))
@@ -63,26 +62,20 @@ class MixturePrior(TabulatedPrior):
         base = jax.tree.map(lambda leaf: leaf[:, 0], params["base"])
         return make_table(edges, density, lower, upper, log_normalizer, base)
 
-    @method_of_latents
+    @compiled_method
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
-        return jnp.sum(log_sum(self._log_joint(params, z, table), self.bounds), axis=-1)
+        log_terms = self._log_joint(params, z, table)
+        if self.bounds is None:
+            return jnp.sum(jax.nn.logsumexp(log_terms, axis=-1), axis=-1)
+        # Outside the support every term is -inf: there `logsumexp` would have NaN as gradient, and this has 0.
+        is_outside = jnp.all(log_terms == -jnp.inf, axis=-1)
+        log_sum = jax.nn.logsumexp(jnp.where(is_outside[..., None], 0, log_terms), axis=-1)
+        return jnp.sum(jnp.where(is_outside, -jnp.inf, log_sum), axis=-1)
 
-    @method_of_latents
+    @compiled_method
     def log_responsibilities(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         """Log-probability that component p made z_q, for latents [..., Q]: [..., Q, P] nats."""
         return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
-
-    def sample_with_component(self, key: Array, params: Params, shape: Shape = ()) -> tuple[Array, Array]:
-        """Exact draws of latents and of the components that made them, [*shape, Q] and int32 [*shape, Q].
-
-        Draws z from the mixture, then the component given z; the other order would give the same joint distribution.
-        """
-        key_latent, key_component = jax.random.split(key)
-        params = checked_params(params)
-        table = self.tabulate(params)
-        z = self.sample(key_latent, table, as_shape(shape))
-        component = jax.random.categorical(key_component, self._log_joint(params, z, table))
-        return z, component.astype(jnp.int32)
 
     def _log_joint(self, params: Params, z: Array, table: CdfTable | None) -> Array:
         """Log alpha_{q,p} p_{q,p}(z_q), [..., Q, P]."""

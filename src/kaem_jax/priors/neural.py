@@ -16,8 +16,7 @@ from jax import Array
 from kaem_jax.kan.activations import Activation, activation_function
 from kaem_jax.mcmc import ULA, langevin_posterior
 from kaem_jax.priors.base import Params, Prior
-from kaem_jax.priors.base_density import Gaussian
-from kaem_jax.priors.calls import checked_params, jit_method, jit_sample, method_of_latents
+from kaem_jax.priors.calls import checked_params, compiled_method
 from kaem_jax.settings import setting
 
 __all__ = ["NeuralPrior"]
@@ -51,22 +50,10 @@ class NeuralPrior(Prior):
         return False
 
     @property
-    def base(self) -> Gaussian:
-        return Gaussian()
-
-    @property
-    def centred(self) -> "NeuralPrior":
-        return self
-
-    @property
     def event_shape(self) -> tuple[int]:
         return (self.num_latents,)
 
-    @property
-    def num_features(self) -> int:
-        return self.num_latents
-
-    @jit_method
+    @compiled_method
     def init(self, key: Array) -> Params:
         widths = (self.num_latents, *self.hidden, 1)
         initialise = jax.nn.initializers.lecun_normal()
@@ -80,7 +67,7 @@ class NeuralPrior(Prior):
     def tabulate(self, params: Params) -> Params:
         return checked_params(params)
 
-    @jit_sample
+    @compiled_method
     def sample(self, key: Array, table: Params, shape: tuple[int, ...] = (), points: str = "random") -> Array:
         """Approximate draws [*shape, Q]: `num_steps` of ULA from N(0, I)."""
         if points != "random":
@@ -97,7 +84,7 @@ class NeuralPrior(Prior):
         )
         return chain.z
 
-    @method_of_latents
+    @compiled_method
     def log_prob(self, params: Params, z: Array, table: Params | None = None) -> Array:
         """Unnormalised: f(z) + log N(z; 0, I), [...] nats."""
         activation = activation_function(self.activation)

@@ -16,7 +16,7 @@ from jax.scipy import special
 from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.base import Params, Prior
 from kaem_jax.priors.base_density import BaseDensity
-from kaem_jax.priors.calls import jit_sample, method_of_latents, method_of_table
+from kaem_jax.priors.calls import compiled_method
 from kaem_jax.priors.cdf_table import CdfTable
 from kaem_jax.priors.mixture import MixturePrior
 from kaem_jax.priors.product import ProductPrior
@@ -71,7 +71,7 @@ class NonCentredPrior(Prior):
     def bounds(self) -> None:
         return None
 
-    @jit_sample
+    @compiled_method
     def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:
         return special.ndtri(uniform_points(key, shape, self.event_shape, points, table.lower.dtype))
 
@@ -84,7 +84,7 @@ class NonCentredPrior(Prior):
     def density(self, table: CdfTable, z: Array) -> Array:
         return self.centred.density(table, z)
 
-    @method_of_latents
+    @compiled_method
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         axes = tuple(range(-len(self.event_shape), 0))
         return jnp.sum(-0.5 * (z * z + math.log(2 * math.pi)), axis=axes)
@@ -96,11 +96,11 @@ class NonCentredPrior(Prior):
     def log_normalizer(self, params: Params) -> Array:
         return self.centred.log_normalizer(params)
 
-    @method_of_table("latent", lambda prior: prior.event_shape)
+    @compiled_method
     def coordinates(self, table: CdfTable, latent: Array) -> Array:
         return inverse_transform.normal_quantile(self.base, table, latent)
 
-    @method_of_table("latent", lambda prior: prior.event_shape)
+    @compiled_method
     def features(self, table: CdfTable, latent: Array) -> Array:
         return self.centred.features(table, self.coordinates(table, latent))
 
@@ -120,15 +120,15 @@ class ComonotonePrior(NonCentredPrior):
     def event_shape(self) -> tuple[int, ...]:
         return (self.centred.num_terms,)
 
-    @method_of_table("u", lambda prior: prior.event_shape)
+    @compiled_method
     def quantile(self, table: CdfTable, u: Array) -> Array:
         return self.centred.quantile(table, self._share(u))
 
-    @method_of_table("z", lambda prior: prior.centred.event_shape)
+    @compiled_method
     def cdf(self, table: CdfTable, z: Array) -> Array:
         return jnp.mean(self.centred.cdf(table, z), axis=-2)
 
-    @method_of_table("latent", lambda prior: prior.event_shape)
+    @compiled_method
     def coordinates(self, table: CdfTable, latent: Array) -> Array:
         return inverse_transform.normal_quantile(self.base, table, self._share(latent))
 

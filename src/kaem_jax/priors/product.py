@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.priors.base import Params, component_log_weight, init_components
-from kaem_jax.priors.calls import jit_method, method_of_latents, method_of_params, method_of_table
+from kaem_jax.priors.calls import compiled_method
 from kaem_jax.priors.cdf_table import CdfTable, make_table
 from kaem_jax.priors.quadrature import component_densities
 from kaem_jax.priors.tabulated import TabulatedPrior
@@ -33,20 +33,20 @@ class ProductPrior(TabulatedPrior):
     def event_shape(self) -> tuple[int, int]:
         return (self.num_latents, self.num_terms)
 
-    @jit_method
+    @compiled_method
     def init(self, key: Array) -> Params:
         return init_components(key, self.bank, self.base)
 
-    @method_of_params
+    @compiled_method
     def tabulate(self, params: Params) -> CdfTable:
         return make_table(*component_densities(self.bank, self.base, params), params["base"])
 
-    @method_of_latents
+    @compiled_method
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
         log_weight = component_log_weight(self.bank, self.base, params, z)
         return jnp.sum(log_weight - log_normalizer, axis=(-2, -1))
 
-    @method_of_table("latent", lambda prior: prior.event_shape)
+    @compiled_method
     def features(self, table: CdfTable, latent: Array) -> Array:
         return jnp.sum(latent, axis=-1)

@@ -6,7 +6,6 @@ densities are kept only where they raise the likelihood of held-out latents.
 """
 
 import warnings
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from kaem_jax.priors import affine
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import DOMAIN, ClusteredPrior
 
-__all__ = ["fit_shapes", "shape_divergences"]
+__all__ = ["fit_shapes"]
 
 _NUM_BINS = 512  # of the domain, by which coordinates are counted
 _PENALTIES = (0.3, 3.0, 30.0, 300.0)  # on squared second differences of coefficients
@@ -28,13 +27,6 @@ _NUM_ERRORS = 0.5  # standard errors by which held-out latents must gain
 _NUM_NEWTON, _NUM_HALVINGS = 12, 5
 _NEGLIGIBLE = 1e-3  # shares below change no histogram
 _MOST_AT_ONCE = 2**22  # entries of the arrays of many densities
-
-
-class _Fit(NamedTuple):
-    """Coefficients [C, Q, G] of f, and the held-out gain of each density in log-likelihood, [C, Q] nats per latent."""
-
-    coefficients: np.ndarray
-    gain: np.ndarray
 
 
 def fit_shapes(
@@ -57,35 +49,25 @@ def fit_shapes(
       The parameters of `prior`.
     """
     params = prior.init(jax.random.key(0)) | gaussian
-    fit = _fit(prior, params, data, held_out)
+    coefficients, gain = _fit(prior, params, data, held_out)
     for turn in range(_NUM_TURNS if prior.map == "full" else 0):
         if turn == 0:
             rotation = _rotations(seed, prior, params, *data)
         else:
-            rotation = _better_rotations(prior, params, fit.coefficients, *data)
-        other = _fit(prior, params | {"rotation": rotation}, data, held_out)
-        is_better = other.gain.sum(axis=1) > fit.gain.sum(axis=1)
+            rotation = _better_rotations(prior, params, coefficients, *data)
+        other, other_gain = _fit(prior, params | {"rotation": rotation}, data, held_out)
+        is_better = other_gain.sum(axis=1) > gain.sum(axis=1)
         params["rotation"] = jnp.where(is_better[:, None, None], rotation, params["rotation"])
-        chosen = np.where(is_better[:, None, None], other.coefficients, fit.coefficients)
-        fit = _Fit(chosen, np.where(is_better[:, None], other.gain, fit.gain))
-    coefficients = jnp.asarray(fit.coefficients.reshape(1, prior.bank.inner, -1), float)
-    return params | {"bank": params["bank"] | {"coefficients": coefficients}}
+        coefficients = np.where(is_better[:, None, None], other, coefficients)
+        gain = np.where(is_better[:, None], other_gain, gain)
+    return params | {"bank": params["bank"] | {"coefficients": jnp.asarray(coefficients, float)}}
 
 
-def shape_divergences(prior: ClusteredPrior, params: Params) -> np.ndarray:
-    """KL(p || N(0, 1)) of each cluster's own coordinates, [C, Q] nats: how far each density is from normal."""
-    if prior.is_gaussian:
-        return np.zeros((prior.num_clusters, prior.num_latents))
-    edges = np.linspace(*DOMAIN, _NUM_BINS + 1)
-    energy = np.asarray(prior.bank.evaluate_all(params["bank"], (edges[1:] + edges[:-1]) / 2)[0], np.float64)
-    log_mass = _log_base_mass()
-    log_z = special.logsumexp(energy + log_mass, axis=1, keepdims=True)
-    divergence = np.sum(np.exp(energy + log_mass - log_z) * (energy - log_z), axis=1)
-    return divergence.reshape(prior.num_clusters, prior.num_latents)
+def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Energies with the best penalty, 0 where held-out latents do not gain; `data` are (latents, shares) of each.
 
-
-def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndarray]) -> _Fit:
-    """Energies with the best penalty, 0 where held-out latents do not gain; `data` are (latents, shares) of each."""
+    Returns coefficients [C, Q, G], and the held-out gain of each density in log-likelihood, [C, Q] nats per latent.
+    """
     counts, held_out = (_count(prior, params, *part) for part in data)
     features, log_mass = _features(prior), _log_base_mass()
     total = np.maximum(held_out.sum(axis=1), 1e-9)
@@ -102,7 +84,7 @@ def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndar
             best = value, np.where(is_kept[:, None], coefficients, 0), np.where(is_kept, mean * total, 0)
     assert best is not None
     shape = (prior.num_clusters, prior.num_latents)
-    return _Fit(best[1].reshape(*shape, -1), best[2].reshape(shape) / len(data[1][0]))
+    return best[1].reshape(*shape, -1), best[2].reshape(shape) / len(data[1][0])
 
 
 def _maximum(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, penalty: float) -> np.ndarray:

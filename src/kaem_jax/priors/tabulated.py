@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from kaem_jax.kan.bases import Basis, BSpline
 from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.base import Params, Prior
 from kaem_jax.priors.base_density import BaseDensity, BaseDensityName, make_base_density
-from kaem_jax.priors.calls import jit_sample, method_of_params, method_of_table
+from kaem_jax.priors.calls import compiled_method
 from kaem_jax.priors.quadrature import component_log_normalizer
 from kaem_jax.priors.uniform import uniform_points
 from kaem_jax.settings import setting
@@ -85,28 +85,20 @@ class TabulatedPrior(Prior):
         """pi0."""
         return make_base_density(self.base_density, self.domain, self.grid_size)
 
-    @property
-    def centred(self) -> Self:
-        return self
-
-    @property
-    def num_features(self) -> int:
-        return self.num_latents
-
-    @jit_sample
+    @compiled_method
     def sample(self, key: Array, table: Any, shape: tuple[int, ...] = (), points: str = "random") -> Array:
         u = uniform_points(key, shape, self.event_shape, points, table.lower.dtype)
         return self.quantile(table, u)
 
-    @method_of_table("u", lambda prior: prior.event_shape)
+    @compiled_method
     def quantile(self, table: Any, u: Array) -> Array:
         return inverse_transform.quantile(self.base, table, u)
 
-    @method_of_table("z", lambda prior: prior.event_shape)
+    @compiled_method
     def cdf(self, table: Any, z: Array) -> Array:
         return inverse_transform.cdf(self.base, table, z)
 
-    @method_of_table("z", lambda prior: prior.event_shape)
+    @compiled_method
     def density(self, table: Any, z: Array) -> Array:
         return inverse_transform.density(self.base, table, z)
 
@@ -118,6 +110,6 @@ class TabulatedPrior(Prior):
         slope = jax.grad(lambda z: jnp.sum(self.log_prob(params, z, table)))
         return -jax.jvp(slope, (z,), (vary_like(jnp.ones_like(z), z),))[1]
 
-    @method_of_params
+    @compiled_method
     def log_normalizer(self, params: Params) -> Array:
         return component_log_normalizer(self.bank, self.base, params)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.data import Dataset, Table, Text, are_pictures, as_seen
+from kaem_jax.data import Dataset, Table, Text, as_seen
 from kaem_jax.devices.processes import say
 from kaem_jax.errors import ConfigError
 from kaem_jax.likelihoods import Categorical, Columns
@@ -13,7 +13,6 @@ from kaem_jax.runs.experiment import Experiment
 
 __all__ = ["bind"]
 
-_MIN_HELD_OUT = 20  # for a comparison with samples
 _NUM_LOOKED_AT = 100
 
 
@@ -24,19 +23,11 @@ def bind(config: Experiment, dataset: Dataset) -> Experiment:
       ConfigError: a setting does not fit the data; the message names the field and a way out.
     """
     likelihood: Any = config.likelihood
-    form: Any = dataset.form
-    found: dict[str, Any] = {}
-    if isinstance(likelihood, Columns) and isinstance(form, Table):
-        found = {"sizes": form.sizes}
-    if isinstance(likelihood, Categorical) and isinstance(form, Text):
-        found = {"vocabulary": form.num_tokens}
-    for name, value in found.items():
-        if getattr(likelihood, name) not in ((), 0, value):
-            raise ConfigError(
-                f"likelihood.{name}={getattr(likelihood, name)} contradicts the data, which have {value}: leave it out"
-            )
-    if found:
-        config = dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, **found))
+    if isinstance(likelihood, Columns) and isinstance(dataset.form, Table):
+        likelihood = dataclasses.replace(likelihood, sizes=dataset.form.sizes)
+    if isinstance(likelihood, Categorical) and isinstance(dataset.form, Text):
+        likelihood = dataclasses.replace(likelihood, vocabulary=dataset.form.num_tokens)
+    config = dataclasses.replace(config, likelihood=likelihood)
     _check_sizes(config, dataset)
     _check_columns(dataset)
     _check_pixels(config, dataset)
@@ -50,12 +41,6 @@ def _check_sizes(config: Experiment, dataset: Dataset) -> None:
         raise ConfigError(
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
             f"training split of data.name={config.data.name!r}"
-        )
-    every = config.evaluation.samples_every_steps
-    if every and (not are_pictures(dataset.form, dataset.data_shape) or len(dataset.held_out) < _MIN_HELD_OUT):
-        raise ConfigError(
-            f"evaluation.samples_every_steps={every} needs at least {_MIN_HELD_OUT} held-out images, and there are "
-            f"{len(dataset.held_out)} data of shape {dataset.data_shape}: set 0"
         )
 
 
@@ -74,8 +59,6 @@ def _check_columns(dataset: Dataset) -> None:
 
 def _check_pixels(config: Experiment, dataset: Dataset) -> None:
     """Refuses settings for pixels where the data are not pixels."""
-    if config.data.flip and len(dataset.data_shape) < 2:
-        raise ConfigError(f"data.flip=True needs images; data of shape {dataset.data_shape} are not: set False")
     height_and_width = dataset.data_shape[:2]
     if config.data.transpose and (len(height_and_width) < 2 or height_and_width[0] != height_and_width[1]):
         raise ConfigError(

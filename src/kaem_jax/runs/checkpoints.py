@@ -1,16 +1,13 @@
 """Checkpoints of a run: orbax behind one class."""
 
-import asyncio
-import contextlib
 import dataclasses
 import pathlib
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -22,9 +19,7 @@ from kaem_jax.errors import RunError, first_line, is_out_of_memory, is_transient
 from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.training.state import TrainState, from_nested, to_nested
 
-__all__ = ["Checkpoints", "best_steps", "describe_damage", "patient_event_loops"]
-
-SCHEMA_VERSION = 1
+__all__ = ["Checkpoints", "best_steps", "describe_damage"]
 
 Estimates = Mapping[int, tuple[float, Any]]  # held-out nats per datum and their effort, by step
 
@@ -40,12 +35,12 @@ class Checkpoints:
     Args:
       directory: holds one folder for each step.
       config: how many to keep. None opens the directory for reading only.
-      estimates: decide which checkpoints are best; the caller adds new ones. See `kaem_jax.training.held_out_rows`.
+      estimates: decide which checkpoints are best; the caller adds new ones. See `kaem_jax.training.log`.
     """
 
     def __init__(self, directory: pathlib.Path, config: Checkpointing | None, estimates: Estimates | None = None):
         self.directory = directory.absolute()
-        options: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
+        options: dict[str, Any] = {"create": False}
         if config is not None:
             policies = [preservation_policy.LatestN(config.keep_last)]
             if config.keep_best:
@@ -54,12 +49,11 @@ class Checkpoints:
                 "preservation_policy": preservation_policy.AnyPreservationPolicy(policies),
                 "cleanup_tmp_directories": True,
             }
-        with contextlib.nullcontext() if config is not None else _without_warnings():
-            self._manager = ocp.CheckpointManager(
-                self.directory,
-                options=ocp.CheckpointManagerOptions(**options),
-                item_handlers={"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
-            )
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(**options),
+            item_handlers={"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -75,16 +69,10 @@ class Checkpoints:
     def _read_meta(self, step: int) -> dict[str, Any]:
         return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
-    def save(self, step: int, state: TrainState, config: dict[str, Any]) -> None:
-        """Saves in the background.
-
-        Args:
-          step: number of updates done.
-          state: the state; its arrays may be donated as soon as this returns.
-          config: the resolved configuration, saved with the arrays.
-        """
+    def save(self, step: int, state: TrainState) -> None:
+        """Saves the state after `step` updates in the background; its arrays may be donated as soon as this returns."""
         nested = to_nested(state)
-        meta = {"schema_version": SCHEMA_VERSION, "config": config, "checksums": checksums(nested)}
+        meta = {"checksums": checksums(nested)}
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(nested), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args)
 
@@ -107,19 +95,10 @@ class Checkpoints:
             jax_enable_x64 on; the arrays are widened.
 
         Raises:
-          RunError: the checkpoint is of another model or another version of this package.
+          RunError: the checkpoint is of another model.
           Exception: the checkpoint is damaged, or memory is full; orbax and its libraries raise many types.
         """
-        with patient_event_loops():
-            return self._restore(step, template, for_evaluation)
-
-    def _restore(self, step: int, template: TrainState, for_evaluation: bool) -> TrainState:
         meta = self._read_meta(step)
-        if meta["schema_version"] != SCHEMA_VERSION:
-            raise RunError(
-                f"{self.directory / str(step)} has checkpoint schema {meta['schema_version']}; "
-                f"this version of kaem_jax reads schema {SCHEMA_VERSION}"
-            )
         wanted = to_nested(jax.tree.map(_target, template))
         stored = self._check_leaves(step, wanted, may_widen=for_evaluation)
         if for_evaluation:
@@ -243,44 +222,6 @@ def _narrowed(nested: dict[str, Any], stored: dict[str, np.dtype]) -> dict[str, 
     """Casts arrays that were widened when read back to their saved dtypes."""
     flat = traverse_util.flatten_dict(nested, sep="/")
     return traverse_util.unflatten_dict({name: leaf.astype(stored[name]) for name, leaf in flat.items()}, sep="/")
-
-
-class _PatientLoop(asyncio.SelectorEventLoop):
-    def close(self) -> None:
-        if not self.is_closed() and (pending := asyncio.all_tasks(self)):
-            self.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        super().close()
-
-
-class _Policy(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return _PatientLoop()
-
-
-@contextlib.contextmanager
-def patient_event_loops() -> Iterator[None]:
-    """Event loops created in the block wait for their tasks when they are closed.
-
-    Orbax reads all arrays concurrently and closes its loop at the first failure. Otherwise every pending read would
-    find no loop and print a traceback, after the one sentence that says what is wrong.
-    """
-    before = asyncio.get_event_loop_policy()
-    asyncio.set_event_loop_policy(_Policy())
-    try:
-        yield
-    finally:
-        asyncio.set_event_loop_policy(before)
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silences orbax, which warns every reader that the directory is opened for reading only."""
-    before = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    try:
-        yield
-    finally:
-        absl.logging.set_verbosity(before)
 
 
 def _without_training(template: TrainState) -> TrainState:

@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import optax
@@ -22,17 +21,13 @@ from kaem_jax.likelihoods import Categorical, Columns, Gaussian, Likelihood
 from kaem_jax.model import Model
 from kaem_jax.networks import MLP, Decoder, Network, SequenceDecoder
 from kaem_jax.priors import ClusteredPrior, Prior
-from kaem_jax.settings import Settings, positive, setting
+from kaem_jax.settings import Settings, setting
 from kaem_jax.settings.registry import DECODERS, ESTIMATORS, LIKELIHOODS, PRIORS, PROPOSALS, SAMPLERS
-from kaem_jax.training.loss import Loss
 from kaem_jax.training.optimizer import Optimizer
-from kaem_jax.training.penalty import Penalties
 from kaem_jax.training.state import TrainState, init_train_state
 from kaem_jax.training.step import make_train_step
 
 __all__ = ["Checkpointing", "Evaluation", "Experiment", "Train", "naming"]
-
-SampleMetric = Literal["copying", "density_coverage", "diversity", "fid", "kid", "precision_recall"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,9 +66,6 @@ class Evaluation(Settings):
       posterior_steps: steps of the chains behind these means. Chains start at the proposal; if that is the prior, the
         sampler of training is used.
       posterior_chains: chains per datum. With C chains the Monte Carlo variance is 1 / C of the posterior's.
-      samples_every_steps: updates between comparisons of samples with held-out images; 0: only by `kaem evaluate`.
-      sample_metrics: metrics of that comparison.
-      num_images: number of generated images in that comparison.
       features: features by which images are compared.
     """
 
@@ -84,9 +76,6 @@ class Evaluation(Settings):
     num_reconstructions: int = setting(200, low=1)
     posterior_steps: int = setting(100, low=1)
     posterior_chains: int = setting(8, low=1)
-    samples_every_steps: int = setting(0, low=0)
-    sample_metrics: tuple[SampleMetric, ...] = setting(("fid", "kid"), needs={"samples_every_steps": positive})
-    num_images: int = setting(2000, low=20, needs={"samples_every_steps": positive})
     features: str = "classifier"
 
     @property
@@ -122,8 +111,6 @@ class Experiment(Settings):
       decoder: the network from features to data.
       likelihood: p(x | output).
       posterior: how latents of data are drawn in training.
-      loss: the loss to minimise.
-      penalties: penalties added to the loss.
       optimizer: Adam.
       parallel: layout of the devices.
       train: length of the run.
@@ -141,8 +128,6 @@ class Experiment(Settings):
     decoder: Network | Decoder = setting(MLP(), kinds=DECODERS)
     likelihood: Likelihood = setting(Gaussian(), kinds=LIKELIHOODS)
     posterior: Sampler = setting(Importance(), kinds=SAMPLERS)
-    loss: Loss = Loss()
-    penalties: Penalties = Penalties()
     optimizer: Optimizer = Optimizer()
     parallel: Parallel = Parallel()
     train: Train = Train()
@@ -155,9 +140,7 @@ class Experiment(Settings):
         self._check_data()
         self._check_evaluation()
         with naming("posterior"):
-            self.sampler.check(self.prior)
-        with naming("loss"):
-            self.loss.check(self.prior, self.sampler)
+            self.posterior.check(self.prior)
         self.make_optimizer()
 
     def model(self, data_shape: tuple[int, ...]) -> Model:
@@ -171,14 +154,7 @@ class Experiment(Settings):
         with naming("posterior.encoder"):
             if (encoder := getattr(self.posterior, "encoder", None)) is not None:
                 model.bind_encoder(encoder)
-        with naming("penalties"):
-            self.penalties.check(model)
         return model
-
-    @functools.cached_property
-    def sampler(self) -> Sampler:
-        """The posterior sampler for a run of this length."""
-        return self.posterior.for_training(self.train.num_steps)
 
     def proposal(self, may_miss: bool = False) -> Proposal:
         """The proposal of evaluation, with its encoder.
@@ -205,22 +181,21 @@ class Experiment(Settings):
             num_chains = self.evaluation.posterior_chains
             return ProposalChains(proposal=self.proposal(may_miss), num_steps=num_steps, num_chains=num_chains)
         if not hasattr(self.posterior, "num_steps"):
-            return self.sampler
+            return self.posterior
         with naming("evaluation.posterior_steps"):
-            sampler: Any = self.sampler
+            sampler: Any = self.posterior
             return dataclasses.replace(sampler, num_steps=num_steps)
 
     def make_optimizer(self) -> optax.GradientTransformation:
         """Adam with its schedules."""
-        schedule = getattr(self.likelihood, "log_sigma_schedule", lambda: None)()
-        return self.optimizer.build(self.train.num_steps, schedule)
+        return self.optimizer.build(self.train.num_steps)
 
     def initial_state(
         self, key: Array, model: Model, num_data: int, optimizer: optax.GradientTransformation | None = None
     ) -> TrainState:
         """The state before the first step; see `init_train_state`."""
         averaged = self.optimizer.average_decay > 0
-        return init_train_state(key, model, optimizer, self.sampler, num_data, averaged=averaged)
+        return init_train_state(key, model, optimizer, self.posterior, num_data, averaged=averaged)
 
     def train_step(self, model: Model, optimizer: optax.GradientTransformation) -> jax.stages.Wrapped:
         """The jitted training step; see `make_train_step`. With `train.refit`, clusters are diagonal Gaussians."""
@@ -230,12 +205,8 @@ class Experiment(Settings):
         return make_train_step(
             model,
             optimizer,
-            self.sampler,
-            loss=self.loss,
-            penalties=self.penalties,
+            self.posterior,
             average_decay=self.optimizer.average_decay,
-            not_averaged=("likelihood",) if getattr(self.likelihood, "anneal_steps", 0) else (),
-            flip=self.data.flip,
             transpose=self.data.transpose,
         )
 
@@ -246,20 +217,14 @@ class Experiment(Settings):
             ("evaluation.every_steps", self.evaluation.every_steps, "train.log_every", self.train.log_every),
             ("checkpoint.every_steps", self.checkpoint.every_steps, "evaluation.every_steps",
              self.evaluation.every_steps),
-            ("evaluation.samples_every_steps", self.evaluation.samples_every_steps, "evaluation.every_steps",
-             self.evaluation.every_steps),
         ):  # fmt: skip
             if value % base:
                 raise ValueError(f"{name}={value} must be a multiple of {base_name}={base}")
-        for name, value, largest in (
-            ("posterior.kl_warmup_steps", getattr(self.posterior, "kl_warmup_steps", 0), num_steps - 1),
-            ("likelihood.anneal_steps", getattr(self.likelihood, "anneal_steps", 0), num_steps),
-        ):
-            if value > largest:
-                raise ValueError(
-                    f"{name}={value} must be at most {largest} with train.num_steps={num_steps}: it would not come to "
-                    "its end"
-                )
+        if (warmup := getattr(self.posterior, "kl_warmup_steps", 0)) >= num_steps:
+            raise ValueError(
+                f"posterior.kl_warmup_steps={warmup} must be below train.num_steps={num_steps}: it would not come to "
+                "its end"
+            )
 
     def _check_data(self) -> None:
         """Checks that data, likelihood and networks fit together."""
@@ -289,10 +254,9 @@ class Experiment(Settings):
                 f"data.labels={data.labels} contradicts prior.num_classes={num_classes} or the posterior: labels need "
                 "a clustered prior with the number of their classes, and a variational posterior"
             )
-        if (data.flip or data.transpose) and getattr(posterior, "persistent", False):
+        if data.transpose and getattr(posterior, "persistent", False):
             raise ValueError(
-                "posterior.persistent=True contradicts data.flip and data.transpose: a chain belongs to a datum as it "
-                "is stored"
+                "posterior.persistent=True contradicts data.transpose: a chain belongs to a datum as it is stored"
             )
 
     def _check_evaluation(self) -> None:

@@ -16,11 +16,8 @@ __all__ = ["read_experiment", "shipped"]
 _LENGTH = "train.num_steps"
 _FEW = 5  # evaluations
 # Settings that scale with the length of a run: intervals, each a multiple of the one before, and schedules.
-_INTERVALS = ("train.log_every", "evaluation.every_steps", "checkpoint.every_steps", "evaluation.samples_every_steps")
-_SCHEDULES = (
-    "optimizer.prior.warmup_steps", "optimizer.decoder.warmup_steps",
-    "posterior.kl_warmup_steps", "likelihood.anneal_steps",
-)  # fmt: skip
+_INTERVALS = ("train.log_every", "evaluation.every_steps", "checkpoint.every_steps")
+_SCHEDULES = ("optimizer.prior.warmup_steps", "optimizer.decoder.warmup_steps", "posterior.kl_warmup_steps")
 
 
 def shipped() -> dict[str, pathlib.Path]:

@@ -7,24 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.data import Dataset, DataSettings, judged_rows, load_dataset
+from kaem_jax.data import Dataset, judged_rows, load_dataset
 from kaem_jax.devices.processes import say
 from kaem_jax.errors import ConfigError, RunError
 from kaem_jax.runs.experiment import naming
 from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import RunFolder
 
-__all__ = ["check_is_of_run", "find_data", "open_data", "open_held_out"]
-
-
-def find_data(settings: DataSettings, data_path: str | None, data_dir: str | None) -> DataSettings:
-    """The data settings of a run, with `path` and `dir` replaced by the arguments that are given.
-
-    Raises:
-      ConfigError: data of this kind have no `path` or no `dir`.
-    """
-    with naming("data"):
-        return dataclasses.replace(settings, path=data_path or settings.path, dir=data_dir or settings.dir)
+__all__ = ["check_is_of_run", "open_data", "open_held_out"]
 
 
 def open_data(
@@ -37,8 +27,10 @@ def open_data(
       DataError: the data are missing.
       RunError: the data are not those of the run.
     """
-    settings = find_data(run.config.data, data_path, data_dir)
-    dataset = load_dataset(dataclasses.replace(settings, **changes), lazy=True)
+    data = run.config.data
+    with naming("data"):
+        settings = dataclasses.replace(data, path=data_path or data.path, dir=data_dir or data.dir, **changes)
+    dataset = load_dataset(settings, lazy=True)
     check_is_of_run(RunFolder(pathlib.Path(workdir)), dataset)
     return dataset
 

@@ -12,7 +12,6 @@ from kaem_jax.model import Model
 from kaem_jax.runs.checkpoints import Checkpoints
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
-from kaem_jax.settings import to_dict
 from kaem_jax.training.state import TrainState
 
 __all__ = ["Progress"]
@@ -47,7 +46,7 @@ class Progress:
     def save(self) -> None:
         """Saves a checkpoint in the background, unless this step is already saved."""
         if self.saved_step != self.step:
-            self._checkpoints.save(self.step, self.state, to_dict(self._config))
+            self._checkpoints.save(self.step, self.state)
         self.saved_step = self.step
 
     def stop_requested(self) -> bool:

@@ -15,9 +15,8 @@ from kaem_jax.model import Model, Params
 from kaem_jax.runs.checkpoints import Checkpoints, best_steps, describe_damage
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run_folder import RunFolder
-from kaem_jax.training.held_out_rows import estimates_of
 from kaem_jax.training.keys import run_keys
-from kaem_jax.training.log import MetricsFile
+from kaem_jax.training.log import estimates_of, read_metrics
 from kaem_jax.training.state import TrainState
 
 __all__ = ["Run", "load_run"]
@@ -48,7 +47,7 @@ class Run:
     @classmethod
     def of_state(cls, config: Experiment, model: Model, state: TrainState, step: int, form: Form) -> "Run":
         """The run after `step` updates, with the parameters for evaluation and the adapted samplers."""
-        frozen = FrozenSampler.freeze(config.sampler, state.sampler, step)
+        frozen = FrozenSampler.freeze(config.posterior, state.sampler, step)
         sampler = config.evaluation_sampler()
         if isinstance(config.evaluation.proposal, PriorProposal):  # then it is the sampler of training, as adapted
             posterior = dataclasses.replace(frozen, sampler=sampler)
@@ -80,7 +79,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
     with Checkpoints(folder.checkpoints, None) as checkpoints:
         steps = checkpoints.steps
         if step == "best":
-            best = best_steps(steps, estimates_of(MetricsFile.read(folder.metrics)), 1)
+            best = best_steps(steps, estimates_of(read_metrics(folder.metrics)), 1)
             chosen = best[0][0] if best else None
         elif step == "last":
             chosen = steps[-1] if steps else None

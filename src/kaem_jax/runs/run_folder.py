@@ -36,7 +36,9 @@ class RunFolder:
       classifier: the network whose features are used by default to compare samples.
       checkpoints, figures, tensorboard: folders.
       export: what `kaem export` writes.
-      profile: traces of `kaem train --profile`.
+
+    Raises:
+      RunError: a file that a method reads is missing, damaged, or not that of a run.
     """
 
     def __init__(self, root: pathlib.Path):
@@ -46,7 +48,7 @@ class RunFolder:
         self.evaluation, self.latents = root / "evaluation.json", root / "latents.json"
         self.report, self.classifier = root / "report.html", root / "classifier.npz"
         self.checkpoints, self.figures = root / "checkpoints", root / "figures"
-        self.tensorboard, self.export, self.profile = root / "tensorboard", root / "export", root / "profile"
+        self.tensorboard, self.export = root / "tensorboard", root / "export"
 
     def texts(self, name: str) -> pathlib.Path:
         """Path of a file of generated texts, one per line."""
@@ -66,7 +68,7 @@ class RunFolder:
     @property
     def folders(self) -> tuple[pathlib.Path, ...]:
         """Folders that a run fills."""
-        return (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
+        return (self.checkpoints, self.figures, self.tensorboard, self.export, self.root / "damaged")
 
     def write_config(self, config: Experiment, dataset: Dataset) -> None:
         """Writes config.json: the resolved configuration, a description of the training data, versions and device.
@@ -85,11 +87,7 @@ class RunFolder:
         write_json(self.config, {"config": to_dict(config), **data, **environment()})
 
     def read_config(self) -> dict[str, Any]:
-        """The content of config.json.
-
-        Raises:
-          RunError: the file is missing, damaged, or not that of a run.
-        """
+        """The content of config.json."""
         if not self.config.is_file():
             inside = ", ".join(sorted(path.parent.name for path in self.root.glob("*/config.json"))[:5])
             hint = f"; these folders in it have one: {inside}" if inside else ""
@@ -100,22 +98,14 @@ class RunFolder:
         return saved
 
     def read_json(self, path: pathlib.Path) -> Any:
-        """The content of a JSON file of this folder, None if the file does not exist.
-
-        Raises:
-          RunError: the file is not JSON.
-        """
+        """The content of a JSON file of this folder, None if the file does not exist."""
         try:
             return json.loads(path.read_text()) if path.is_file() else None
         except ValueError as error:
             raise RunError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
     def read_evaluation(self, step: int | None = None) -> dict[str, Any] | None:
-        """The newest results of `kaem evaluate`, or those saved for checkpoint `step`; None if there are none.
-
-        Raises:
-          RunError: the file is damaged.
-        """
+        """The newest results of `kaem evaluate`, or those saved for checkpoint `step`; None if there are none."""
         return self.read_json(self.evaluation if step is None else self.evaluation_of(step))
 
     def read_summary(self) -> dict[str, Any] | None:
@@ -125,19 +115,11 @@ class RunFolder:
         return None
 
     def saved_form(self) -> Form:
-        """The form of the run's data.
-
-        Raises:
-          RunError: config.json is missing or damaged.
-        """
+        """The form of the run's data."""
         return form_from_dict(self.read_config()["form"])
 
     def saved_config(self) -> Experiment:
-        """The experiment of the run.
-
-        Raises:
-          RunError: config.json is missing, damaged, or not one that this version can read.
-        """
+        """The experiment of the run."""
         saved = self.read_config()
         try:
             config = read(Experiment, saved["config"])

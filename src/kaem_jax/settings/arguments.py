@@ -1,7 +1,6 @@
 """Converts callers' arguments to one form, or refuses them: shapes, words, arrays of a known width."""
 
 import numbers
-import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,23 +23,8 @@ Shape = int | Iterable[int]
 
 
 def as_shape(shape: Shape) -> tuple[int, ...]:
-    """A shape from an integer, a list or a tuple.
-
-    Raises:
-      ValueError: an entry is not an integer, or is negative.
-    """
-    try:
-        entries = tuple(map(_as_size, shape)) if isinstance(shape, Iterable) else (_as_size(shape),)
-    except TypeError:
-        raise ValueError(f"shape={shape!r} must be an integer, or a list or tuple of them") from None
-    if any(entry < 0 for entry in entries):
-        raise ValueError(f"shape={shape!r} must not be negative")
-    return entries
-
-
-def _as_size(size: Any) -> Any:
-    """Converts a size to an integer; symbolic sizes of `jax.export` are returned as they are."""
-    return size if hasattr(size, "dimension_as_value") else operator.index(size)
+    """A shape from an integer, a list or a tuple; JAX refuses other entries."""
+    return tuple(shape) if isinstance(shape, Iterable) else (shape,)
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:

@@ -98,7 +98,6 @@ KERNELS = Registry(
     "kaem_jax.mcmc.kernels:Kernel",
     hmc="kaem_jax.mcmc.kernels:HMC",
     mala="kaem_jax.mcmc.kernels:MALA",
-    pcn="kaem_jax.mcmc.kernels:PCN",
     pcnl="kaem_jax.mcmc.kernels:PCNL",
     ula="kaem_jax.mcmc.kernels:ULA",
 )

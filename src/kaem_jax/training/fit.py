@@ -1,6 +1,5 @@
 """Training in one call, for people who have an array and want a model of it."""
 
-import contextlib
 import math
 import time
 from typing import Any, NamedTuple
@@ -18,9 +17,7 @@ from kaem_jax.likelihoods.base import check_in_unit_interval
 from kaem_jax.model import Model, Params, check_params
 from kaem_jax.settings.arguments import check_integer, check_key, check_model
 from kaem_jax.training.log import ProgressReporter
-from kaem_jax.training.loss import Loss
 from kaem_jax.training.optimizer import Group, Optimizer
-from kaem_jax.training.penalty import Penalties
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_train_step
 
@@ -59,8 +56,6 @@ def fit(
     learning_rate: float = 2e-3,
     optimizer: Optimizer | optax.GradientTransformation | None = None,
     params: Params | None = None,
-    loss: Loss = Loss(),
-    penalties: Penalties = Penalties(),
     log_every: int | None = None,
     progress: bool = True,
 ) -> Fitted:
@@ -79,8 +74,6 @@ def fit(
         along a cosine to a fiftieth of this value.
       optimizer: used instead of this Adam.
       params: initial parameters; drawn by default.
-      loss: the loss to minimise.
-      penalties: penalties added to it.
       log_every: steps between rows of the history; by default a fiftieth of `num_steps`. The first and the last step
         are always rows.
       progress: whether to report progress on standard error.
@@ -97,9 +90,6 @@ def fit(
     check_integer("log_every", log_every, low=1)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate={learning_rate} must be above 0")
-    for name, given, kind in (("loss", loss, Loss), ("penalties", penalties, Penalties)):
-        if not isinstance(given, kind):
-            raise ValueError(f"{name}={given!r} is not settings of it: give kaem_jax.{kind.__name__}()")
     if not (optimizer is None or hasattr(optimizer, "update") or isinstance(optimizer, Optimizer)):
         raise ValueError(f"optimizer={optimizer!r} is no optimizer: give kaem_jax.Optimizer() or one of optax")
     if params is not None:
@@ -111,7 +101,6 @@ def fit(
     sampler = _default_sampler(model, num_steps) if posterior is None else posterior
     if not hasattr(sampler, "advance"):
         raise ValueError(f"posterior={posterior!r} is not a posterior sampler, such as kaem_jax.Langevin()")
-    sampler = sampler.for_training(num_steps)
     sampler.check(model.prior)
     rate_is_used = optimizer is None
     if optimizer is None:
@@ -120,36 +109,34 @@ def fit(
     average_decay = 0.0
     if isinstance(optimizer, Optimizer):
         average_decay = optimizer.average_decay
-        optimizer = optimizer.build(num_steps, getattr(model.likelihood, "log_sigma_schedule", lambda: None)())
+        optimizer = optimizer.build(num_steps)
     state = init_train_state(key_state, model, optimizer, sampler, num_data, params, average_decay > 0)
     step_function = make_train_step(
         model,
         optimizer,
         sampler,
-        loss=loss,
-        penalties=penalties,
         average_decay=average_decay,
     )
     order = {"size": num_data, "batch_size": batch_size, "seed": int(jax.random.bits(key_order))}
     rows: list[dict[str, float]] = []
     started, done = time.perf_counter(), 0
-    with ProgressReporter(num_steps, 0) if progress else contextlib.nullcontext() as reporter:
-        for step in range(num_steps):
-            indices = jnp.asarray(batch_indices(step, **order))[None]
-            state, metrics = step_function(state, Batch(data, indices, indices))
-            if step and (step + 1) % log_every and step + 1 != num_steps:
-                continue
-            row = {name: float(value) for name, value in metrics.items()}
-            for name, value in row.items():
-                if not math.isfinite(value):
-                    what = f"learning_rate={learning_rate}" if rate_is_used else "the rate of your optimizer"
-                    raise DivergedError(f"{name} is {value} at step {step + 1}: lower {what}, or check x")
-            rows.append({"step": step + 1.0, **row})
-            if reporter is not None and step:  # the first row includes compilation
-                rate = (step + 1 - done) / (time.perf_counter() - started)
-                named = {f"train/{name}": value for name, value in row.items()}
-                reporter.report({"step": step + 1, **named, "perf/steps_per_second": rate})
-            started, done = time.perf_counter(), step + 1
+    reporter = ProgressReporter(num_steps, 0) if progress else None
+    for step in range(num_steps):
+        indices = jnp.asarray(batch_indices(step, **order))[None]
+        state, metrics = step_function(state, Batch(data, indices, indices))
+        if step and (step + 1) % log_every and step + 1 != num_steps:
+            continue
+        row = {name: float(value) for name, value in metrics.items()}
+        for name, value in row.items():
+            if not math.isfinite(value):
+                what = f"learning_rate={learning_rate}" if rate_is_used else "the rate of your optimizer"
+                raise DivergedError(f"{name} is {value} at step {step + 1}: lower {what}, or check x")
+        rows.append({"step": step + 1.0, **row})
+        if reporter is not None and step:  # the first row includes compilation
+            rate = (step + 1 - done) / (time.perf_counter() - started)
+            named = {f"train/{name}": value for name, value in row.items()}
+            reporter.report({"step": step + 1, **named, "perf/steps_per_second": rate})
+        started, done = time.perf_counter(), step + 1
     history = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return Fitted(model, state.evaluated, history, FrozenSampler.freeze(sampler, state.sampler, num_steps))
 

@@ -22,9 +22,7 @@ __all__ = [
     "run_keys",
     "sample_key",
     "sampler_params_key",
-    "state_keys",
     "step_keys",
-    "training_evaluation_keys",
 ]
 
 _LAST = 2**32 - 1
@@ -39,7 +37,7 @@ class RunKeys(NamedTuple):
 
 
 class StepKeys(NamedTuple):
-    """Keys of one training step: draws, the loss, the sampler's loss, mirrors, transposes.
+    """Keys of one training step: draws, the loss, the sampler's loss, transposes.
 
     A new key must come last, so that the earlier ones keep their values.
     """
@@ -47,7 +45,6 @@ class StepKeys(NamedTuple):
     draw: Array
     loss: Array
     sampler: Array
-    flip: Array
     transpose: Array
 
 
@@ -61,7 +58,6 @@ class EvaluationKeys(NamedTuple):
     mixing: Array
     clusters: Array
     latent_use: Array
-    class_samples: Array
 
 
 def run_keys(seed: int | Array) -> RunKeys:
@@ -69,15 +65,9 @@ def run_keys(seed: int | Array) -> RunKeys:
     return RunKeys(*jax.random.split(jax.random.key(seed), 3))
 
 
-def state_keys(key: Array) -> tuple[Array, Array]:
-    """The key of the initial parameters, and the root key of the steps, from `RunKeys.state`."""
-    key_params, root_key = jax.random.split(key)
-    return key_params, root_key
-
-
 def step_keys(root_key: Array, step: Array | int) -> StepKeys:
     """The keys of training step `step`, 0 .. 2^32 - 4."""
-    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 5))
+    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 4))
 
 
 def chain_start_key(root_key: Array) -> Array:
@@ -97,13 +87,7 @@ def refit_key(root_key: Array) -> Array:
 
 def evaluation_keys(seed: int | Array) -> EvaluationKeys:
     """Keys for evaluating with `seed`; disjoint from every key that training or sampling derives from it."""
-    return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 8))
-
-
-def training_evaluation_keys(key: Array) -> tuple[Array, Array]:
-    """The keys of held-out likelihoods and of reconstructions in training, from `RunKeys.evaluation`."""
-    key_held_out, key_reconstruction = jax.random.split(key)
-    return key_held_out, key_reconstruction
+    return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 7))
 
 
 def marginal_key() -> Array:

@@ -4,21 +4,24 @@ import contextlib
 import datetime
 import json
 import pathlib
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kaem_jax.devices.processes import is_writer, say
 from kaem_jax.files import json_ready, replacing
-from kaem_jax.training.held_out_rows import is_final, standard_error_of
 
 __all__ = [
-    "MetricsFile", "ProgressReporter", "RunLog", "held_out_nats",
+    "ProgressReporter", "RunLog", "describe_effort", "effort_of", "estimates_of", "held_out_nats",
+    "is_final", "read_metrics", "standard_error_of",
 ]  # fmt: skip
+
+_UNITS = {
+    "eval/num_data": "data",
+    "eval/num_samples": "proposals",
+    "eval/num_chains": "chains",
+    "eval/num_temperatures": "temperatures",
+}
 
 
 def held_out_nats(row: dict[str, Any]) -> str:
@@ -30,36 +33,39 @@ def held_out_nats(row: dict[str, Any]) -> str:
     return f"{value:.3f} +- {standard_error_of(row):.3f} nats (ESS {ess:.0f}{few})"
 
 
-class MetricsFile:
-    """Appends rows of metrics to a file, one JSON object per line.
+def is_final(row: Mapping[str, Any]) -> bool:
+    """Whether the row is from the final evaluation, whose effort may be higher than during training."""
+    return bool(row.get("eval/is_final"))
 
-    Opening the file drops a half-written last line and the rows after `last_step`, which a resumed run writes again,
-    bit for bit. It also drops the row of a final evaluation, since a run that is opened again has not finished. Other
-    lines that are not rows are kept; `read` skips them.
+
+def estimates_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, tuple[Any, ...]]]:
+    """Maps each step to its held-out nats per datum during training and their effort; see `effort_of`."""
+    name = "eval/log_likelihood"
+    of_training = (row for row in rows if row.get(name) is not None and not is_final(row))
+    return {row["step"]: (row[name], effort_of(row)) for row in of_training}
+
+
+def standard_error_of(row: Mapping[str, Any]) -> float:
+    """Standard error of the row's log-likelihood in nats; 0 for a bound, whose standard error is meaningless."""
+    return 0.0 if row["eval/is_bound"] else float(row["eval/log_likelihood_standard_error"])
+
+
+def effort_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The effort of an estimate: its settings (`effort_id`) and sizes. Only estimates of equal effort are comparable.
+
+    The settings are the estimator with its method and budget, and its proposal.
     """
+    return tuple(row.get(name) for name in ("eval/effort_id", *_UNITS))
 
-    def __init__(self, path: pathlib.Path, last_step: int):
-        self._path = path
-        if not is_writer():
-            return
-        lines = _lines_of(path)
-        if lines and lines[-1][1] is None and not path.read_bytes().endswith(b"\n"):
-            lines.pop()
-        kept = [line for line, row in lines if row is None or (row["step"] <= last_step and not is_final(row))]
-        with replacing(path) as temporary:
-            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Appends `row` and flushes; values that are not finite become null, because JSON cannot hold them."""
-        if not is_writer():
-            return
-        with self._path.open("a") as file:
-            file.write(json.dumps(json_ready(row), allow_nan=False) + "\n")
+def describe_effort(row: Mapping[str, Any]) -> str:
+    """The sizes behind the estimate in words, such as "1,000 proposals"."""
+    return ", ".join(f"{row[name]:,} {unit}" for name, unit in _UNITS.items() if name in row)
 
-    @staticmethod
-    def read(path: pathlib.Path) -> list[dict[str, Any]]:
-        """All rows of a metrics file; an empty list if the file does not exist."""
-        return [row for _, row in _lines_of(path) if row is not None]
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """All rows of a metrics file; an empty list if the file does not exist."""
+    return [row for _, row in _lines_of(path) if row is not None]
 
 
 def _lines_of(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
@@ -75,21 +81,35 @@ def _lines_of(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
 
 
 class RunLog:
-    """Writes the rows of a run to its `MetricsFile`, and to TensorBoard if tensorboardX (the extra `tensorboard`) is
-    installed. A context manager.
+    """Appends the rows of a run to metrics.jsonl, one JSON object per line, and to TensorBoard if tensorboardX (the
+    extra `tensorboard`) is installed. A context manager.
+
+    Opening the file drops a half-written last line and the rows after `last_step`, which a resumed run writes again,
+    bit for bit. It also drops the row of a final evaluation, since a run that is opened again has not finished. Other
+    lines that are not rows are kept; `read_metrics` skips them.
     """
 
     def __init__(self, metrics: pathlib.Path, tensorboard: pathlib.Path, last_step: int):
-        self._file, self._scalars = MetricsFile(metrics, last_step), None
+        self._path, self._scalars = metrics, None
+        if not is_writer():
+            return
+        lines = _lines_of(metrics)
+        if lines and lines[-1][1] is None and not metrics.read_bytes().endswith(b"\n"):
+            lines.pop()
+        kept = [line for line, row in lines if row is None or (row["step"] <= last_step and not is_final(row))]
+        with replacing(metrics) as temporary:
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
         with contextlib.suppress(ImportError):
             from tensorboardX import SummaryWriter
 
-            if is_writer():
-                self._scalars = SummaryWriter(str(tensorboard), purge_step=last_step + 1)
+            self._scalars = SummaryWriter(str(tensorboard), purge_step=last_step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Adds a row."""
-        self._file.write(row)
+        """Appends `row` and flushes; values that are not finite become null, because JSON cannot hold them."""
+        if not is_writer():
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps(json_ready(row), allow_nan=False) + "\n")
         if self._scalars is not None:
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):
@@ -104,7 +124,7 @@ class RunLog:
 
 
 class ProgressReporter:
-    """A progress bar on a terminal; elsewhere one plain line per report. A context manager.
+    """Says how far a run is, one line per report.
 
     Args:
       num_steps: number of updates of the run.
@@ -113,42 +133,12 @@ class ProgressReporter:
 
     def __init__(self, num_steps: int, first_step: int):
         self._num_steps, self._first_step, self._step = num_steps, first_step, first_step
-        self._started = time.monotonic()
-        self._status, self._said = "first steps", set[str]()
-        self._bar = None
-        if sys.stderr.isatty() and is_writer():
-            columns = (
-                TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[status]}"),
-                TimeElapsedColumn(),
-            )  # fmt: skip
-            self._bar = Progress(*columns, console=Console(stderr=True))
-            self._task = self._bar.add_task("", total=num_steps, completed=first_step, status=self._status)
+        self._started, self._said = time.monotonic(), set[str]()
 
-    def __enter__(self) -> "ProgressReporter":
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exc_info: Any) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    @contextlib.contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Announces a slow task: on a terminal every time, elsewhere only the first time, when it also compiles."""
-        if self._bar is not None:
-            self._bar.update(self._task, status=what)
-        elif what not in self._said:
-            say(what)
-        self._said.add(what)
-        yield
-        if self._bar is not None:
-            self._bar.update(self._task, status=self._status)
-
-    def warn(self, sentence: str) -> None:
-        """Prints a warning, each sentence once."""
+    def once(self, sentence: str) -> None:
+        """Says a sentence the first time: a warning, or the name of a task that compiles then."""
         if sentence not in self._said:
-            say(f"warning: {sentence}")
+            say(sentence)
         self._said.add(sentence)
 
     def report(self, row: dict[str, Any]) -> None:
@@ -168,8 +158,4 @@ class ProgressReporter:
         self._show([f"held-out {held_out_nats(row)}"])
 
     def _show(self, parts: list[str]) -> None:
-        self._status = "  ".join(parts)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._step, status=self._status)
-        else:
-            say(f"step {self._step}/{self._num_steps}  {self._status}")
+        say("  ".join([f"step {self._step}/{self._num_steps}", *parts]))

@@ -1,22 +1,19 @@
 """Adam on two groups of parameters, the prior's and the rest, each with a schedule of its own."""
 
 import dataclasses
-import functools
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import optax
-from jax import Array
 
 from kaem_jax.model import Params
 from kaem_jax.settings import Settings, setting
 
 __all__ = ["Group", "Optimizer"]
 
-_ADAM_EPSILON = 1e-8  # optax's default
 # For a table of n-grams (docs/decisions/fields-and-texts.md): Adam's epsilon, in nats per text, and its learning rate,
-# as a multiple of the decoder's.
+# as a multiple of the decoder's. Most entries seldom get a gradient; with optax's epsilon, Adam would move them by its
+# full rate, however small the gradient is, and the table would overfit.
 _TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
 
 
@@ -63,22 +60,16 @@ class Optimizer(Settings):
       decoder: rates of the decoder, the likelihood and an encoder.
       clip_norm: largest norm of the gradient of prior, decoder and likelihood together. The gradient of an encoder is
         clipped to the same norm on its own, so that its bad start does not slow the model down.
-      weight_decay: each update shrinks matrices and kernels of networks, but not biases or the prior, by this times
-        the learning rate (AdamW; Loshchilov and Hutter, 2019).
       average_decay: decay of an exponential moving average of the parameters, which evaluation then uses; 0: none.
     """
 
     prior: Group = Group()
     decoder: Group = Group()
     clip_norm: float = setting(10.0, above=0)
-    weight_decay: float = setting(0.0, low=0)
     average_decay: float = setting(0.0, low=0, high=0.999999)
 
-    def build(self, num_steps: int, log_sigma: optax.Schedule | None = None) -> optax.GradientTransformation:
+    def build(self, num_steps: int) -> optax.GradientTransformation:
         """The optax transformation for a run of `num_steps` updates.
-
-        Args:
-          log_sigma: schedule of the log of the likelihood's scale, if it is annealed; its gradient is then ignored.
 
         Raises:
           ValueError: a schedule does not fit into the run.
@@ -90,85 +81,26 @@ class Optimizer(Settings):
             except ValueError as error:
                 raise ValueError(f"optimizer.{name}.{error}") from None
         groups = {name: optax.adam(rate) for name, rate in rates.items()}
-        if self.weight_decay:
-            groups["decoder"] = optax.adamw(rates["decoder"], weight_decay=self.weight_decay, mask=_matrices)
-        groups["decoder"] = _with_tables(groups["decoder"])
-        if log_sigma is None:
-            return optax.chain(_clip(self.clip_norm), optax.partition(groups, _labels))
-        groups |= {"annealed": _follow(log_sigma)}
-
-        labels = functools.partial(_labels, annealed=True)
-
-        def annealed(params: Params) -> Any:
-            return jax.tree.map(lambda label: label == "annealed", labels(params))
-
+        groups["table"] = optax.adam(lambda step: _TABLE_RATE * rates["decoder"](step), eps=_TABLE_EPSILON)
+        clip = optax.clip_by_global_norm(self.clip_norm)
         return optax.chain(
-            optax.masked(optax.set_to_zero(), annealed), _clip(self.clip_norm), optax.partition(groups, labels)
+            optax.partition({"encoder": clip, "model": clip}, _clipped_together), optax.partition(groups, _labels)
         )
 
 
-def _matrices(params: Params) -> Any:
-    """Mask of the leaves that weight decay shrinks: those with two or more axes.
-
-    `scale` and `basis_weight` of a KAN layer are left out: smaller values do not make its functions simpler.
-    """
-
-    def is_matrix(path: Any, leaf: Array) -> bool:
-        return leaf.ndim >= 2 and getattr(path[-1], "key", None) not in ("basis_weight", "scale")
-
-    return jax.tree_util.tree_map_with_path(is_matrix, params)
+def _clipped_together(params: Params) -> Any:
+    """`encoder` for the leaves of an encoder, else `model`."""
+    return {
+        name: jax.tree.map(lambda _, label=name if name == "encoder" else "model": label, part)
+        for name, part in params.items()
+    }
 
 
-def _with_tables(adam: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Adam with a higher rate (`_TABLE_RATE`) and a larger epsilon for the table of n-grams.
+def _labels(params: Params) -> Any:
+    """The group of each leaf: `prior`, `table` for a table of n-grams, else `decoder`."""
 
-    Most entries of the table seldom get a gradient. Adam then moves them by its full rate, however small the gradient
-    is, and the table overfits. With a larger epsilon, small gradients make small steps. Scaling gradients and updates
-    has the same effect as a separate epsilon and rate, and keeps the state on disk that of plain Adam.
-    """
+    def label(path: Any, _: Any) -> str:
+        names = [getattr(entry, "key", None) for entry in path]
+        return "prior" if names[0] == "prior" else "table" if names[-2:] == ["ngrams", "table"] else "decoder"
 
-    def scaled(updates: Params, factor: float) -> Params:
-        def scale(path: Any, leaf: Array) -> Array:
-            return (
-                factor * leaf if [getattr(entry, "key", None) for entry in path[-2:]] == ["ngrams", "table"] else leaf
-            )
-
-        return jax.tree_util.tree_map_with_path(scale, updates)
-
-    def update(updates: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
-        updates, state = adam.update(scaled(updates, _ADAM_EPSILON / _TABLE_EPSILON), state, params)
-        return scaled(updates, _TABLE_RATE), state
-
-    return optax.GradientTransformation(adam.init, update)
-
-
-def _clip(norm: float) -> optax.GradientTransformation:
-    clip = optax.clip_by_global_norm(norm)
-
-    def update(updates: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
-        encoder = {name: group for name, group in updates.items() if name == "encoder"}
-        model, state = clip.update({name: group for name, group in updates.items() if name != "encoder"}, state, params)
-        return model | (clip.update(encoder, state)[0] if encoder else {}), state
-
-    return optax.GradientTransformation(clip.init, update)
-
-
-def _follow(schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Sets parameters to the schedule's value, whatever their gradient."""
-
-    def init(params: Params) -> optax.ScaleByScheduleState:
-        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
-
-    def update(
-        updates: Params, state: optax.ScaleByScheduleState, params: Params | None = None
-    ) -> tuple[Params, optax.ScaleByScheduleState]:
-        count = optax.safe_increment(state.count)
-        return jax.tree.map(lambda leaf: schedule(count) - leaf, params), optax.ScaleByScheduleState(count=count)
-
-    return optax.GradientTransformation(init, update)
-
-
-def _labels(params: Params, annealed: bool = False) -> Any:
-    """The group of each leaf: `prior`, `annealed` for an annealed scale, else `decoder`."""
-    labels = dict.fromkeys(params, "decoder") | {"prior": "prior"} | ({"likelihood": "annealed"} if annealed else {})
-    return {name: jax.tree.map(lambda _, label=labels[name]: label, part) for name, part in params.items()}
+    return jax.tree_util.tree_map_with_path(label, params)

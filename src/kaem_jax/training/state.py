@@ -13,7 +13,7 @@ from jax import Array
 from kaem_jax.inference.samplers import Sampler
 from kaem_jax.inference.samplers.base import SamplerState
 from kaem_jax.model import Model, Params
-from kaem_jax.training.keys import chain_start_key, sampler_params_key, state_keys
+from kaem_jax.training.keys import chain_start_key, sampler_params_key
 
 __all__ = ["TrainState", "from_nested", "init_train_state", "to_nested"]
 
@@ -61,7 +61,7 @@ def init_train_state(
       optimizer: None leaves out the optimiser's state, for evaluation.
       averaged: whether a moving average of the parameters is kept.
     """
-    key_params, root_key = state_keys(key)
+    key_params, root_key = jax.random.split(key)
     if params is None:
         params = model.init(key_params)
     params = sampler.init_params(sampler_params_key(root_key), model) | params

@@ -1,7 +1,5 @@
 """The jitted step of training."""
 
-from collections.abc import Collection
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,8 +10,7 @@ from kaem_jax.devices.placement import replicated
 from kaem_jax.inference.samplers import Sampler
 from kaem_jax.model import Model, Params
 from kaem_jax.training.keys import step_keys
-from kaem_jax.training.loss import Loss, posterior_loss
-from kaem_jax.training.penalty import Penalties
+from kaem_jax.training.loss import posterior_loss
 from kaem_jax.training.state import TrainState
 
 __all__ = ["make_train_step"]
@@ -26,11 +23,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     sampler: Sampler,
     *,
-    loss: Loss = Loss(),
-    penalties: Penalties = Penalties(),
     average_decay: float = 0.0,
-    not_averaged: Collection[str] = (),
-    flip: bool = False,
     transpose: bool = False,
 ) -> jax.stages.Wrapped:
     """Builds the jitted step (state, batch) -> (state, metrics), with one update per minibatch of the batch.
@@ -38,44 +31,29 @@ def make_train_step(
     Each update draws from the posterior, differentiates the loss at the draws and updates the parameters. The input
     state is donated; the outputs are replicated over the mesh. Metrics are device scalars of the last update: those of
     `posterior_loss`, the `sampler_loss` if there is one, and `grad_norm`, the norm of the gradient before clipping. It
-    covers all parameters; the norm used for clipping leaves out an encoder and an annealed scale.
+    covers all parameters; the norm used for clipping leaves out an encoder.
 
     Args:
-      loss: the loss to minimise.
-      penalties: penalties added to it.
       average_decay: decay of the moving average of the parameters, if the state keeps one. It is at most
         (1 + step) / (10 + step), so early averages forget faster.
-      not_averaged: groups of parameters whose average is a copy of the current values, such as a likelihood with an
-        annealed scale: an average would lag behind the schedule.
-      flip: whether to mirror each image [H, W, ...] left to right with probability 1/2.
       transpose: whether to swap height and width of each square image or field with probability 1/2.
     """
-    penalties.check(model)
+    penalty = getattr(model.network, "penalty", None)
 
     def update(state: TrainState, x: Array, indices: Array, labels: Array | None) -> tuple[TrainState, Metrics]:
         keys = step_keys(state.root_key, state.step)
-        if flip:
-            x = _half_of_them(keys.flip, x[:, :, ::-1], x)
         if transpose:
-            x = _half_of_them(keys.transpose, x.swapaxes(1, 2), x)
+            is_turned = jax.random.bernoulli(keys.transpose, shape=(len(x),) + (1,) * (x.ndim - 1))
+            x = jnp.where(is_turned, x.swapaxes(1, 2), x)
         with jax.named_scope("draw"):
             draws, carried = sampler.advance(keys.draw, state.step, state.sampler, model, state.params, x, indices)
 
         def loss_at(params: Params) -> tuple[Array, Metrics]:
-            value, metrics = posterior_loss(
-                keys.loss,
-                model,
-                params,
-                x,
-                draws,
-                objective=loss.objective,
-                negative_phase=loss.negative_phase,
-                labels=labels,
-            )
+            value, metrics = posterior_loss(keys.loss, model, params, x, draws, labels)
             own = sampler.loss(keys.sampler, model, params, x, draws)
             if own is not None:
                 value, metrics = value + own, metrics | {"sampler_loss": own}
-            return value + penalties(model, params, draws), metrics
+            return value + (0.0 if penalty is None else penalty(params["decoder"])), metrics
 
         with jax.named_scope("loss"):
             grads, metrics = jax.grad(loss_at, has_aux=True)(state.params)
@@ -86,7 +64,6 @@ def make_train_step(
             if average is not None:
                 decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
                 average = optax.incremental_update(params, average, 1 - decay)
-                average = average | {name: params[name] for name in not_averaged}
         new_state = TrainState(
             step=state.step + 1,
             params=params,
@@ -111,8 +88,3 @@ def make_train_step(
     if mesh.empty:
         return jax.jit(train_step, donate_argnums=0)
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
-
-
-def _half_of_them(key: Array, changed: Array, x: Array) -> Array:
-    """Replaces each datum of x [B, ...] by that of `changed` with probability 1/2."""
-    return jnp.where(jax.random.bernoulli(key, shape=(len(x),) + (1,) * (x.ndim - 1)), changed, x)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from kaem_jax.model import Model, Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
 
-__all__ = ["Reading", "heaviest_clusters", "percent", "read_posterior", "read_score"]
+__all__ = ["heaviest_clusters", "percent", "read_posterior", "read_score"]
 
 _NUM_DRAWS = 8
 _NUM_PROPOSALS = 1000
@@ -27,22 +27,13 @@ _NUM_NAMED, _LEAST_NAMED = 4, 0.01  # clusters in a sentence
 _log_prob = jax.jit(log_prob, static_argnums=1, static_argnames=("proposal", "num_samples", "chunk_size", "may_miss"))
 
 
-class Reading(NamedTuple):
-    """The posterior of one datum.
+def read_posterior(key: Array, run: Run, x: np.ndarray) -> tuple[Array, Array, Array | None]:
+    """The posterior of x [*data_shape], NaN where values are missing, by the run's sampler of evaluation.
 
-    Attributes:
-      draws: [S, *event_shape], equally weighted.
-      reconstruction: [*data_shape], the posterior mean of E[x | z].
-      clusters: [C] p(c | x) of a clustered prior, else None.
+    Returns:
+      equally weighted draws [S, *event_shape], the posterior mean of E[x | z], [*data_shape], and p(c | x) [C] of a
+      clustered prior, else None.
     """
-
-    draws: Array
-    reconstruction: Array
-    clusters: Array | None
-
-
-def read_posterior(key: Array, run: Run, x: np.ndarray) -> Reading:
-    """The posterior of x [*data_shape], NaN where values are missing, by the run's sampler of evaluation."""
     model, posterior = run.model, run.posterior
     if np.isnan(x).any():
         model = of_observed(run.model)
@@ -53,7 +44,7 @@ def read_posterior(key: Array, run: Run, x: np.ndarray) -> Reading:
 
 @full_precision
 @functools.partial(jax.jit, static_argnames="model")
-def _read(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Reading:
+def _read(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Any:
     key_draw, key_resample = jax.random.split(key)
     draws = posterior.draw(key_draw, model, params, x)
     latents, weights = draws.pooled()  # of one datum: its own posterior
@@ -62,7 +53,7 @@ def _read(key: Array, model: Model, params: Params, x: Array, posterior: FrozenS
     clusters = None
     if isinstance(model.prior, ClusteredPrior):
         clusters = draws.mean(jnp.exp(model.prior.log_responsibilities(params["prior"], draws.z)))[0]
-    return Reading(latents[kept], mean, clusters)
+    return latents[kept], mean, clusters
 
 
 def read_score(key: Array, run: Run, x: np.ndarray) -> str:

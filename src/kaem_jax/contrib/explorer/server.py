@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -25,17 +24,9 @@ from kaem_jax.data import fit_of
 from kaem_jax.data.folder import read_upload
 from kaem_jax.errors import ConfigError
 
-__all__ = ["HOST", "listen", "make_app", "serve", "warm_up"]
+__all__ = ["HOST", "listen", "make_app", "serve"]
 
 HOST = "127.0.0.1"
-_MAX_BODY = 20_000_000  # bytes of a request: photographs are smaller
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 def make_app(session: Session) -> Starlette:
@@ -86,32 +77,18 @@ async def _guard(request: Request, proceed: Callable[[Request], Awaitable[Respon
     own = (None, f"http://{request.headers['host']}")
     site = request.headers.get("sec-fetch-site", "none")
     if request.headers.get("origin") not in own or site not in ("none", "same-origin"):
-        return PlainTextResponse("kaem explore answers only its own page; open its address by typing it", 403, _HEADERS)
-    response = await proceed(request)
-    response.headers.update(_HEADERS)
-    return response
+        return PlainTextResponse("kaem explore answers only its own page; open its address by typing it", 403)
+    return await proceed(request)
 
 
 async def _answered(answer: Callable[[bytes], Any], request: Request) -> Response:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY:
-            return JSONResponse({"error": f"at most {_MAX_BODY / 1e6:.0f} MB can be sent"}, 413)
     try:
-        return JSONResponse(await run_in_threadpool(answer, body))
+        return JSONResponse(await run_in_threadpool(answer, await request.body()))
     except ValueError as error:
         return JSONResponse({"error": str(error)[:500]}, 400)
     except Exception as error:  # such as too little memory: the page shows it, the terminal tells where
         traceback.print_exc()
         return JSONResponse({"error": f"The server could not answer: {type(error).__name__}: {error}"[:500]}, 500)
-
-
-def warm_up(session: Session) -> None:
-    """Compiles what handles and draws need, so that the first answers are as fast as later ones."""
-    unlocked = np.zeros(len(session.shares), bool)
-    for num in (1, 2):
-        session.draw(0, np.zeros(len(unlocked)), unlocked, num=num)
 
 
 def listen(port: int) -> socket.socket:
@@ -120,16 +97,10 @@ def listen(port: int) -> socket.socket:
     Raises:
       ConfigError: the port is taken, or not allowed.
     """
-    found = socket.socket()
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((HOST, port))
-        found.listen()
+        return socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
-        found.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"--port={port} cannot be used ({reason}); give another one, or 0 for any") from None
-    return found
+        raise ConfigError(f"--port={port} cannot be used ({error}); give another one, or 0 for any") from None
 
 
 def serve(session: Session, at: socket.socket) -> None:

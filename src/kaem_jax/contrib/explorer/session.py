@@ -15,9 +15,10 @@ from jax.scipy import special
 from PIL import Image
 
 from kaem_jax.contrib.explorer.reading import heaviest_clusters, percent, read_posterior, read_score
-from kaem_jax.data import Dataset, Pixels, as_seen, is_image, to_pixels
+from kaem_jax.data import Dataset, are_pictures, as_seen, to_pixels
 from kaem_jax.devices.batches import filled_batches
 from kaem_jax.errors import ConfigError
+from kaem_jax.evaluation.generate import check_part
 from kaem_jax.evaluation.latents import density_curves, explained_variance, latent_names, smooth_densities
 from kaem_jax.evaluation.paths import latents_between
 from kaem_jax.model import Model
@@ -27,7 +28,7 @@ from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
 from kaem_jax.training.keys import inference_key, marginal_key, sample_key
 
-__all__ = ["Axes", "Picture", "Session", "check_explorable", "open_session"]
+__all__ = ["Axes", "Picture", "Session", "open_session"]
 
 NUM_POINTS = 161  # of an axis: the places of its handle
 NUM_HELD_OUT = 24  # shown at once
@@ -117,7 +118,7 @@ class Session:
         """The densities of all latents, in one cluster or in all: SVG paths in a box of K - 1 by 100 units."""
         density = self.axes.density
         if cluster is not None:
-            prior = self._clustered(cluster)
+            prior = check_part(self.run.model.prior, cluster=cluster)
             if prior.has_quantiles:
                 density = np.asarray(prior.density(self.table.only(cluster), jnp.asarray(self.axes.z.T))).T
             else:
@@ -167,7 +168,7 @@ class Session:
         elif cluster is None:  # also of priors that draw by chains
             z = prior.sample(key, self.table, (num,))
         else:
-            z = self._clustered(cluster).sample_of_cluster(key, self.table, cluster, (num,))
+            z = check_part(prior, cluster=cluster).sample_of_cluster(key, self.table, cluster, (num,))
         return self.decode(np.asarray(z).reshape(num, -1))
 
     def path(self, first: Sequence[float], second: Sequence[float]) -> list[Picture]:
@@ -203,22 +204,14 @@ class Session:
           `image` and `reconstruction`, addresses; `draws`, pictures; `clusters` and `score`, sentences.
         """
         key_posterior, key_score = jax.random.split(inference_key(0))
-        found = read_posterior(key_posterior, self.run, x)
+        draws, mean, clusters = read_posterior(key_posterior, self.run, x)
         return {
             "image": _address(to_pixels(np.nan_to_num(x)[None])[0]),
-            "reconstruction": _address(to_pixels(np.asarray(found.reconstruction)[None])[0]),
-            "draws": self.decode(np.asarray(found.draws).reshape(len(found.draws), -1)),
-            "clusters": None if found.clusters is None else heaviest_clusters(np.asarray(found.clusters)),
+            "reconstruction": _address(to_pixels(np.asarray(mean)[None])[0]),
+            "draws": self.decode(np.asarray(draws).reshape(len(draws), -1)),
+            "clusters": None if clusters is None else heaviest_clusters(np.asarray(clusters)),
             "score": read_score(key_score, self.run, x),
         }
-
-    def _clustered(self, cluster: int) -> ClusteredPrior:
-        """The prior, which must have this cluster."""
-        prior = self.run.model.prior
-        if not isinstance(prior, ClusteredPrior):
-            raise ValueError(f"cluster={cluster}: the latents of this prior have no clusters")
-        prior.check_cluster(cluster)
-        return prior
 
     def _clusters(self) -> list[dict[str, Any]]:
         """Number, share and median of each cluster; empty for a prior without clusters."""
@@ -239,26 +232,17 @@ class Session:
         return self.dataset
 
 
-def check_explorable(run: Run, workdir: pathlib.Path | str) -> None:
-    """Refuses a run whose data cannot be shown as images.
-
-    Raises:
-      ConfigError: they are rows of a table, continuous fields, texts, or arrays that are not images.
-    """
-    if not (isinstance(run.form, Pixels) and is_image(run.model.data_shape)):
-        raise ConfigError(
-            f"--workdir {workdir}: kaem explore shows images, [H, W], [H, W, 1] or [H, W, 3], and the data of this run "
-            f"are {run.form.kind} of shape {run.model.data_shape}; kaem sample draws from it"
-        )
-
-
 def open_session(run: Run, workdir: pathlib.Path | str, dataset: Dataset | None) -> Session:
     """Tabulates the prior and ranks the latents.
 
     Raises:
-      ConfigError: see `check_explorable`.
+      ConfigError: data are rows of a table, continuous fields, texts, or arrays that are not images.
     """
-    check_explorable(run, workdir)
+    if not are_pictures(run.form, run.model.data_shape):
+        raise ConfigError(
+            f"--workdir {workdir}: kaem explore shows images, [H, W], [H, W, 1] or [H, W, 3], and the data of this run "
+            f"are {run.form.kind} of shape {run.model.data_shape}; kaem sample draws from it"
+        )
     shares = explained_variance(sample_key(0), run.model, run.params, _NUM_DECODED)
     table = run.model.prior.tabulate(run.params["prior"])
     return Session(run, workdir, dataset, table, _axes(run, table), np.asarray(shares).ravel())

@@ -1,8 +1,7 @@
 """What the clusters of a clustered prior represent: p(c | x), agreement with labels, and samples of each cluster."""
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,51 +11,34 @@ from jax import Array
 
 from kaem_jax.devices.batches import in_batches
 from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import full_precision
-from kaem_jax.evaluation.evaluators.base import Numbers
 from kaem_jax.inference.samplers import Draws, FrozenSampler
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
 
-__all__ = ["Clusters", "agreement", "cluster_probabilities", "heaviest_clusters", "samples_of_clusters", "verdict"]
+__all__ = ["agreement", "cluster_probabilities", "evaluate", "heaviest_clusters", "samples_of_clusters", "verdict"]
 
 _BATCH = 100  # data whose clusters are inferred at once
 _DATA_OF_EACH = 5  # data for each cluster; with fewer, a used cluster may have none by chance
 _NUM_SHOWN, _NUM_OF_EACH = 40, 12
 
 
-@dataclasses.dataclass(frozen=True)
-class Clusters:
-    """How many clusters the data use, and how these agree with labels.
+def evaluate(key: Array, run: Run, x: Array, labels: np.ndarray | None) -> dict[str, Any]:
+    """How many clusters the data x [B, *data_shape] use, and how these agree with labels, int [B], if there are any."""
+    if not isinstance(run.model.prior, ClusteredPrior):
+        return {"reason": f"a {type(run.model.prior).__name__} has no clusters"}
 
-    Attributes:
-      key: a PRNG key.
-      x: [B, *data_shape].
-      labels: maps positions [B'] in x to labels, int [B']; None if there are none.
-    """
+    def probabilities(key: Array, x: Array) -> Array:
+        return cluster_probabilities(key, run.model, run.params, x, run.posterior)
 
-    key: Array
-    x: Array
-    labels: Callable[[np.ndarray], np.ndarray] | None
-
-    def run(self, run: Run) -> Numbers:
-        if not isinstance(run.model.prior, ClusteredPrior):
-            return {"clusters": {"reason": f"a {type(run.model.prior).__name__} has no clusters"}}
-
-        def probabilities(key: Array, x: Array) -> Array:
-            return cluster_probabilities(key, run.model, run.params, x, run.posterior)
-
-        found = np.concatenate(list(in_batches(probabilities, self.key, self.x, _BATCH)))
-        share = found.mean(axis=0)
-        result: dict[str, Any] = {
-            "effective_number": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30))))),
-            "clusters": found.shape[1],
-            "num_data": len(self.x),
-        }
-        if self.labels is not None:
-            result |= agreement(found, self.labels(np.arange(len(self.x))))
-        return {"clusters": result}
+    found = np.concatenate(list(in_batches(probabilities, key, x, _BATCH)))
+    share = found.mean(axis=0)
+    result: dict[str, Any] = {
+        "effective_number": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30))))),
+        "clusters": found.shape[1],
+        "num_data": len(x),
+    }
+    return result if labels is None else result | agreement(found, labels)
 
 
 def verdict(numbers: Mapping[str, Any]) -> str:
@@ -68,7 +50,6 @@ def verdict(numbers: Mapping[str, Any]) -> str:
     return ""
 
 
-@full_precision
 def cluster_probabilities(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
     """P(c | x_b) = E[p(c | z) | x_b] over posterior draws, for x [B, *data_shape]: [B, C]."""
     return _mean_responsibilities(model.prior, params["prior"], posterior.draw(key, model, params, x))
@@ -80,7 +61,7 @@ def _mean_responsibilities(prior: ClusteredPrior, params: Params, draws: Draws) 
 
 
 def agreement(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """How well the most probable clusters [B, C] agree with labels [B].
+    """How well argmax of `probabilities` [B, C] agrees with labels [B].
 
     Returns:
       `adjusted_mutual_information` (Vinh et al., 2010; 0 by chance, 1 if clusters are classes), and `accuracy` if each

@@ -1,6 +1,5 @@
 """How well posterior draws reconstruct held-out data."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -11,44 +10,32 @@ from jax import Array
 
 from kaem_jax.data import Field, Text
 from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import full_precision
-from kaem_jax.evaluation.evaluators.base import Numbers
 from kaem_jax.evaluation.generate import reconstruct
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.model import Model, Params
 from kaem_jax.runs.run import Run
 
-__all__ = ["Reconstruction", "share_recovered"]
+__all__ = ["evaluate", "share_recovered"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Reconstruction:
-    """Mean squared error of posterior means, each against its own datum of x [B, *data_shape].
+def evaluate(key: Array, run: Run, x: Array) -> tuple[dict[str, Any], Array]:
+    """Mean squared error of posterior means, each against its own datum of x [B, *data_shape], and these means.
 
-    For texts, the share of tokens that are right in texts decoded from posterior draws.
+    For texts, the share of tokens that are right in texts decoded from posterior draws, and these texts.
     """
-
-    key: Array
-    x: Array
-
-    def run(self, run: Run) -> Numbers:
-        return self.with_means(run)[0]
-
-    def with_means(self, run: Run) -> tuple[Numbers, Array]:
-        """The numbers, and the posterior means or decoded texts, [B, *data_shape], that they describe."""
-        settings = {"num_data": len(self.x)}
-        if isinstance(run.form, Text):
-            again, share = share_recovered(self.key, run.model, run.params, self.x, run.posterior)
-            return {"reconstruction": {"share_of_tokens": float(share), **settings}}, again
-        again, error = reconstruct(self.key, run.model, run.params, self.x, run.posterior)
-        for name in ("num_steps", "num_chains"):  # of samplers with chains
-            if (value := getattr(run.posterior.sampler, name, None)) is not None:
-                settings[name.replace("num", "posterior")] = value
-        numbers: dict[str, Any] = {"mean_squared_error": float(error)}
-        if isinstance(run.form, Field):
-            ours, real = (run.form.decode(np.asarray(values)) for values in (again, self.x))
-            numbers["relative_l2"] = relative_l2(ours, real)
-        return {"reconstruction": numbers | settings}, again
+    settings = {"num_data": len(x)}
+    if isinstance(run.form, Text):
+        again, share = share_recovered(key, run.model, run.params, x, run.posterior)
+        return {"share_of_tokens": float(share), **settings}, again
+    again, error = reconstruct(key, run.model, run.params, x, run.posterior)
+    for name in ("num_steps", "num_chains"):  # of samplers with chains
+        if (value := getattr(run.posterior.sampler, name, None)) is not None:
+            settings[name.replace("num", "posterior")] = value
+    numbers: dict[str, Any] = {"mean_squared_error": float(error)}
+    if isinstance(run.form, Field):
+        ours, real = (run.form.decode(np.asarray(values)) for values in (again, x))
+        numbers["relative_l2"] = relative_l2(ours, real)
+    return numbers | settings, again
 
 
 def relative_l2(ours: np.ndarray, real: np.ndarray) -> float:
@@ -58,7 +45,6 @@ def relative_l2(ours: np.ndarray, real: np.ndarray) -> float:
     return float(np.mean(distance[is_any] / size[is_any]))
 
 
-@full_precision
 def share_recovered(
     key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
 ) -> tuple[Array, Array]:

@@ -1,14 +1,11 @@
-"""Samples of a model against held-out images, in a space of features and pixel by pixel."""
+"""Samples of a model against held-out images, in a space of features."""
 
-import dataclasses
-import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kaem_jax.data import Dataset, are_pictures, is_image, to_pixels
-from kaem_jax.evaluation.evaluators.base import Numbers
+from kaem_jax.data import Dataset, are_pictures, to_pixels
 from kaem_jax.evaluation.evaluators.distances import (
     copying,
     density_and_coverage,
@@ -17,75 +14,62 @@ from kaem_jax.evaluation.evaluators.distances import (
     kernel_distance,
     precision_and_recall,
 )
-from kaem_jax.evaluation.evaluators.diversity import diversity
-from kaem_jax.evaluation.features import Extractor, make_extractor
+from kaem_jax.evaluation.features import Extractor
 from kaem_jax.evaluation.generate import sample_in_batches
-from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.training.keys import sample_key
 
 __all__ = [
-    "FEATURE_METRICS",
     "SAMPLE_METRICS",
-    "SampleComparison",
     "compare",
-    "prepare_features",
+    "evaluate",
     "verdict_of_copying",
-    "verdict_of_distance",
 ]
 
-FEATURE_METRICS = ("fid", "kid", "precision_recall", "density_coverage", "copying")
-SAMPLE_METRICS = (*FEATURE_METRICS, "diversity")
+SAMPLE_METRICS = ("fid", "kid", "precision_recall", "density_coverage", "copying")
 _DISTANCES = {"fid": frechet_distance, "kid": kernel_distance}
 _OF_TRAINING = ("fid", "kid", "copying")
 _K_MANIFOLD, _K_COVERAGE = 3, 5
 _MAX_TRAIN_IMAGES = 10_000  # among which copies are looked for
 
 
-@dataclasses.dataclass(frozen=True)
-class SampleComparison:
-    """Samples of a model against held-out images.
+def evaluate(
+    run: Run, dataset: Dataset, metrics: Sequence[str], extractor: Extractor | None, num_images: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Samples of a model against held-out images; empty for other data.
 
-    Attributes:
+    Args:
+      run: the model.
       dataset: its held-out part is compared with the samples; during training that part has `data.num_held_out` data.
       metrics: names of metrics; those that are not in `SAMPLE_METRICS` are ignored.
-      extractor: as `prepare_features` returns it for these metrics.
+      extractor: as `make_extractor` returns it; None if these metrics are not asked for, or it is not available.
       num_images: generated images; as many real ones at most are compared with them.
       seed: decides the samples, which are those of `kaem sample` with this seed, and the random subsets of the data.
     """
+    metrics = [name for name in metrics if name in SAMPLE_METRICS]
+    if not metrics or not are_pictures(run.form, dataset.data_shape):
+        return {}
+    # Data may be sorted by class, so subsets are taken in random order.
+    rng = np.random.default_rng(seed)
+    held_out = to_pixels(dataset.held_out[rng.permutation(len(dataset.held_out))[:num_images]])
+    train_rows = rng.permutation(len(dataset.train))
 
-    dataset: Dataset
-    metrics: tuple[str, ...]
-    extractor: Extractor | None
-    num_images: int
-    seed: int = 0
+    def read_train(num: int) -> np.ndarray:
+        order = np.argsort(rows := train_rows[:num])  # files are read from front to back
+        return to_pixels(dataset.train[rows[order]])[np.argsort(order)]
 
-    def run(self, run: Run) -> Numbers:
-        dataset = self.dataset
-        metrics = tuple(name for name in self.metrics if name in SAMPLE_METRICS)
-        if not metrics or not are_pictures(run.form, dataset.data_shape):
-            return {}
-        # Data may be sorted by class, so subsets are taken in random order.
-        rng = np.random.default_rng(self.seed)
-        held_out = to_pixels(dataset.held_out[rng.permutation(len(dataset.held_out))[: self.num_images]])
-        train_rows = rng.permutation(len(dataset.train))
-
-        def read_train(num: int) -> np.ndarray:
-            order = np.argsort(rows := train_rows[:num])  # files are read from front to back
-            return to_pixels(dataset.train[rows[order]])[np.argsort(order)]
-
-        drawn = sample_in_batches(sample_key(self.seed), run.model, run.params, self.num_images)
-        generated = np.concatenate([to_pixels(batch) for batch in drawn])
-        return compare(metrics, generated, held_out, read_train, self.extractor)
+    drawn = sample_in_batches(sample_key(seed), run.model, run.params, num_images)
+    generated = np.concatenate([to_pixels(batch) for batch in drawn])
+    return compare(metrics, generated, held_out, read_train, extractor)
 
 
 def compare(
-    metrics: tuple[str, ...],
+    metrics: Sequence[str],
     generated: np.ndarray,
     held_out: np.ndarray,
     read_train: Callable[[int], np.ndarray],
     extractor: Extractor | None,
-) -> Numbers:
+) -> dict[str, dict[str, Any]]:
     """Sample metrics of generated images.
 
     Args:
@@ -93,15 +77,12 @@ def compare(
       generated, held_out: uint8 [N, H, W, C], rounded in the same way, in random order.
       read_train: maps n to at most n training images, in the same form and in random order. `copying` needs them; `fid`
         and `kid` report the distance of as many training images as there are generated ones, as a yardstick.
-      extractor: computes features. Without one (None), metrics that need features give a `reason`.
+      extractor: computes features. Without one (None), metrics give a `reason`.
     """
-    results: Numbers = {}
+    results: dict[str, dict[str, Any]] = {}
     features: dict[str, np.ndarray] = {}
     for name in metrics:
         try:
-            if name == "diversity":
-                results[name] = diversity(generated, held_out)
-                continue
             if extractor is None:
                 raise ValueError(
                     "the data have no labels to train a classifier with: give other features (--features, or "
@@ -143,32 +124,8 @@ def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: np.ndarra
     return {"ratio": ratio, "standard_error": error, "num_train": len(known), **sizes}
 
 
-def verdict_of_distance(numbers: Mapping[str, Any]) -> str:
-    """The distance of training images, as a yardstick for FID or KID."""
-    yardstick = numbers.get("value_of_training_images")
-    return "" if yardstick is None else f"the same number of training images is at {yardstick:.3g}"
-
-
 def verdict_of_copying(numbers: Mapping[str, Any]) -> str:
     """Whether the model may repeat its training data."""
     if numbers["ratio"] < 1 - 2 * numbers["standard_error"]:
         return "samples lie nearer to training data than to held-out data: some may be copies"
     return "no sign of copies"
-
-
-def prepare_features(
-    config: Experiment, dataset: Dataset, metrics: tuple[str, ...], features: str, classifier_file: pathlib.Path
-) -> Extractor | None:
-    """The feature extractor that `metrics` need, trained if necessary; None if they need none.
-
-    `features` and `classifier_file` are the arguments `spec` and `own` of `make_extractor`.
-
-    Raises:
-      ConfigError: the features are not available, or cannot be computed for these images.
-    """
-    if not any(name in FEATURE_METRICS for name in metrics):
-        return None
-    extractor = make_extractor(features, classifier_file, config.data.name, dataset)
-    if is_image(dataset.data_shape):
-        extractor(to_pixels(dataset.held_out[:1]))  # what fails is refused before training, not left out after it
-    return extractor

@@ -3,7 +3,7 @@
 import pathlib
 import pkgutil
 
-from kaem_jax.data import Dataset, is_image
+from kaem_jax.data import Dataset, is_image, to_pixels
 from kaem_jax.devices.processes import is_writer
 from kaem_jax.errors import ConfigError
 from kaem_jax.evaluation.features.base import Extractor
@@ -35,8 +35,15 @@ def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) 
       dataset: on which the classifier is trained.
 
     Raises:
-      ConfigError: `spec` names no features that are available; the message says what is allowed.
+      ConfigError: `spec` names no features that are available, or they cannot be computed for these images.
     """
+    extractor = _named(spec, own, source, dataset)
+    if is_image(dataset.data_shape):
+        extractor(to_pixels(dataset.held_out[:1]))  # what fails is refused before training, not left out after it
+    return extractor
+
+
+def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
     if spec == "classifier":
         if not own.exists():
             if not dataset.is_labelled or not is_image(dataset.data_shape):
@@ -55,15 +62,8 @@ def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) 
     if spec.endswith(".npz"):
         return classifier_features(load_classifier(pathlib.Path(spec)))
     if all(part.isidentifier() for part in (*name.split("."), *rest.split("."))):
-        return _imported(name, rest)
+        try:
+            return Extractor(spec, pkgutil.resolve_name(spec))
+        except Exception as error:  # importing runs the user's code
+            raise ConfigError(f"features {spec} cannot be imported: {error}") from None
     raise ConfigError(f"--features or evaluation.features: {spec!r} is not known; allowed: {_ALLOWED}")
-
-
-def _imported(module: str, function: str) -> Extractor:
-    try:
-        found = pkgutil.resolve_name(f"{module}:{function}")
-    except Exception as error:  # importing runs the user's code
-        raise ConfigError(f"features {module}:{function} cannot be imported: {error}") from None
-    if not callable(found):
-        raise ConfigError(f"features {module}:{function} are not a function of images")
-    return Extractor(f"{module}:{function}", found)

@@ -24,7 +24,6 @@ __all__ = [
 ]  # fmt: skip
 
 _NUM_FEATURES = 64
-_MAX_CLASSES = 10_000
 _CHANNELS = (32, 64, 128, 128)
 _NUM_UPDATES, _BATCH = 1000, 128
 
@@ -82,13 +81,8 @@ def train_classifier(source: str, dataset: Dataset) -> Classifier:
     rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.held_out))
     train, labels = to_pixels(dataset.train[rows]), dataset.train_labels(rows)
     test, test_labels = to_pixels(dataset.held_out[test_rows]), dataset.held_out_labels(test_rows)
-    largest = int(max(labels.max(), test_labels.max()))
-    if largest >= _MAX_CLASSES:
-        raise ConfigError(
-            f"labels: {largest} is too large for the features of a classifier, which count classes from 0 to "
-            f"{_MAX_CLASSES - 1}; number them anew, or give other features"
-        )
-    facts: dict[str, Any] = {"source": source, "shape": train.shape[1:], "num_classes": largest + 1}
+    num_classes = int(max(labels.max(), test_labels.max())) + 1
+    facts: dict[str, Any] = {"source": source, "shape": train.shape[1:], "num_classes": num_classes}
     start = _Network(facts["shape"], facts["num_classes"], nnx.Rngs(0))
     params = nnx.to_pure_dict(nnx.state(start, nnx.Param))
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, _NUM_UPDATES))

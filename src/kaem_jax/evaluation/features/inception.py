@@ -1,7 +1,5 @@
 """The features of the usual FID: InceptionV3 as torch-fidelity ships it."""
 
-import pathlib
-
 import numpy as np
 
 from kaem_jax.errors import ConfigError, first_line
@@ -28,8 +26,6 @@ def inception_extractor(weights: str | None) -> Extractor:
         raise ConfigError(
             f"features inception need torch-fidelity ({error}): pip install -e '.[inception]' in the clone"
         ) from None
-    if weights is not None and not pathlib.Path(weights).is_file():
-        raise ConfigError(f"features inception:{weights}: there is no such file")
     try:
         network = fidelity.FeatureExtractorInceptionV3(
             "inception-v3-compat", [str(_NUM_FEATURES)], feature_extractor_weights_path=weights, verbose=False

@@ -6,13 +6,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kaem_jax.errors import RunError
-from kaem_jax.evaluation.report.numbers import format_number, name_features, readable_rows
+from kaem_jax.evaluation.report.numbers import format_number, readable_rows
 from kaem_jax.files import replacing
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import flatten
-from kaem_jax.training.held_out_rows import effort_of, is_final, standard_error_of
-from kaem_jax.training.log import MetricsFile, held_out_nats
+from kaem_jax.training.log import effort_of, held_out_nats, is_final, read_metrics, standard_error_of
 
 __all__ = ["verdict_of_training", "write_report"]
 
@@ -60,13 +58,7 @@ def write_report(folder: RunFolder) -> pathlib.Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": format_number, "held_out_nats": held_out_nats}
-    try:
-        page = environment.get_template("template.html").render(_content(folder, saved, evaluation, latents))
-    except (jinja2.UndefinedError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise RunError(
-            f"{folder.evaluation}, {folder.latents} or {folder.summary} holds something else than it should ({error}); "
-            "delete them, and evaluate again"
-        ) from None
+    page = environment.get_template("template.html").render(_content(folder, saved, evaluation, latents))
     with replacing(folder.report) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder.report
@@ -76,7 +68,7 @@ def _content(
     folder: RunFolder, saved: dict[str, Any], evaluation: dict[str, Any] | None, latents: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The variables of the template."""
-    rows = MetricsFile.read(folder.metrics)
+    rows = read_metrics(folder.metrics)
     newest = max((row["step"] for row in rows), default=0)
     figures = [(folder.figures / f"{name}.png", name, heading, text) for name, heading, text in _FIGURES]
     texts = [(folder.texts(name), f"{name}_texts", heading, text) for name, heading, text in _TEXTS]
@@ -87,7 +79,6 @@ def _content(
         "evaluation": evaluation,
         "trained_since": newest if evaluation and newest > evaluation["trained_to"] else None,
         "rows": readable_rows(evaluation["metrics"]) if evaluation else [],
-        "features": name_features(evaluation["metrics"]) if evaluation else None,
         "verdict_of_training": verdict_of_training(rows),
         "figures": [(*about, base64.b64encode(p.read_bytes()).decode()) for p, *about in figures if p.exists()],
         "texts": [(*about, p.read_text("utf-8", errors="replace")) for p, *about in texts if p.exists()],

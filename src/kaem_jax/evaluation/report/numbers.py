@@ -5,18 +5,8 @@ from typing import Any, NamedTuple
 
 from kaem_jax.evaluation.evaluators import verdict_of
 
-__all__ = ["Row", "Value", "format_number", "name_features", "readable_rows"]
+__all__ = ["Row", "format_number", "readable_rows"]
 
-_UP, _DOWN = "\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}"
-_MORE_IS_BETTER = (
-    "nats", "ess", "ess_min", "precision", "recall", "density", "coverage", "share_of_tokens", "accuracy",
-    "accuracy_of_worst_class", "adjusted_mutual_information", "share_of_data_below_1.1",
-)  # fmt: skip
-_LESS_IS_BETTER = (
-    "nats_per_token", "bits_per_dimension", "bits_per_dimension_of_256_levels", "mean_squared_error", "relative_l2",
-    "value", "r_hat",
-)  # fmt: skip
-_BETTER = dict.fromkeys(_MORE_IS_BETTER, _UP) | dict.fromkeys(_LESS_IS_BETTER, _DOWN)
 _ERRORS = {  # other errors are called NAME_standard_error
     **dict.fromkeys(("value", "nats", "ratio"), "standard_error"),
     **dict.fromkeys(("bits_per_dimension", "bits_per_dimension_of_256_levels"), "bits_standard_error"),
@@ -24,24 +14,16 @@ _ERRORS = {  # other errors are called NAME_standard_error
 _AT_LEAST = ("nats", "barrier", "rungs_that_suit")  # if `is_bound`
 _AT_MOST = ("nats_per_token", "bits_per_dimension", "bits_per_dimension_of_256_levels", "divergence_from_prior")
 _NOT_SHOWN = (
-    "seconds", "features", "share_of_variance_that_data_decide", "standard_error_of_shares", "of", "is_bound",
+    "seconds", "share_of_variance_that_data_decide", "standard_error_of_shares", "of", "is_bound",
     "num_bounds", "effort_id",
 )  # fmt: skip
 
 
-class Value(NamedTuple):
-    """A number: its name, its text, and an arrow in the direction of better models, if there is one."""
-
-    name: str
-    text: str
-    arrow: str
-
-
 class Row(NamedTuple):
-    """One metric: its name, its numbers, what they are made from, and what they mean."""
+    """One metric: its name, its numbers as (name, text), what they are made from, and what they mean."""
 
     metric: str
-    values: list[Value]
+    values: list[tuple[str, str]]
     made_from: str
     verdict: str
 
@@ -67,18 +49,9 @@ def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
                 continue
             elif error := numbers.get(_ERRORS.get(name, f"{name}_standard_error")):
                 text += f" \N{PLUS-MINUS SIGN} {error:.2g}"
-            arrow = "" if metric == "two_sample" else _BETTER.get(name, "")  # of which 0.5 is best
-            values.append(Value(name.replace("_", " "), text, arrow))
+            values.append((name.replace("_", " "), text))
         rows.append(Row(metric.replace("_", " "), values, ", ".join(settings), verdict_of(metric, numbers)))
     return rows
-
-
-def name_features(metrics: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Names the features of the distances; for each metric, if evaluations of one step used different features."""
-    named = {metric: numbers["features"] for metric, numbers in metrics.items() if "features" in numbers}
-    if len(set(named.values())) > 1:
-        return "; ".join(f"{metric}: {features}" for metric, features in named.items())
-    return next(iter(named.values()), None)
 
 
 def format_number(value: Any) -> str:

@@ -26,8 +26,8 @@ class Evidence(NamedTuple):
         sqrt(B).
       ess: [B] effective sample size of the importance weights, or of the rung of a tempered population with the fewest
         effective rounds.
-      is_bound: [B] bool, whether `value` is only a lower bound (for `ti_right` an upper bound): `ess` is too small, see
-        the function `is_bound`, or the proposal has one mode and may miss others.
+      is_bound: [B] bool, whether `value` is only a lower bound: `ess` is too small, see the function `is_bound`, or the
+        proposal has one mode and may miss others.
     """
 
     value: Array

@@ -16,7 +16,6 @@ from kaem_jax.inference.evidence.log_evidence import Method, log_evidence, num_f
 from kaem_jax.inference.proposals import PriorProposal, Proposal
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
-from kaem_jax.priors.uniform import Points
 from kaem_jax.settings import Settings, setting
 
 __all__ = ["AIS", "Auto", "Effort", "Estimator", "ImportanceEstimator"]
@@ -80,26 +79,19 @@ class ImportanceEstimator(Estimator):
     Attributes:
       num_samples: proposals for each datum.
       final_num_samples: proposals for each datum in the last evaluation of a run.
-      points: `random` or `sobol` draws of the prior.
       chunk_size: latents in memory at once.
       batch_size: data at once; with the prior as proposal, all data are taken at once and share its draws.
     """
 
     num_samples: int = setting(1000, low=2)
     final_num_samples: int = setting(10_000, low=2)
-    points: Points = "random"
     chunk_size: int = setting(20_000, low=1)
     batch_size: int = setting(100, low=1)
-
-    def check(self, prior: Prior, proposal: Proposal) -> None:
-        super().check(prior, proposal)
-        if self.points != "random" and not (prior.has_exact_draws and isinstance(proposal, PriorProposal)):
-            raise ValueError(f"points={self.points!r} are draws of a prior with quantiles, as proposal: set 'random'")
 
     def __call__(
         self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
     ) -> tuple[Evidence, Effort]:
-        options = {"num_samples": self.num_samples, "points": self.points, "chunk_size": self.chunk_size}
+        options = {"num_samples": self.num_samples, "chunk_size": self.chunk_size}
         is_shared = proposal is None or isinstance(proposal, PriorProposal)
         size = None if is_shared else self.batch_size
         evidence = _in_batches(size, key, model, params, x, "importance", proposal=proposal, **options)
@@ -209,10 +201,18 @@ class Auto(Estimator):
             # Keep the old estimate where the new one is not finite.
             taken = np.flatnonzero(jnp.isfinite(again.value[: len(rows)]) | ~jnp.isfinite(evidence.value[rows]))
             if len(taken):
-                was_annealed[rows[taken]] = True
-                is_loose[rows[taken]] = is_bound(again.ess[taken], self.num_chains)
-                evidence = self._replaced(evidence, rows[taken], again, taken, was_annealed, proposal)
-                settings |= again_effort.settings
+                rows = rows[taken]
+                was_annealed[rows] = True
+                is_loose[rows] = is_bound(again.ess[taken], self.num_chains)
+                named = ("value", "standard_error", "ess", "is_bound")
+                new = {name: getattr(evidence, name).at[rows].set(getattr(again, name)[taken]) for name in named}
+                evidence, settings = evidence._replace(**new), settings | again_effort.settings
+        if was_annealed.any():
+            first, later = (jnp.where(mask, evidence.standard_error, 0) for mask in (~was_annealed, was_annealed))
+            # Errors of draws of the prior, which data share, may all have one sign.
+            is_shared = proposal is None or isinstance(proposal, PriorProposal)
+            variance = jnp.sum(later**2) + (jnp.sum(first) ** 2 if is_shared else jnp.sum(first**2))
+            evidence = evidence._replace(mean_standard_error=jnp.sqrt(variance) / len(x))
         if was_annealed.all():
             del settings["num_samples"]
         elif was_annealed.any():
@@ -231,24 +231,3 @@ class Auto(Estimator):
         """Rows repeated up to a power of two, or to a full batch, so that few programs are compiled."""
         size = min(self.batch_size, 1 << (len(rows) - 1).bit_length())
         return rows[np.arange(max(size, len(rows))) % len(rows)]
-
-    def _replaced(
-        self,
-        evidence: Evidence,
-        rows: np.ndarray,
-        again: Evidence,
-        taken: np.ndarray,
-        was_annealed: np.ndarray,
-        proposal: Proposal | None,
-    ) -> Evidence:
-        """The estimates `evidence`, with those of `rows` replaced by the entries `taken` of `again`."""
-        named = ("value", "standard_error", "ess", "is_bound")
-        merged = {name: getattr(evidence, name).at[rows].set(getattr(again, name)[taken]) for name in named}
-        error = merged["standard_error"]
-        first = jnp.where(was_annealed, 0, error)
-        is_shared = proposal is None or isinstance(
-            proposal, PriorProposal
-        )  # then errors of the first draws may all have one sign
-        variance = jnp.sum(first) ** 2 if is_shared else jnp.sum(first**2)
-        variance += jnp.sum(jnp.where(was_annealed, error**2, 0))
-        return Evidence(mean_standard_error=jnp.sqrt(variance) / error.size, **merged)

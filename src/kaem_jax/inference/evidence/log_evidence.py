@@ -13,7 +13,7 @@ from kaem_jax.inference.evidence.annealed_evidence import path_log_weights
 from kaem_jax.inference.evidence.estimate import Evidence, checked_proposal, evidence_of_weights
 from kaem_jax.inference.evidence.importance_evidence import importance_evidence, proposal_log_weights
 from kaem_jax.inference.evidence.tempered_evidence import RULES, tempered_evidence
-from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
+from kaem_jax.inference.proposals import FittedProposal, PriorProposal, Proposal, fitted_to
 from kaem_jax.inference.proposals.path import evidence_path
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
@@ -22,12 +22,12 @@ from kaem_jax.settings.arguments import check_choice
 
 __all__ = ["Method", "log_evidence", "num_fits"]
 
-Method = Literal["ais", "importance", "steppingstone", "ti", "ti_left", "ti_right", "ti_trapezoid"]
+Method = Literal["ais", "importance", "steppingstone", "ti"]
 
 
 def num_fits(proposal: Proposal | None) -> int:
     """The number of independent fits of a proposal for one estimate: a mode that one fit missed shows in the other."""
-    return 2 if proposal is not None and proposal.finds_modes else 1
+    return 1 if proposal is None or isinstance(proposal, PriorProposal) or not proposal.finds_modes else 2
 
 
 @full_precision
@@ -48,36 +48,29 @@ def log_evidence(
     kernel: Kernel | str = MALA(),
     proposal: Proposal | None = None,
 ) -> Evidence:
-    """Estimates log p(x_b) for every datum. Outside jit it compiles its parts, which other estimates share.
+    """Estimates log p(x_b) for every datum (docs/method.md, section 9).
 
-    `importance`: log mean_s p(x_b | z_s) over S prior draws, in expectation a lower bound; accurate if its ESS is far
-    above 1. With a proposal q each datum has its own draws, and the mean is that of p(x_b, z) / q(z | x_b). `ais`:
-    annealed importance sampling with chains from the prior, or from q, to the posterior through `num_temperatures`; in
-    expectation a lower bound, which more temperatures make tighter. `steppingstone` and the `ti` rules (thermodynamic
-    integration, see `tempered_evidence.integrate_log_likelihood`): a tempered population on `num_temperatures` rungs;
-    their standard errors cover the Monte Carlo error, not that of the integration rule.
+    Outside jit it compiles its parts, which other estimates share. Nothing is differentiated: accept steps and choices
+    of clusters have no derivative, and gradients through the rest would be biased.
 
     Args:
       key: a PRNG key.
       model: a `kaem_jax.Model`.
-      params: its parameters. Nothing here is differentiated, neither in them nor in `x`: accept steps and choices of
-        clusters have no derivative, and gradients through the rest would be biased. Train with
-        `kaem_jax.posterior_loss`.
+      params: its parameters.
       x: [B, *data_shape].
-      method: one of the above.
-      points: `random` or `sobol` proposals for `importance`. Each chunk has its own scrambled Sobol set, so the chunks
-        are independent and their spread still measures the error.
+      method: `importance` and `ais` (annealed importance sampling) are in expectation lower bounds; `steppingstone` and
+        `ti` (thermodynamic integration) take a tempered population, and their errors do not cover that of the rule.
+      points: `random` or `sobol` draws of the prior for `importance`; each chunk has its own scrambled Sobol set.
       num_samples: S for `importance`, rounded up to chunks of equal size, whose spread gives the error.
-      chunk_size: draws held in memory at once; with a proposal, at least one for each datum.
+      chunk_size: draws held in memory at once; with a proposal, of all data together, at least one for each.
       num_chains: the number of chains for each datum in `ais`; with fewer than 20 the result is always called a bound.
       num_temperatures: T for `ais` and tempered methods; inverse temperatures go from 0 to 1, both included.
       num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
       kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
-      proposal: q(z | x); None is the prior. `importance` and `ais` take half of their draws from a second, independent
-        fit; tempered populations go from q to the posterior. A proposal with one mode, such as an encoder, is fitted
-        once, and results from it are called bounds: weights do not reveal a mode that it misses. Data do not share
-        draws of q, so their errors are independent, and `chunk_size` counts the latents of all data together. If the
-        support of the prior is bounded, `ais` and tempered populations start from the prior instead.
+      proposal: q(z | x), separately for each datum; None is the prior. `importance` and `ais` take half of their draws
+        from a second, independent fit; tempered populations go from q to the posterior. A proposal with one mode, such
+        as an encoder, is fitted once, and results from it are called bounds: weights do not reveal a mode that it
+        misses. If the support of the prior is bounded, `ais` and tempered populations start from the prior instead.
 
     Raises:
       ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the proposal, or a proposal is

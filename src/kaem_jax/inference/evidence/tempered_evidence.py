@@ -9,20 +9,17 @@ from jax import Array
 from kaem_jax.inference.evidence.estimate import Evidence, is_bound
 from kaem_jax.inference.proposals.path import Path
 from kaem_jax.mcmc import Kernel, effective_sample_size, power_ladder, tempered_posterior
-from kaem_jax.settings.arguments import check_choice
 
 __all__ = ["RULES", "integrate_log_likelihood", "tempered_evidence"]
 
-RULES = ("steppingstone", "ti", "ti_left", "ti_right", "ti_trapezoid")
+RULES = ("steppingstone", "ti")
 _MIN_ROUNDS, _MIN_ESS = 20, 40  # below which nothing is said, or only a bound
 
 
 def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> tuple[Array, Array]:
-    """Log Z_1 - log Z_0 from log-likelihoods on a ladder, and its standard error.
+    """Log Z_1 - log Z_0 from log-likelihoods on a ladder, and its standard error, [B] each.
 
-    d/dbeta log Z_beta = E_beta[l] increases in beta, so `ti_left` is a lower and `ti_right` an upper bound in
-    expectation. `ti_trapezoid` is neither; `ti` corrects it by its leading error,
-    -sum Delta_k^2 (Var_{k+1} l - Var_k l) / 12.
+    `ti` is the trapezoid of E_beta[l], corrected by its leading error, -sum Delta_k^2 (Var_{k+1} l - Var_k l) / 12.
     `steppingstone` is sum_k log E_k exp(Delta_k l), consistent on any ladder. The error is that of the mean of the
     estimate's influence function over rounds, and includes correlations between rungs and between rounds.
 
@@ -30,31 +27,16 @@ def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> 
       log_likelihood: [R, T, B] nats, by round and rung.
       betas: [T].
       rule: one of `RULES`.
-
-    Returns:
-      Value and standard error, [B] each.
-
-    Raises:
-      ValueError: `rule` is unknown, or there are fewer than 2 rungs or 20 rounds.
     """
-    check_choice("rule", rule, RULES)
-    num_rounds, num_rungs, _ = log_likelihood.shape
-    if num_rungs < 2 or num_rounds < _MIN_ROUNDS:
-        raise ValueError(
-            f"log_likelihood of shape {log_likelihood.shape}: wanted [R, T, B], R >= {_MIN_ROUNDS} and T >= 2"
-        )
     width = jnp.diff(betas)[:, None]
     if rule == "steppingstone":
         log_weights = width * log_likelihood[:, :-1]
-        log_ratio = jax.nn.logsumexp(log_weights, axis=0) - math.log(num_rounds)
+        log_ratio = jax.nn.logsumexp(log_weights, axis=0) - math.log(len(log_likelihood))
         value, influence = jnp.sum(log_ratio, axis=0), jnp.sum(jnp.exp(log_weights - log_ratio) - 1, axis=1)
     else:
-        parts = {"ti_left": log_likelihood[:, :-1], "ti_right": log_likelihood[:, 1:]}
-        both = (log_likelihood[:, :-1] + log_likelihood[:, 1:]) / 2
-        sums = jnp.sum(width * parts.get(rule, both), axis=1)
-        if rule == "ti":
-            squares = jnp.square(log_likelihood - jnp.mean(log_likelihood, axis=0))
-            sums -= jnp.sum(width**2 / 12 * jnp.diff(squares, axis=1), axis=1)
+        squares = jnp.square(log_likelihood - jnp.mean(log_likelihood, axis=0))
+        sums = jnp.sum(width * (log_likelihood[:, :-1] + log_likelihood[:, 1:]) / 2, axis=1)
+        sums -= jnp.sum(width**2 / 12 * jnp.diff(squares, axis=1), axis=1)
         value = jnp.mean(sums, axis=0)
         influence = sums - value
     return value, jnp.sqrt(jnp.mean(influence**2, axis=0) / effective_sample_size(influence))
@@ -74,7 +56,6 @@ def tempered_evidence(
     """`integrate_log_likelihood` over `num_rounds` rounds of a population, after half as many warm-up rounds.
 
     The result is also called a bound if fewer than 40 rounds are effective: their spread would underestimate the error.
-    `ti_left` and `ti_right` are bounds by construction, the latter an upper one.
 
     See `kaem_jax.log_evidence`. The log-gain of the path takes the place of the log-likelihood. With `refreshes` the
     rung at beta = 0 takes exact draws.
@@ -101,7 +82,7 @@ def tempered_evidence(
     ess = _effective_rounds(trace, betas, rule)
     too_few = is_bound(ess, num_rounds) | ~(ess >= _MIN_ESS)
     mean_error = jnp.sqrt(jnp.sum(error**2)) / error.size
-    return Evidence(value, error, mean_error, ess, too_few | (rule in ("ti_left", "ti_right")))
+    return Evidence(value, error, mean_error, ess, too_few)
 
 
 def _effective_rounds(trace: Array, betas: Array, rule: str) -> Array:

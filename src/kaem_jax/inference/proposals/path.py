@@ -28,8 +28,8 @@ class Path(NamedTuple):
     """Densities exp(log_start + beta log_gain) on positions of chains, from beta = 0 to p(x, z) at beta = 1.
 
     Attributes:
-      log_start: positions [C, B, *position] to nats [C, B], the density at beta = 0, normalised up to the constant of
-        the map from latents to positions.
+      log_start: positions [C, B, *position] to nats [C, B], the normalised log-density of their latents at beta = 0,
+        without the determinant of the map.
       log_gain: positions to nats [C, B], log p(x, z) minus the normalised log-density at beta = 0.
       draw: (key, C) to exact draws at beta = 0, [C, B, *position].
       position_of: latents [..., B, *event] to positions.

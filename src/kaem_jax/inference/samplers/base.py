@@ -1,8 +1,7 @@
 """The interface of posterior samplers."""
 
-import abc
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 from jax import Array
@@ -15,15 +14,16 @@ from kaem_jax.priors import Prior
 from kaem_jax.settings import Settings
 from kaem_jax.settings.arguments import check_key, check_model
 
-__all__ = ["FrozenSampler", "Sampler", "SamplerState", "StatelessSampler"]
+__all__ = ["FrozenSampler", "Sampler", "SamplerState"]
 
 SamplerState = Any  # a pytree that the sampler defines
 
 
-class Sampler(Settings, abc.ABC):
+class Sampler(Settings):
     """Draws from p(z | x_b) for every datum of a minibatch. Static and hashable: arrays are in its state.
 
-    Your own sampler derives from this class and defines `advance`; see docs/extend.md.
+    Your own sampler derives from this class and defines `advance`, or `draws` if it carries nothing from one draw to
+    the next; see docs/extend.md.
 
     The state is a pytree, usually a NamedTuple, with everything that the next draw needs from earlier ones: adapted
     step sizes, a ladder, persistent chains. Field names are also the names on disk; a field may be None. A field with
@@ -66,15 +66,10 @@ class Sampler(Settings, abc.ABC):
         """The sampler's own parameters, under names that the model does not use; empty for most."""
         return {}
 
-    def for_training(self, num_steps: int) -> Self:
-        """The sampler for a run of `num_steps` updates; a schedule may depend on this number."""
-        return self
-
     def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
         """The loss of the sampler's own parameters, a scalar in nats per datum; None if it has no parameters."""
         return None
 
-    @abc.abstractmethod
     def advance(
         self,
         key: Array,
@@ -84,7 +79,7 @@ class Sampler(Settings, abc.ABC):
         params: Params,
         x: Array,
         indices: Array | None = None,
-    ) -> tuple[Draws, SamplerState]:
+    ) -> tuple[Any, SamplerState]:
         """Draws for data x [B, *data_shape], and the state for the next draw.
 
         Draws have no gradient, neither in `params` nor in `x`: accept steps and choices have no derivative.
@@ -94,6 +89,11 @@ class Sampler(Settings, abc.ABC):
           indices: int [B], the index of each datum in 0..N-1, by which persistent chains are stored. None starts fresh
             chains.
         """
+        return self.draws(key, step, model, params, x), state
+
+    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> Draws:
+        """Draws for data x [B, *data_shape]; see `advance`."""
+        raise NotImplementedError(f"{type(self).__name__} must define `advance` or `draws`")
 
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
         """Draws from p(z | x_b) for data x [B, *data_shape], with chains and step sizes that start afresh."""
@@ -106,26 +106,6 @@ class Sampler(Settings, abc.ABC):
     def frozen(self, state: SamplerState, step: Array | int) -> SamplerState:
         """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps."""
         return state
-
-
-class StatelessSampler(Sampler):
-    """A sampler that carries nothing from one draw to the next. Subclasses define `draws`."""
-
-    @abc.abstractmethod
-    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> Draws:
-        """Draws for data x [B, *data_shape]; see `advance`."""
-
-    def advance(
-        self,
-        key: Array,
-        step: Array | int,
-        state: SamplerState,
-        model: Model,
-        params: Params,
-        x: Array,
-        indices: Array | None = None,
-    ) -> tuple[Any, SamplerState]:
-        return self.draws(key, step, model, params, x), state
 
 
 @jax.tree_util.register_dataclass

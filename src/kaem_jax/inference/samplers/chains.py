@@ -1,19 +1,18 @@
 """The common parts of samplers that run chains: settings, starts, step sizes, the metric."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
-from typing import Literal
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from kaem_jax.devices.transforms import choose
 from kaem_jax.inference.proposals import EncoderProposal
-from kaem_jax.inference.proposals.approximation import approximate
-from kaem_jax.inference.proposals.curvature import probed_curvature
+from kaem_jax.inference.proposals.encoder_proposal import approximate
+from kaem_jax.inference.proposals.laplace import probed_curvature
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import Draws
 from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
@@ -23,14 +22,29 @@ from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
-from kaem_jax.priors.uniform import Points
-from kaem_jax.settings import positive, setting
+from kaem_jax.settings import setting
 from kaem_jax.settings.registry import ENCODERS, KERNELS
 
-__all__ = ["ChainSampler", "as_rows", "first_of_each", "kept_rows", "of_rows", "with_rows"]
+__all__ = ["ChainSampler", "ChainState", "as_rows", "first_of_each", "of_rows", "with_rows"]
 
 _LANES = 128  # TPUs lay out the last axis in so many numbers; where rows fill them, no other axis is taken instead
 _NUM_PRIOR_DRAWS = 64  # of which a metric has the prior's curvature
+
+
+class ChainState(NamedTuple):
+    """What chains carry from step to step.
+
+    Attributes:
+      step_size: scalar, or [T] by rung; None if it does not adapt.
+      metric: None if chains move in the latents themselves.
+      chains: the chains of every datum, [N, L] in the form of `as_rows`, or a `Population`; None if they are not kept.
+      betas: [T] of a ladder that adapts, else None.
+    """
+
+    step_size: Array | None
+    metric: Metric | None
+    chains: Any
+    betas: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,9 +58,7 @@ class ChainSampler(Sampler):
       num_chains: C, chains for each datum.
       persistent: whether chains continue from their last positions for the same datum, or start afresh.
       adapt_steps: training steps in which the step size moves towards the kernel's target acceptance.
-      points: `random` or `sobol` draws of the prior as starts.
-      encoder: chains start at draws of this encoder or of the prior, see `starts`.
-      encoder_target: what the encoder learns from: the ends of `chains`, or latents and data `simulated` by the model.
+      encoder: chains start at draws of this encoder, which learns from their ends, or of the prior, see `starts`.
       precondition: whether chains move in coordinates in which the average posterior has unit precision. The precision
         is estimated at the ends of the chains, by one vector-Jacobian product for each, and at draws of the prior.
     """
@@ -57,15 +69,11 @@ class ChainSampler(Sampler):
     num_chains: int = setting(1, low=1)
     persistent: bool = False
     adapt_steps: int = setting(0, low=0)
-    points: Points = "random"
     encoder: Network | Encoder | None = setting(None, kinds=ENCODERS)
-    encoder_target: Literal["chains", "simulated"] = setting("chains", needs={"encoder": positive})
     precondition: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.persistent and self.points != "random":
-            raise ValueError(f"points={self.points!r} are starts of fresh chains: with persistent=True set 'random'")
         check_chain_arguments(self.kernel, self.step_size, None)
         if self.adapt_steps and not self.kernel.is_exact:
             raise ValueError(
@@ -84,16 +92,8 @@ class ChainSampler(Sampler):
                 f"kernel={self.kernel} accepts every move, and the score of this prior grows without limit towards the "
                 f"end of its support {prior.bounds}: take kernel='mala', or make it a NonCentredPrior"
             )
-        if self.points != "random" and not prior.has_exact_draws:
-            raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
         if self.encoder is not None:
             EncoderProposal(self.encoder).check(prior)
-            if self.points != "random":
-                raise ValueError(f"points={self.points!r} are draws of the prior: with an encoder set 'random'")
-            if self.encoder_target == "simulated" and not prior.has_exact_draws:
-                raise ValueError(
-                    "encoder_target='simulated' needs exact prior draws, and this prior has none: set 'chains'"
-                )
         if self.precondition and (self.kernel.needs_standard_normal or prior.bounds is not None):
             raise ValueError(
                 f"precondition=True turns the coordinates: it needs latents on the whole line (bounds={prior.bounds}), "
@@ -104,18 +104,11 @@ class ChainSampler(Sampler):
         return {} if self.encoder is None else {"encoder": model.bind_encoder(self.encoder).init(key)}
 
     def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
-        """-log q(z | x) at the ends of chains or at simulated pairs; only the encoder's parameters have a gradient."""
+        """-log q(z | x) at the ends of chains; only the encoder's parameters have a gradient."""
         if self.encoder is None:
             return None
-        z = draws.z
-        if self.encoder_target == "simulated":
-            fixed = jax.lax.stop_gradient(params)
-            key_latent, key_data = jax.random.split(key)
-            table = model.prior.tabulate(fixed["prior"])
-            z = model.prior.sample(key_latent, table, (len(x),))
-            x = model.simulate(key_data, fixed, z, table)
         of_encoder = {"encoder": params["encoder"], "prior": jax.lax.stop_gradient(params["prior"])}
-        return -jnp.mean(approximate(self.encoder, model, of_encoder, x).log_prob(z))
+        return -jnp.mean(approximate(self.encoder, model, of_encoder, x).log_prob(draws.z))
 
     def starts(self, key: Array, model: Model, params: Params, table: Table, x: Array, shape: tuple[int, ...]) -> Array:
         """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event].
@@ -125,7 +118,7 @@ class ChainSampler(Sampler):
         taken.
         """
         if self.encoder is None:
-            return model.prior.sample(key, table, (*shape, len(x)), self.points)
+            return model.prior.sample(key, table, (*shape, len(x)))
         key_encoder, key_prior, key_choice = jax.random.split(key, 3)
         q = approximate(self.encoder, model, params, x)
         guess = q.at(jax.random.normal(key_encoder, (*shape, *q.mean.shape), q.mean.dtype))
@@ -155,13 +148,31 @@ class ChainSampler(Sampler):
             z = model.prior.sample(key, model.prior.tabulate(params["prior"]), shape)
         return as_rows(z, len(model.prior.event_shape))
 
-    def continued(self, kept: Array, fresh: Callable[[], Array]) -> Array:
-        """The last positions of chains, or fresh starts where these are still NaN."""
+    def begin(
+        self,
+        key: Array,
+        kept: Array | None,
+        indices: Array | None,
+        model: Model,
+        params: Params,
+        table: Table,
+        x: Array,
+        lead: tuple[int, ...],
+    ) -> Array:
+        """Where chains start, [*lead, B, *event]: at the ends `kept` [N, L] of the data `indices`, else afresh.
+
+        Ends of an index outside 0..N-1 are NaN.
+        """
+        fresh = functools.partial(self.starts, key, model, params, table, x, lead)
+        if kept is None or indices is None:
+            return fresh()
+        rows = kept.at[indices].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        z = of_rows(rows, lead, model.prior.event_shape)
         if self.encoder is None:
-            return kept
-        is_new = jnp.isnan(kept)
+            return z
+        is_new = jnp.isnan(z)
         # Fresh starts cost two decoder calls, and are not needed after the first epoch.
-        return jax.lax.cond(jnp.any(is_new), lambda: jnp.where(is_new, fresh(), kept), lambda: kept)
+        return jax.lax.cond(jnp.any(is_new), lambda: jnp.where(is_new, fresh(), z), lambda: z)
 
     def first_metric(self, prior: Prior) -> Metric | None:
         """The metric that chains carry before the first draw; None where they move in the latents themselves."""
@@ -190,6 +201,9 @@ class ChainSampler(Sampler):
         _, scores = value_and_score(lambda z: model.prior.log_prob(params["prior"], z, table), draws)
         return average_metric(metric, probes.reshape(-1, size), scores.reshape(-1, size), step)
 
+    def frozen(self, state: ChainState, step: Array | int) -> ChainState:
+        return state._replace(chains=None)
+
     def next_step_size(self, step: Array | int, step_size: Array, acceptance: Array) -> Array:
         """Step sizes after a draw with this acceptance; fixed after `adapt_steps` training steps."""
         adapted = adapt_step_size(self.kernel, step_size, acceptance, jnp.asarray(step) + 1)
@@ -207,24 +221,6 @@ def of_rows(rows: Array, lead: tuple[int, ...], event: tuple[int, ...]) -> Array
     """[B, L] as [*lead, B, *event]: the inverse of `as_rows`."""
     values = rows[:, : math.prod(lead + event)]
     return jnp.moveaxis(values.reshape(-1, *lead, *event), 0, len(lead))
-
-
-def kept_rows(kept: Array, indices: Array, num_data: int, lead: tuple[int, ...], event: tuple[int, ...]) -> Array:
-    """Reads the kept values [N, L] of the data `indices` [B]: [*lead, B, *event].
-
-    Inside jit indices cannot be checked: values of an index outside 0..N-1 are NaN.
-
-    Raises:
-      ValueError: there is not one index for each of the `num_data` data, or, outside jit, one is out of range.
-    """
-    size = len(kept)
-    indices = jnp.asarray(indices)
-    if indices.shape != (num_data,):
-        raise ValueError(f"indices has shape {indices.shape}; wanted: ({num_data},), one for each datum")
-    if not isinstance(indices, jax.core.Tracer) and not np.all((np.asarray(indices) >= 0) & (indices < size)):
-        raise ValueError(f"indices={indices} must be from 0 to {size - 1}: init was given num_data={size}")
-    rows = kept.at[indices].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-    return of_rows(rows, lead, event)
 
 
 def with_rows(kept: Array, indices: Array, new: Array, event_ndim: int) -> Array:

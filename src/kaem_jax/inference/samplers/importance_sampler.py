@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
-from kaem_jax.inference.samplers.base import StatelessSampler
+from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import ChainDraws, SharedDraws
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
@@ -92,7 +92,7 @@ def importance_posterior(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Importance(StatelessSampler):
+class Importance(Sampler):
     """Weighted draws of the prior, shared by the whole minibatch; nothing is carried from step to step.
 
     Attributes:

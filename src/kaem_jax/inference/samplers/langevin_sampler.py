@@ -1,67 +1,44 @@
 """Langevin chains for each datum (docs/method.md, section 7)."""
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
-from kaem_jax.inference.samplers.chains import ChainSampler, kept_rows, with_rows
+from kaem_jax.inference.samplers.chains import ChainSampler, ChainState, with_rows
 from kaem_jax.inference.samplers.draws import ChainDraws
-from kaem_jax.mcmc import Metric, langevin_posterior, principal_frame
+from kaem_jax.mcmc import langevin_posterior, principal_frame
 from kaem_jax.model import Model, Params
 
-__all__ = ["Langevin", "LangevinSamplerState"]
-
-
-class LangevinSamplerState(NamedTuple):
-    """The state that chains carry from step to step.
-
-    Attributes:
-      step_size: scalar; None if it does not adapt.
-      metric: None if chains move in the latents themselves.
-      chains: [N, L], C chains for each datum in the form of `as_rows`; None if they are not persistent.
-    """
-
-    step_size: Array | None
-    metric: Metric | None
-    chains: Array | None
+__all__ = ["Langevin"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Langevin(ChainSampler):
     """C chains for each datum, which start at draws of the prior or an encoder, or at their last positions."""
 
-    def init(self, key: Array, model: Model, params: Params, num_data: int) -> LangevinSamplerState:
+    def init(self, key: Array, model: Model, params: Params, num_data: int) -> ChainState:
         self.check(model.prior)
         chains = self.first_chains(key, model, params, (self.num_chains, num_data))
         step_size = jnp.asarray(self.step_size, float) if self.adapt_steps else None
-        return LangevinSamplerState(step_size, self.first_metric(model.prior), chains)
+        return ChainState(step_size, self.first_metric(model.prior), chains)
 
     def advance(
         self,
         key: Array,
         step: Array | int,
-        state: LangevinSamplerState,
+        state: ChainState,
         model: Model,
         params: Params,
         x: Array,
         indices: Array | None = None,
-    ) -> tuple[ChainDraws, LangevinSamplerState]:
+    ) -> tuple[ChainDraws, ChainState]:
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
-
-        def fresh() -> Array:
-            return self.starts(key_start, model, params, table, x, (self.num_chains,))
-
-        if state.chains is not None and indices is not None:
-            kept = kept_rows(state.chains, indices, len(x), (self.num_chains,), model.prior.event_shape)
-            start = self.continued(kept, fresh)
-        else:
-            start = fresh()
+        start = self.begin(key_start, state.chains, indices, model, params, table, x, (self.num_chains,))
         run = langevin_posterior(
             key_run,
             lambda z: model.log_joint(params, z, x, table),
@@ -83,6 +60,3 @@ class Langevin(ChainSampler):
         metric = self.next_metric(key_metric, step, state.metric, model, params, table, run.z, x)
         state = state._replace(metric=metric)
         return ChainDraws(run.z, metrics), state
-
-    def frozen(self, state: LangevinSamplerState, step: Array | int) -> LangevinSamplerState:
-        return state._replace(chains=None)

@@ -13,14 +13,14 @@ from kaem_jax.devices.transforms import expand_to
 from kaem_jax.inference.evidence.importance_evidence import weighed_draws
 from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
 from kaem_jax.inference.proposals.path import log_joint_density
-from kaem_jax.inference.samplers.base import StatelessSampler
+from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import ChainDraws
-from kaem_jax.mcmc import MALA, Kernel, langevin_posterior
+from kaem_jax.mcmc import langevin_posterior
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
 from kaem_jax.settings import setting
-from kaem_jax.settings.registry import KERNELS, PROPOSALS
+from kaem_jax.settings.registry import PROPOSALS
 
 __all__ = ["ProposalChains"]
 
@@ -29,15 +29,14 @@ _AT_ONCE = 100  # data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProposalChains(StatelessSampler):
+class ProposalChains(Sampler):
     """C chains for each datum. Each starts at one of 16 draws of q(z | x), chosen by its weight p(x, z) / q(z | x).
     Start coordinates outside a bounded support are replaced by those of a prior draw.
 
-    Moves are whitened by q. Step sizes adapt in the first half of the steps, separately for each datum.
+    MALA moves are whitened by q. Step sizes adapt in the first half of the steps, separately for each datum.
 
     Attributes:
       proposal: q(z | x).
-      kernel: a kernel with an accept step.
       num_steps: L, the moves of each chain in one draw.
       num_chains: C, chains for each datum.
     """
@@ -45,18 +44,8 @@ class ProposalChains(StatelessSampler):
     has_compiled_parts: ClassVar[bool] = True
 
     proposal: Proposal = setting(kinds=PROPOSALS)
-    kernel: Kernel = setting(MALA(), kinds=KERNELS)
     num_steps: int = setting(100, low=1)
     num_chains: int = setting(8, low=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.kernel.is_exact or self.kernel.needs_standard_normal:
-            raise ValueError(f"kernel={self.kernel} does not suit: take one with an accept step, such as 'mala'")
-
-    def check(self, prior: Prior) -> None:
-        if not prior.is_normalized:
-            raise ValueError("a proposal needs a normalised prior, and this one is not: take another sampler")
 
     def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> ChainDraws:
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
@@ -118,7 +107,6 @@ def _run(
         key,
         lambda y: log_joint_density(model, params, fitted.unwhiten(y), x, table),
         fitted.whiten(start),
-        kernel=sampler.kernel,
         num_steps=sampler.num_steps - warmup,
         warmup_steps=warmup,
         # About optimal for a standard normal of this dimension (Roberts & Rosenthal, 1998). One step size for each

@@ -1,7 +1,7 @@
 """A tempered population for each datum, whose replicas exchange rungs (docs/method.md, section 8)."""
 
 import dataclasses
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,12 @@ from jax import Array
 from kaem_jax.devices.placement import constrain
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.path import Path, path_from_prior, path_from_proposal
-from kaem_jax.inference.samplers.chains import ChainSampler, as_rows, kept_rows, of_rows, with_rows
-from kaem_jax.inference.samplers.draws import TemperedDraws
+from kaem_jax.inference.samplers.chains import ChainSampler, ChainState, as_rows, of_rows, with_rows
+from kaem_jax.inference.samplers.draws import RungDraws, TemperedDraws
 from kaem_jax.mcmc import (
     Frame,
-    Metric,
     TemperedInfo,
     adapted_ladder,
-    annealed_exponent,
     power_ladder,
     principal_frame,
     tempered_posterior,
@@ -29,7 +27,7 @@ from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
 from kaem_jax.settings import setting
 
-__all__ = ["Tempered", "TemperedSamplerState"]
+__all__ = ["Tempered"]
 
 
 class Population(NamedTuple):
@@ -45,22 +43,6 @@ class Population(NamedTuple):
     heading: Array
 
 
-class TemperedSamplerState(NamedTuple):
-    """The state that a population carries from step to step.
-
-    Attributes:
-      step_size: [T], by rung; None if it does not adapt.
-      betas: [T]; None if the settings and the step determine them.
-      metric: None if replicas move in the latents themselves.
-      chains: None if they are not persistent.
-    """
-
-    step_size: Array | None
-    betas: Array | None
-    metric: Metric | None
-    chains: Population | None
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tempered(ChainSampler):
     """C populations of T replicas for each datum.
@@ -74,82 +56,71 @@ class Tempered(ChainSampler):
         rounds: otherwise a persistent population may always propose the same pairs.
       swap: one of `kaem_jax.mcmc.rounds.SWAPS`.
       refresh: whether the rung at beta = 0 takes exact draws.
-      ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `annealed`: the exponent goes
-        along half a cosine from `exponent` to `final_exponent`, `num_cycles` times over `total_steps` training steps,
-        by default those of the run;
-        `adaptive`: each step, rungs move the fraction `ladder_damping` of the way to equal increments of the
-        communication barrier.
+      objective: what training differentiates: log p(x, z) at the `posterior`, or the paper's `thermodynamic` or
+        `steppingstone` sum over rungs, whose gradients are biased (docs/method.md, section 9).
+      ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `adaptive`: each step, rungs
+        move the fraction `ladder_damping` of the way to equal increments of the communication barrier.
     """
 
     num_temperatures: int = setting(5, low=1)
     steps_per_round: int = setting(5, low=1)
     swap: Swap = "even_odd"
     refresh: bool = True
-    ladder: Literal["adaptive", "annealed", "power"] = "power"
+    objective: Literal["posterior", "steppingstone", "thermodynamic"] = "posterior"
+    ladder: Literal["adaptive", "power"] = "power"
     exponent: float = setting(3.0, above=0)
-    final_exponent: float = setting(1.0, above=0, needs={"ladder": ("annealed",)})
-    num_cycles: int = setting(1, low=1, needs={"ladder": ("annealed",)})
-    total_steps: int = setting(0, low=0)
     ladder_damping: float = setting(0.05, above=0, high=1, needs={"ladder": ("adaptive",)})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_steps % self.steps_per_round:
             raise ValueError(f"num_steps={self.num_steps} must be a multiple of steps_per_round={self.steps_per_round}")
+        if self.objective != "posterior" and (self.num_temperatures == 1 or self.encoder is not None):
+            raise ValueError(f"objective={self.objective!r} sums over several rungs from the prior, without an encoder")
 
     @property
     def num_rungs(self) -> int:
         return self.num_temperatures
 
-    def for_training(self, num_steps: int) -> Self:
-        return self if self.total_steps else dataclasses.replace(self, total_steps=num_steps)
-
     def check(self, prior: Prior) -> None:
         super().check(prior)
-        if self.ladder == "annealed" and not self.total_steps:
-            raise ValueError("ladder='annealed' needs total_steps, the number of training steps of its schedule")
         if self.refresh and self.encoder is None and not prior.has_exact_draws:
             raise ValueError("refresh=True needs exact prior draws, and this prior has none: set False")
 
-    def init(self, key: Array, model: Model, params: Params, num_data: int) -> TemperedSamplerState:
+    def init(self, key: Array, model: Model, params: Params, num_data: int) -> ChainState:
         self.check(model.prior)
         shape = (self.num_temperatures, self.num_chains, num_data)
         z = self.first_chains(key, model, params, shape)
         chains = None if z is None else Population(z, as_rows(jnp.zeros(shape, jnp.int8), 0))
-        return TemperedSamplerState(
+        return ChainState(
             jnp.full((self.num_temperatures,), self.step_size, float) if self.adapt_steps else None,
-            power_ladder(self.num_temperatures, self.exponent) if self.ladder == "adaptive" else None,
             self.first_metric(model.prior),
             chains,
+            power_ladder(self.num_temperatures, self.exponent) if self.ladder == "adaptive" else None,
         )
 
     def advance(
         self,
         key: Array,
         step: Array | int,
-        state: TemperedSamplerState,
+        state: ChainState,
         model: Model,
         params: Params,
         x: Array,
         indices: Array | None = None,
-    ) -> tuple[TemperedDraws, TemperedSamplerState]:
+    ) -> tuple[TemperedDraws, ChainState]:
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
         event_shape, lead = model.prior.event_shape, (self.num_temperatures, self.num_chains)
-
-        def fresh() -> Array:
-            return self.starts(key_start, model, params, table, x, lead)
-
+        ends = None if state.chains is None else state.chains.z
+        start, heading = self.begin(key_start, ends, indices, model, params, table, x, lead), None
         if state.chains is not None and indices is not None:
-            start = self.continued(kept_rows(state.chains.z, indices, len(x), lead, event_shape), fresh)
             heading = _by_datum(of_rows(state.chains.heading[indices], lead, ()))
-        else:
-            start, heading = fresh(), None
         # `tempered_posterior` runs one population for each datum, so each chain is passed as a datum with the same x.
         # Chains of one datum are neighbours, so that they are on its device.
         path = self._path(model, params, table, jnp.repeat(x, self.num_chains, axis=0))
-        betas, num_rounds = self.ladder_at(state, step), self.num_steps // self.steps_per_round
+        betas, num_rounds = self.ladder_of(state), self.num_steps // self.steps_per_round
         population = tempered_posterior(
             key_run,
             path.log_start,
@@ -180,14 +151,12 @@ class Tempered(ChainSampler):
         state = self._adapted(step, state, betas, info)
         metrics = self._metrics(info, state, ends.dtype)
         metric = self.next_metric(key_metric, step, state.metric, model, params, table, last, x)
-        draws = TemperedDraws(
-            last, metrics, ends, betas, info.acceptance, info.swap_acceptance, starts_at_prior=self.encoder is None
-        )
+        draws = TemperedDraws(last, metrics)
+        if self.objective != "posterior":
+            draws = RungDraws(last, metrics, ends, betas, self.objective)
         return draws, state._replace(metric=metric)
 
-    def _adapted(
-        self, step: Array | int, state: TemperedSamplerState, betas: Array, info: TemperedInfo
-    ) -> TemperedSamplerState:
+    def _adapted(self, step: Array | int, state: ChainState, betas: Array, info: TemperedInfo) -> ChainState:
         """The state with step sizes and ladder adapted to the acceptances of this draw."""
         if state.step_size is not None:
             adapted = self.next_step_size(step, state.step_size, info.acceptance)
@@ -198,7 +167,7 @@ class Tempered(ChainSampler):
             state = state._replace(betas=adapted_ladder(state.betas, info.swap_acceptance, self.ladder_damping))
         return state
 
-    def _metrics(self, info: TemperedInfo, state: TemperedSamplerState, dtype: jnp.dtype) -> dict[str, Array]:
+    def _metrics(self, info: TemperedInfo, state: ChainState, dtype: jnp.dtype) -> dict[str, Array]:
         """The metrics of a draw that are logged; `state` is the state after it."""
         metrics = {"acceptance": info.acceptance[-1]} if self.kernel.is_exact else {}
         if self.num_temperatures > 1:
@@ -219,7 +188,7 @@ class Tempered(ChainSampler):
         fitted = EncoderProposal(self.encoder).fit(jax.random.key(0), model, params, x, table)
         return path_from_proposal(model, params, x, fitted, table, whitens=False)
 
-    def _frame(self, state: TemperedSamplerState) -> Frame | None:
+    def _frame(self, state: ChainState) -> Frame | None:
         """The coordinates of moves; whitened with an encoder, since its densities are as narrow as the posterior."""
         if state.metric is None:
             return None
@@ -230,20 +199,9 @@ class Tempered(ChainSampler):
         """[T, B C, ...] as [T, C, B, ...]."""
         return values.reshape(values.shape[0], -1, self.num_chains, *values.shape[2:]).swapaxes(1, 2)
 
-    def frozen(self, state: TemperedSamplerState, step: Array | int) -> TemperedSamplerState:
-        # An annealed ladder would start a new cycle at the very end: this keeps the ladder of the last draw.
-        return state._replace(betas=self.ladder_at(state, jnp.maximum(step - 1, 0)), chains=None)
-
-    def ladder_at(self, state: TemperedSamplerState, step: Array | int) -> Array:
-        """The ladder of this step, [T]: the state's if it carries one, else that of the settings."""
-        if state.betas is not None:
-            return state.betas
-        exponent: Array | float = self.exponent
-        if self.ladder == "annealed":
-            exponent = annealed_exponent(
-                jnp.asarray(step), self.total_steps, self.num_cycles, self.exponent, self.final_exponent
-            )
-        return power_ladder(self.num_temperatures, exponent)
+    def ladder_of(self, state: ChainState) -> Array:
+        """The ladder [T]: the state's if it carries one, else that of the settings."""
+        return power_ladder(self.num_temperatures, self.exponent) if state.betas is None else state.betas
 
 
 def _by_datum(values: Array) -> Array:

@@ -10,8 +10,8 @@ from jax import Array
 from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import STATIC
 from kaem_jax.inference.proposals import EncoderProposal
-from kaem_jax.inference.proposals.approximation import approximate
-from kaem_jax.inference.samplers.base import StatelessSampler
+from kaem_jax.inference.proposals.encoder_proposal import approximate
+from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import MLP, Encoder, Network
@@ -61,7 +61,7 @@ class EncoderDraws(ChainDraws):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Variational(StatelessSampler):
+class Variational(Sampler):
     """Draws from q(z | x), an approximation of p(z | x) that takes one pass of an encoder.
 
     Prior, decoder and encoder maximise the same lower bound on log p(x).

@@ -1,10 +1,7 @@
 """B-splines of degree 1 to 5 on even knots, closed at both ends of the domain."""
 
 import dataclasses
-import functools
 import math
-import operator
-from collections.abc import Iterable
 
 import jax.numpy as jnp
 from jax import Array
@@ -42,14 +39,16 @@ class BSpline(Basis):
         span, values = self._nonzero(u, num_intervals)
         # A comparison with the feature index vectorises where a scatter does not.
         index = jnp.arange(self.num_functions(num_intervals), dtype=jnp.int32) - span[..., None]
-        return _sum(jnp.where(index == j, value[..., None], 0) for j, value in enumerate(values))
+        return sum(
+            (jnp.where(index == j, value[..., None], 0) for j, value in enumerate(values)), jnp.zeros((), u.dtype)
+        )
 
     def combine(self, u: Array, num_intervals: int, scale: Array | None, coefficients: Array) -> Array:
         span, values = self._nonzero(u, num_intervals)
         lead, num_functions = coefficients.shape[:-1], coefficients.shape[-1]
         rows = jnp.arange(math.prod(lead), dtype=jnp.int32).reshape(lead)
         start, flat = rows * num_functions + span, coefficients.reshape(-1)
-        return _sum(value * flat[start + j] for j, value in enumerate(values))
+        return sum((value * flat[start + j] for j, value in enumerate(values)), jnp.zeros((), u.dtype))
 
     def _nonzero(self, u: Array, num_intervals: int) -> tuple[Array, list[Array]]:
         """The interval of each position (the index of its first non-zero feature), and its degree + 1 non-zero values.
@@ -68,8 +67,3 @@ class BSpline(Basis):
                 carry = (t + (degree - 1 - r)) * share
             values.append(carry)
         return span.astype(jnp.int32), values
-
-
-def _sum(terms: Iterable[Array]) -> Array:
-    """The sum of arrays, without the start value 0 of the built-in `sum`."""
-    return functools.reduce(operator.add, terms)

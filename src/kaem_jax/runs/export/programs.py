@@ -15,7 +15,6 @@ from kaem_jax.priors import Prior
 __all__ = [
     "PLATFORMS",
     "Program",
-    "check_platforms",
     "export_model",
     "export_programs",
     "left_out",
@@ -80,7 +79,8 @@ def export_model(
     Raises:
       ValueError: a platform is not known, or `params` are not parameters of the model.
     """
-    check_platforms(platforms)
+    if not platforms or not set(platforms) <= set(PLATFORMS):
+        raise ValueError(f"platforms={platforms} must be one or more of {', '.join(PLATFORMS)}")
     return export_programs(make_programs(model, params), platforms, batch)
 
 
@@ -93,18 +93,6 @@ def export_programs(
         name: export.export(jax.jit(program.function), platforms=tuple(dict.fromkeys(platforms)))(*program.arguments(n))
         for name, program in programs.items()
     }
-
-
-def check_platforms(platforms: Sequence[str]) -> None:
-    """Refuses platforms that are not known.
-
-    Raises:
-      ValueError: a platform is not in `PLATFORMS`, or none is given.
-    """
-    unknown = [name for name in platforms if name not in PLATFORMS]
-    if unknown or not platforms:
-        given = repr(unknown[0]) if unknown else "none"
-        raise ValueError(f"platforms: {given} was given; allowed: {', '.join(PLATFORMS)}, one or more of them")
 
 
 def left_out(prior: Prior) -> dict[str, str]:

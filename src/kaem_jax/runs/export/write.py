@@ -13,7 +13,7 @@ import numpy as np
 
 from kaem_jax.data import Field, Form, Table
 from kaem_jax.files import write_json
-from kaem_jax.runs.export.programs import Program, check_platforms, export_programs, left_out, make_programs
+from kaem_jax.runs.export.programs import Program, export_programs, left_out, make_programs
 from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import environment
 from kaem_jax.settings import to_dict
@@ -51,11 +51,7 @@ def write_artefacts(folder: pathlib.Path, run: Run, saved: dict[str, Any], platf
 
     Returns:
       The content of manifest.json.
-
-    Raises:
-      ValueError: a platform is not known.
     """
-    check_platforms(platforms)
     programs = make_programs(run.model, run.params)
     exported = export_programs(programs, platforms)
     folder.mkdir(parents=True, exist_ok=True)
