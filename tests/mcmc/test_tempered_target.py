@@ -284,6 +284,7 @@ def test_refusals(refuses):
         (lambda: call(lambda z: z, lambda z: -jnp.sum(z**2)), ["log_prior", "(2,)", "scalar"]),
         (lambda: call(jnp.sum, lambda z: -(z**2)), ["log_likelihood", "(2,)", "scalar"]),
         (lambda: call(None, jnp.sum), ["log_prior=None", "reference"]),
+        (lambda: call(jnp.sum, jnp.zeros(2)), ["log_likelihood is no function", "log_prior (or None)"]),
         (lambda: call(None, jnp.sum, reference=NormalReference(jnp.zeros(3))), ["z0 has shapes (2,)", "(3,)"]),
         (
             lambda: call(None, lambda z: z[0], z0=[0.0, 0.0], reference=NormalReference(jnp.zeros(2))),

@@ -227,7 +227,8 @@ def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
     run = Run.of_state(config, parts.model, state, 60, PIXELS)
     assert run.params is average
     assert (run.step, run.training_posterior.step, run.posterior.step) == (60, 60, 60)
-    np.testing.assert_array_equal(run.training_posterior.state.betas, power_ladder(5, 3.0))
+    posterior = run.training_posterior
+    np.testing.assert_array_equal(posterior.sampler.ladder_of(posterior.state), power_ladder(5, 3.0))
     assert run.training_posterior.sampler == parts.sampler
     assert type(run.posterior.sampler) is ProposalChains
 
