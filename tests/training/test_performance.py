@@ -23,17 +23,16 @@ def test_rates(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "environment", "place"),
+    ("environment", "place"),
     [
-        ("mine", {}, "mine"),
-        (None, {"KAEM_JAX_CACHE": "mine"}, "mine"),
-        (None, {"XDG_CACHE_HOME": "mine"}, "mine/kaem_jax"),
-        ("off", {"KAEM_JAX_CACHE": "mine"}, None),
-        ("/proc/none", {}, None),
-        ("~nosuchuser/x", {}, None),  # nobody has such a home
+        ({"KAEM_JAX_CACHE": "mine", "XDG_CACHE_HOME": "other"}, "mine"),
+        ({"XDG_CACHE_HOME": "mine"}, "mine/kaem_jax"),
+        ({"KAEM_JAX_CACHE": "off", "XDG_CACHE_HOME": "mine"}, None),
+        ({"KAEM_JAX_CACHE": "/proc/none"}, None),
+        ({"KAEM_JAX_CACHE": "~nosuchuser/x"}, None),  # nobody has such a home
     ],
 )
-def test_programs_are_kept_where_a_user_says(tmp_path, monkeypatch, given, environment, place):
+def test_programs_are_kept_where_a_user_says(tmp_path, monkeypatch, environment, place):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KAEM_JAX_CACHE", raising=False)
     for name, value in environment.items():
@@ -42,7 +41,7 @@ def test_programs_are_kept_where_a_user_says(tmp_path, monkeypatch, given, envir
     before = {f"jax_{name}": jax.config.values[f"jax_{name}"] for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
     try:
-        found = use_compilation_cache(given)
+        found = use_compilation_cache()
         in_use = jax.config.values["jax_compilation_cache_dir"]
     finally:
         for name, value in before.items():

@@ -11,6 +11,8 @@ from kaem_jax.errors import ConfigError
 
 __all__ = ["DATA", "JOB", "at_least", "check_file", "make_parser", "to_path"]
 
+_MOST = 2**32 - 1
+
 
 def to_path(text: str) -> pathlib.Path:
     """The `type` of an option for a file or a folder. It expands the ~ in --out=~/x, which no shell does."""
@@ -21,12 +23,12 @@ def to_path(text: str) -> pathlib.Path:
     return pathlib.Path(os.path.expanduser(text))  # leaves the ~ of users that nobody knows
 
 
-def at_least(low: int, high: int = 2**32 - 1) -> Callable[[str], int]:
-    """The `type` of an option that takes whole numbers from `low` to `high`."""
+def at_least(low: int) -> Callable[[str], int]:
+    """The `type` of an option that takes whole numbers from `low` to 2^32 - 1, the largest seed."""
 
     def read(text: str) -> int:
-        if not text.removeprefix("-").isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} must be a whole number from {low} to {high}")
+        if not text.removeprefix("-").isdecimal() or not low <= int(text) <= _MOST:
+            raise argparse.ArgumentTypeError(f"{text} must be a whole number from {low} to {_MOST}")
         return int(text)
 
     return read

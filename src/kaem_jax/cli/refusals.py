@@ -48,8 +48,7 @@ def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequen
             # With `python -m`, an interrupt during `exec` of a string, as in dataclasses, ends the process by SIGINT
             # despite the exit code, unless Python executes another string afterwards.
             exec("")
-            say = "interrupted; the same command starts again, or continues where a checkpoint was saved"
-            print(say, file=sys.stderr)
+            print("interrupted; the same command starts again, or continues from its checkpoint", file=sys.stderr)
             return EXIT_INTERRUPTED
         except Exception as error:
             described = _describe(error)

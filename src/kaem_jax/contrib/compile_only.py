@@ -57,6 +57,7 @@ def compile_only(config: Experiment, topology: str, programs: Sequence[str] = ("
     Raises:
       ConfigError: the topology is unknown, the run cannot be laid out on it, or does not fit into its memory.
     """
+    jax.config.update("jax_enable_compilation_cache", False)  # its seconds are those of a first compilation
     jax.config.update("jax_platforms", "cpu")  # the compilers are plug-ins that would look for their hardware
     devices = find_topology(topology)
     print(f"{config.name} on {len(devices)} x {devices[0].device_kind}")

@@ -199,10 +199,9 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
             z = np.full((_NUM_POINTS, seen.shape[1]), np.nan, np.float32)
             z[:, i] = column.encode(grid.tolist())[:, 0]
             rows = Rows(z, np.full((_NUM_POINTS, self._kernels.codes.shape[1]), -1))
-            # The mean of several estimates makes the lines smooth.
-            p = np.mean([np.exp(self.density_.log_prob(self._seed + k, rows)) for k in range(_NUM_LINES)], axis=0)
+            found = [self.density_.infer(self._seed + k, rows) for k in range(_NUM_LINES)]
+            share, p = np.mean([one[0] for one in found], axis=0), np.mean([np.exp(one[1]) for one in found], axis=0)
             p *= np.exp(-column.log_volume(z[:, i : i + 1]))
-            share = np.mean([self.density_.responsibilities(self._seed + k, rows) for k in range(_NUM_LINES)], axis=0)
             axes.hist(seen[:, i], bins=40, range=(grid[0], grid[-1]), density=True, alpha=0.4, label="training rows")
             axes.plot(grid, p, label="model")
             for k, c in enumerate(heaviest if len(heaviest) > 1 else ()):

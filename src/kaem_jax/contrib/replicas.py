@@ -150,7 +150,7 @@ def _start(config: Experiment, model: Model, dataset: Dataset) -> TrainState:
 
 
 def _newest(saved: Sequence[Checkpoints], templates: Sequence[TrainState]) -> tuple[int, Sequence[TrainState]]:
-    """The newest step that all runs have saved, and its states; 0 and the initial states if there is none."""
+    """The newest step saved by all runs, and its states; without one, 0 and the initial states."""
     common = set.intersection(*[set(checkpoints.steps) for checkpoints in saved])
     if not common:
         return 0, templates

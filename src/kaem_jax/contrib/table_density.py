@@ -72,11 +72,25 @@ class TableDensity:
 
     def log_prob(self, seed: int, rows: Rows) -> np.ndarray:
         """Log p of the known cells of each row, [N] nats; `seed` decides the draws of gaps."""
-        return self._expect(seed, rows)[1]
+        return self.infer(seed, rows)[1]
 
     def responsibilities(self, seed: int, rows: Rows) -> np.ndarray:
         """P(c | known cells) of each row, [N, C]; `seed` decides the draws of gaps."""
-        return self._expect(seed, rows)[0]
+        return self.infer(seed, rows)[0]
+
+    def infer(self, seed: int, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """P(c | known cells) [N, C], and log p of these cells, [N] nats; `seed` decides the draws of gaps."""
+        terms, is_empty = _terms(self.log_theta, rows.codes), np.isnan(rows.z).all(axis=1)
+        is_sampled = self._is_sampled(rows) & ~is_empty
+        log_joint = np.asarray(self.prior.log_proportions(self.params)) + terms  # of a row without numbers
+        share, value = special.softmax(log_joint, axis=1), special.logsumexp(log_joint, axis=1)
+        if (is_exact := ~is_sampled & ~is_empty).any():
+            exact = expectation(self.prior, self.params, rows.z[is_exact], terms[is_exact])
+            share[is_exact], value[is_exact] = exact
+        if is_sampled.any():
+            _, of_draws, value[is_sampled] = self._fill(seed, rows[is_sampled], _NUM_DRAWS, is_shared=True)
+            share[is_sampled] = of_draws.mean(axis=0)
+        return share, value
 
     def fill(self, seed: int, rows: Rows, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
         """Draws of whole rows given their known cells: numbers [S, N, Q] and codes [S, N, K]."""
@@ -120,20 +134,6 @@ class TableDensity:
     def _is_sampled(self, rows: Rows) -> np.ndarray:
         """Which rows have gaps whose integral is not known in closed form, bool [N]."""
         return rows.has_gaps & (self.prior.map != "diagonal")
-
-    def _expect(self, seed: int, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """P(c | known cells) [N, C], and log p of these cells, [N] nats."""
-        terms, is_empty = _terms(self.log_theta, rows.codes), np.isnan(rows.z).all(axis=1)
-        is_sampled = self._is_sampled(rows) & ~is_empty
-        log_joint = np.asarray(self.prior.log_proportions(self.params)) + terms  # of a row without numbers
-        share, value = special.softmax(log_joint, axis=1), special.logsumexp(log_joint, axis=1)
-        if (is_exact := ~is_sampled & ~is_empty).any():
-            exact = expectation(self.prior, self.params, rows.z[is_exact], terms[is_exact])
-            share[is_exact], value[is_exact] = exact
-        if is_sampled.any():
-            _, of_draws, value[is_sampled] = self._fill(seed, rows[is_sampled], _NUM_DRAWS, is_shared=True)
-            share[is_sampled] = of_draws.mean(axis=0)
-        return share, value
 
     def _codes(self, rng: np.random.Generator, cluster: np.ndarray) -> np.ndarray:
         """Draws the categories of rows in the clusters [*shape]: [*shape, K]."""

@@ -14,12 +14,11 @@ _MIN_SECONDS = 0.3  # of compilation; below, reading a file is not worth it
 _OFF = ("", "0", "off")
 
 
-def use_compilation_cache(folder: str | None = None) -> pathlib.Path | None:
+def use_compilation_cache() -> pathlib.Path | None:
     """Turns the cache on, before anything compiles; all processes of a user share it.
 
-    Args:
-      folder: where programs are kept; `off` turns the cache off. The default is KAEM_JAX_CACHE, else kaem_jax in
-        XDG_CACHE_HOME or in ~/.cache. A cache that JAX_COMPILATION_CACHE_DIR names stays in use.
+    Programs are kept in KAEM_JAX_CACHE (`off`: nowhere), else in kaem_jax in XDG_CACHE_HOME or in ~/.cache. A cache
+    that JAX_COMPILATION_CACHE_DIR names stays in use.
 
     Returns:
       the folder in use, None if there is no cache.
@@ -27,7 +26,7 @@ def use_compilation_cache(folder: str | None = None) -> pathlib.Path | None:
     in_use: str | None = jax.config.values["jax_compilation_cache_dir"]
     if in_use:
         return pathlib.Path(in_use)
-    chosen = folder if folder is not None else os.environ.get("KAEM_JAX_CACHE")
+    chosen = os.environ.get("KAEM_JAX_CACHE")
     if chosen is None:
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         chosen = str(pathlib.Path(home) / "kaem_jax")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
 
@@ -97,7 +98,7 @@ class RungDraws(TemperedDraws):
 
     rungs: Array
     betas: Array
-    objective: str = dataclasses.field(metadata={"static": True})
+    objective: str = dataclasses.field(metadata=STATIC)
 
     def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
         """The paper's estimate of log p(x_b), [B] nats, whose gradient treats the draws of all rungs as fixed."""
