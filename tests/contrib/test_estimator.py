@@ -111,6 +111,10 @@ def test_rows_have_a_place_in_their_cluster(fitted, rng):
     places = model.transform(table)
     share = np.mean((places[:, 0] == places[0, 0]) == (table["group"] == table["group"][0]))
     assert share > 0.9  # the clusters are the two groups
+    for axes in model.plot_columns().axes:  # the parts of both clusters add up to the density
+        whole, *parts = (line.get_ydata() for line in axes.lines)
+        np.testing.assert_allclose(sum(parts), whole, rtol=1e-4)
+        assert len(parts) == 2
     back = model.inverse_transform(places)
     np.testing.assert_array_equal(back[["group", "is_new"]], table[["group", "is_new"]])
     np.testing.assert_allclose(back[["size", "count"]], table[["size", "count"]], atol=1e-3)
