@@ -302,4 +302,6 @@ def test_what_cannot_be_fitted_is_refused(rng, refuses):
         (lambda: KAEM().fit(x[:1]), ["1 sample", "2 or more"]),
         (lambda: KAEM().fit(np.where(x > 5, np.inf, x)), ["infinity"]),
         (lambda: model.score_samples(frame[["a", "b"]]), ["columns ['c'] of training are not there"]),
+        (lambda: model.predict(frame.assign(b=np.inf)), ["['b']", "infinite"]),
+        (lambda: model.predict(frame[:0]), ["shape (0, 3)", "a row"]),
     )

@@ -126,6 +126,7 @@ def test_what_has_no_finite_mixture_is_refused(case, refuses):
     text = kaem.Model(NORMAL, kaem.SequenceDecoder(width=8, num_blocks=1, context=2), kaem.Categorical(5), (4,))
     of_text = jax.eval_shape(text.init, jax.random.key(0))
     refuses.each(
+        (lambda: kaem.FiniteMixture.of(jax.random.key(0), model, params, num_nets=1), ("num_nets=1", "2 or more")),
         (lambda: kaem.FiniteMixture.of(jax.random.key(0), neural, params), ("neural prior", "quantiles")),
         (lambda: jax.eval_shape(lambda p: kaem.FiniteMixture.of(jax.random.key(0), text, p), of_text), ("reads the",)),
     )

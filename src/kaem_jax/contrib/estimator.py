@@ -62,6 +62,7 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
 
     Example:
       >>> import numpy as np
+      >>> from kaem_jax.contrib.estimator import KAEM
       >>> x = np.random.default_rng(0).normal(size=(500, 2))
       >>> model = KAEM(random_state=0).fit(x)
       >>> model.predict([[0.0, 0.0], [9.0, 9.0]]).tolist()
@@ -304,7 +305,11 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
     def _table(self, X: Any, reset: bool = False) -> dict[str, np.ndarray]:
         """The columns of rows by name, as arrays of numbers or of objects."""
         if hasattr(X, "columns"):
+            if not all(X.shape):
+                raise ValueError(f"X has shape {X.shape}; wanted: a row and a column or more")
             table = {str(name): cells_of(X[name]) for name in X.columns}
+            if infinite := [name for name, cells in table.items() if cells.dtype.kind == "f" and np.isinf(cells).any()]:
+                raise ValueError(f"the columns {infinite} have infinite numbers; NaN marks a gap")
             if not reset and (missing := set(self.feature_names_in_) - set(table)):
                 raise ValueError(f"the columns {sorted(missing)} of training are not there")
             if reset:

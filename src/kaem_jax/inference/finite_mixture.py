@@ -42,16 +42,19 @@ class MixtureLogProb(NamedTuple):
 class FiniteMixture:
     """sum_s w_s p(x | z_s), with w_s = p(z_s | given values and bounds).
 
-        mixture = kaem.FiniteMixture.of(key, model, params, num_points=4096)
-        mixture.log_prob(x).value                # NaN marks values that are summed out
-        mixture.given(values).sample(key, 100)   # draws of the other values
-
     Attributes:
       likelihood: static.
       data_shape: static, of one datum.
       params: parameters of the likelihood.
       output: [R, S / R, D or the width of the output], the decoder's output at the points of R scrambled nets.
       values: [D], given values, the same for every datum; NaN where none is given.
+
+    Example:
+      >>> mixture = kaem.FiniteMixture.of(key, model, params, num_points=1024)
+      >>> mixture.log_prob(x.at[:, 0].set(jnp.nan)).value.shape  # NaN marks values that are summed out
+      (10,)
+      >>> mixture.given(jnp.array([0.5, jnp.nan, jnp.nan, jnp.nan])).sample(key, 100).shape
+      (100, 4)
     """
 
     likelihood: Masked = dataclasses.field(metadata=STATIC)
@@ -73,10 +76,12 @@ class FiniteMixture:
           num_nets: R >= 2; the spread over nets gives the errors.
 
         Raises:
-          ValueError: the prior has no exact draws, or the decoder reads the data.
+          ValueError: `num_nets` is below 2, the prior has no exact draws, or the decoder reads the data.
         """
         check_key(key)
         check_model(model)
+        if num_nets < 2:
+            raise ValueError(f"num_nets={num_nets} must be 2 or more: the spread over nets gives the errors")
         likelihood = of_observed(model).likelihood
         likelihood = likelihood if isinstance(likelihood, Masked) else Masked(likelihood)
         size = -(-num_points // num_nets)
