@@ -44,7 +44,7 @@ def images(
             "optimizer": {"prior": {"learning_rate": 1e-3}, "decoder": {"learning_rate": 1e-3}},
             "train": {"num_steps": num_steps, "log_every": 50 if is_tiny else 100},
             "checkpoint": {"every_steps": num_steps // 2 if is_tiny else 10_000},
-            "evaluation": {"every_steps": num_steps // 4 if is_tiny else 2000},
+            "evaluation": {"every_steps": num_steps // 4 if is_tiny else 10_000},
         }
     )  # fmt: skip
     if is_tiny:
