@@ -27,8 +27,6 @@ Params = dict[str, Any]
 class Model:
     """z ~ prior, v = features(z), x ~ likelihood(decoder(v)). Static and hashable: pass parameters as arguments.
 
-        model = kaem.Model(kaem.ClusteredPrior(num_latents=6), kaem.MLP(), kaem.Gaussian(0.2), data_shape=(8, 8))
-
     Arguments of the methods: `params` as `init` returns them; `z`, latents [..., *prior.event_shape]; `x`, data
     [B, *data_shape]; `table`, `prior.tabulate(params["prior"])`, computed if left out.
 
@@ -41,6 +39,12 @@ class Model:
     Raises:
       ValueError: a part has a wrong type, or does not fit the others. Methods: the decoder's output
         does not have the shape that the decoder declares, or `x` is not [B, *data_shape] with B > 0.
+
+    Example:
+      >>> model = kaem.Model(kaem.ClusteredPrior(num_latents=6), kaem.MLP(), kaem.Gaussian(0.2), data_shape=(8, 8))
+      >>> params = model.init(key)
+      >>> model.sample(key, params, 16).shape
+      (16, 8, 8)
     """
 
     prior: Prior = setting(kinds=PRIORS)

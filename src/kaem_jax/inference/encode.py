@@ -49,6 +49,10 @@ def encode(
 
     Raises:
       ValueError: the model takes tokens, and x has NaN or fractions.
+
+    Example:
+      >>> kaem.encode(key, model, params, x, num_draws=4, num_steps=5).mean.shape
+      (10, 2)
     """
     check_key(key)
     check_model(model)

@@ -53,6 +53,10 @@ def impute(
 
     Raises:
       ValueError: the model takes tokens.
+
+    Example:
+      >>> kaem.impute(key, model, params, x.at[:, 0].set(jnp.nan), num_draws=4, num_steps=5).mean.shape
+      (10, 4)
     """
     check_key(key)
     check_model(model)

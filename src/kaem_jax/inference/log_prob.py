@@ -51,6 +51,11 @@ def log_prob(
 
     Raises:
       ValueError: the prior has no normaliser. Outside jit also: the model takes tokens and x has NaN or fractions.
+
+    Example:
+      >>> found = kaem.log_prob(key, model, params, x, num_samples=100)
+      >>> found.value.shape, found.is_bound.shape
+      ((10,), (10,))
     """
     check_key(key)
     check_model(model)

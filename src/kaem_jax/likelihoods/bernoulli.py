@@ -18,6 +18,9 @@ class Bernoulli(Settings, Termwise):
     """Independent Bernoulli values with `output` as logits; x in [0, 1].
 
     For values between 0 and 1, `terms` are negative cross-entropies, neither log-densities nor log-probabilities.
+
+    Example:
+      >>> model = kaem.Model(prior, kaem.MLP(), kaem.Bernoulli(), data_shape=(20,))
     """
 
     takes_logits = True

@@ -22,6 +22,10 @@ class Categorical(Settings, Termwise):
 
     Attributes:
       vocabulary: V, at least 2 (the end and one token); 0: taken from the data.
+
+    Example:
+      >>> decoder = kaem.SequenceDecoder(width=32, num_blocks=1)
+      >>> model = kaem.Model(prior, decoder, kaem.Categorical(vocabulary=50), data_shape=(12,))
     """
 
     vocabulary: int = setting(0, low=0)

@@ -29,6 +29,10 @@ class Columns(Settings, Termwise):
       learn_sigma: whether scales are learned, by the parameter `log_sigma` [number of columns of numbers], if any.
       min_sigma: lower limit of learned scales. Without it, the scale of a column that others determine would fall
         towards 0, and its density grow without limit.
+
+    Example:
+      >>> likelihood = kaem.Columns(sizes=(1, 1, 3))  # two numbers, then three categories
+      >>> model = kaem.Model(prior, kaem.MLP(), likelihood, data_shape=(5,))
     """
 
     sizes: tuple[int, ...] = setting((), low=1)

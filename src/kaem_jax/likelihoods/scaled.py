@@ -57,7 +57,11 @@ class _Scaled(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(_Scaled):
-    """N(x; output, sigma^2)."""
+    """N(x; output, sigma^2).
+
+    Example:
+      >>> model = kaem.Model(prior, kaem.MLP(), kaem.Gaussian(sigma=0.1, learn_sigma=True), data_shape=(4,))
+    """
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         scale, _ = self._scales(params, x.shape[-1], output.dtype)
@@ -115,6 +119,9 @@ class DiscretizedLogistic(_Scaled, Termwise):
 
     Attributes:
       levels: number of values, 256 for 8-bit pixels divided by 255. Data must take these values only.
+
+    Example:
+      >>> model = kaem.Model(prior, kaem.MLP(output="sigmoid"), kaem.DiscretizedLogistic(), data_shape=(8, 8))
     """
 
     levels: int = setting(256, low=2, high=65536)

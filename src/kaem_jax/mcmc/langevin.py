@@ -135,6 +135,11 @@ def langevin_posterior(
     Raises:
       ValueError: the kernel is unknown, there is no step to take, a kernel that accepts every move is asked to adapt,
         or the kernel cannot move in a frame.
+
+    Example:
+      >>> z0 = jnp.zeros((4, 2))  # four chains
+      >>> kaem.langevin_posterior(key, lambda z: -jnp.sum(z**2, axis=-1) / 2, z0, num_steps=50).z.shape
+      (4, 2)
     """
     kernel = make_kernel(kernel)
     if warmup_steps is None:

@@ -111,6 +111,12 @@ def tempered_posterior(
     Raises:
       ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel that accepts every move is asked to
         adapt.
+
+    Example:
+      >>> found = kaem.tempered_posterior(
+      ...     key, lambda z: -jnp.sum(z**2, -1) / 2, lambda z: -jnp.sum((z - 3) ** 2, -1), jnp.zeros((5, 2)),
+      ...     jnp.linspace(0, 1, 4), num_rounds=10, steps_per_round=2, step_size=0.3,
+      ... )
     """
     kernel, z0 = make_kernel(kernel), check_start(z0, log_prior, log_likelihood)
     check_chain_arguments(kernel, step_size, bounds)

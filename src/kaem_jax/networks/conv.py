@@ -193,6 +193,10 @@ class ConvDecoder(Network):
       activation: the non-linearity after every hidden layer.
       output: output activation: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
       dtype: dtype of the arithmetic; parameters keep the default float dtype. CPUs emulate bfloat16.
+
+    Example:
+      >>> decoder = kaem.ConvDecoder(hidden=(64, 32), output="sigmoid")  # 8 x 8 to 32 x 32
+      >>> model = kaem.Model(prior, decoder, kaem.Gaussian(), data_shape=(32, 32, 3))
     """
 
     hidden: tuple[int, ...] = setting((128, 64, 32), low=1)
@@ -222,6 +226,9 @@ class ConvEncoder(Network):
       standardize: map pixels from [0, 1] by 4 x - 2, to about mean 0 and standard deviation 1.
       readout_scale: factor on the output of the dense layer, whose initial kernel is divided by it. Initial codes do
         not change, and one update of Adam moves codes by `readout_scale` times as much.
+
+    Example:
+      >>> posterior = kaem.Variational(encoder=kaem.ConvEncoder(hidden=(32, 64)))
     """
 
     hidden: tuple[int, ...] = setting((32, 64, 128), low=1)

@@ -79,6 +79,9 @@ class KAN(Network):
       grid_size: grid intervals of every function.
       domain: (low, high), the grid of every function. Outside it B-splines are constant, so that only the base
         activation changes; other bases keep their formulas.
+
+    Example:
+      >>> model = kaem.Model(prior, kaem.KAN(hidden=(16,), grid_size=8), kaem.Gaussian(), data_shape=(8, 8))
     """
 
     hidden: tuple[int, ...] = setting((128, 128), low=1)

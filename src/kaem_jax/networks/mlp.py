@@ -42,6 +42,9 @@ class MLP(Network):
       hidden: widths of the hidden layers.
       activation: the non-linearity after every hidden layer.
       output: output activation of a decoder: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
+
+    Example:
+      >>> model = kaem.Model(prior, kaem.MLP(hidden=(64, 64), output="sigmoid"), kaem.Gaussian(), data_shape=(8, 8))
     """
 
     hidden: tuple[int, ...] = setting((128, 128), low=1)

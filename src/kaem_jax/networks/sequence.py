@@ -198,6 +198,10 @@ class SequenceDecoder(_Attention):
       ngram_penalty: weight of the sum of the magnitudes of that table, in nats per datum. With N texts, a weight of
         a / N subtracts a from the count of every n-gram, as absolute discounting does (Chen, 2009, "Performance
         prediction for exponential language models").
+
+    Example:
+      >>> decoder = kaem.SequenceDecoder(width=32, num_blocks=1)
+      >>> model = kaem.Model(prior, decoder, kaem.Categorical(vocabulary=50), data_shape=(12,))
     """
 
     context: int = setting(16, low=0)
@@ -223,7 +227,11 @@ class SequenceDecoder(_Attention):
 
 @dataclasses.dataclass(frozen=True)
 class SequenceEncoder(_Attention):
-    """Self-attention over tokens, then their mean and a dense layer."""
+    """Self-attention over tokens, then their mean and a dense layer.
+
+    Example:
+      >>> posterior = kaem.Variational(encoder=kaem.SequenceEncoder(width=32, num_blocks=1))
+    """
 
     def encoder(self, data_shape: tuple[int, ...], event_shape: tuple[int, ...], num_tokens: int) -> NnxEncoder:
         options = self._options(data_shape, num_tokens, out_features=2 * math.prod(event_shape))

@@ -51,6 +51,13 @@ class ClusteredPrior(Prior):
       proportions: pi [C]: `uniform` (1/C) or `learned` (softmax of the parameter `logits`).
       num_classes: K, a divisor of C; cluster c belongs to class c mod K. 0: no classes.
       spread: standard deviation of the initial locations; clusters with equal starts would stay equal.
+
+    Example:
+      >>> prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3)
+      >>> p = prior.bind(prior.init(key))
+      >>> z = p.sample(key, (1000,))
+      >>> z.shape, p.log_prob(z).shape
+      ((1000, 2), (1000,))
     """
 
     num_latents: int = setting(low=1)

@@ -45,6 +45,11 @@ def sample_given(
 
     Raises:
       ValueError: the prior has no exact conditionals, a shape is wrong, or there is no such cluster.
+
+    Example:
+      >>> known = jnp.array([True, False])
+      >>> kaem.sample_given(key, prior, params["prior"], jnp.array([0.5, 0.0]), known, (100,)).shape
+      (100, 2)
     """
     if not prior.has_exact_conditionals:
         raise ValueError(

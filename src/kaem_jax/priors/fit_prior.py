@@ -47,6 +47,12 @@ def fit_prior(
     Raises:
       ValueError: `z` has a wrong shape, fewer than 10 data or non-finite values, its width is not that of the prior, or
         only one of labels and classes is given.
+
+    Example:
+      >>> z = np.random.default_rng(0).normal(size=(200, 2))
+      >>> prior, params = kaem.fit_prior(0, z, kaem.ClusteredPrior(num_latents=2, num_clusters=1, map="full"))
+      >>> prior.log_prob(params, z).shape
+      (200,)
     """
     draws = np.asarray(z, np.float32)
     draws = draws[None] if draws.ndim == 2 else draws

@@ -29,6 +29,12 @@ class MixturePrior(TabulatedPrior):
     Attributes:
       num_components: P, components of each latent.
       proportions: alpha [Q, P]: `uniform` (1/P) or `learned` (softmax of the parameter `logits`).
+
+    Example:
+      >>> prior = kaem.MixturePrior(num_latents=2, num_components=5)
+      >>> p = prior.bind(prior.init(key))
+      >>> p.quantile(p.cdf(jnp.array([0.5, -1.0]))).round(3).tolist()
+      [0.5, -1.0]
     """
 
     shares_argument: ClassVar[bool] = True

@@ -34,6 +34,11 @@ class NeuralPrior(Prior):
       activation: the non-linearity of f.
       num_steps: Langevin steps of each draw, starting from N(0, I).
       step_size: eta of the Langevin steps.
+
+    Example:
+      >>> prior = kaem.NeuralPrior(num_latents=2, hidden=(32,))
+      >>> prior.bind(prior.init(key)).sample(key, (10,)).shape
+      (10, 2)
     """
 
     num_latents: int = setting(low=1)

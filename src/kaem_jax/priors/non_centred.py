@@ -36,6 +36,11 @@ class NonCentredPrior(Prior):
 
     Attributes:
       centred: the prior over z.
+
+    Example:
+      >>> prior = kaem.NonCentredPrior(kaem.MixturePrior(num_latents=2, num_components=5))
+      >>> prior.is_standard_normal
+      True
     """
 
     is_standard_normal: ClassVar[bool] = True
@@ -112,6 +117,11 @@ class ComonotonePrior(NonCentredPrior):
     z moves on a P-dimensional curve in R^(Q x P) and has no density there, so the latent is epsilon of shape [P].
     `quantile` maps u [..., P] to z [..., Q, P]. `cdf` maps such a z back to u [..., P], a mean over q: all q give the
     same u. `density` and `log_normalizer` are those of the univariate densities.
+
+    Example:
+      >>> prior = kaem.ComonotonePrior(kaem.ProductPrior(num_latents=2, num_terms=5))
+      >>> prior.event_shape
+      (5,)
     """
 
     centred: ProductPrior = setting(kinds=PRIORS)

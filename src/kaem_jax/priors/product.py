@@ -21,6 +21,11 @@ class ProductPrior(TabulatedPrior):
 
     Attributes:
       num_terms: P, the terms of the inner sum.
+
+    Example:
+      >>> prior = kaem.ProductPrior(num_latents=2, num_terms=5)
+      >>> prior.bind(prior.init(key)).sample(key, (10,)).shape
+      (10, 2, 5)
     """
 
     num_terms: int = setting(1, low=1)

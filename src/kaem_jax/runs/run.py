@@ -65,6 +65,9 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
 
     Raises:
       RunError: the run or checkpoint does not exist or is damaged.
+
+    Example:
+      >>> run = kaem.load_run("runs/digits")  # doctest: +SKIP
     """
     folder = RunFolder(pathlib.Path(workdir))
     config, saved = folder.saved_config(), folder.read_config()

@@ -43,6 +43,12 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
 
     Raises:
       ValueError: `params` have another structure, or leaves of other shapes or dtypes.
+
+    Example:
+      >>> kaem.save("model.npz", model, params)
+      >>> loaded, params = kaem.load("model.npz")
+      >>> loaded == model
+      True
     """
     check_model(model)
     check_params(model, params)
@@ -74,6 +80,10 @@ def load(
 
     Raises:
       RunError: the run, checkpoint or file does not exist, is damaged, or belongs to another model.
+
+    Example:
+      >>> kaem.save("model.npz", model, params)
+      >>> loaded, params = kaem.load("model.npz")
     """
     path = pathlib.Path(path)
     if not path.exists():

@@ -37,6 +37,11 @@ class Fitted(NamedTuple):
       posterior: the sampler with the step sizes and ladder that training reached, for
         `posterior.draw(key, model, params, x)`. Chains that training kept are dropped, so each draw starts afresh;
         `kaem_jax.encode` draws more accurately.
+
+    Example:
+      >>> fitted = kaem.fit(key, model, x, num_steps=20, progress=False)
+      >>> fitted.model.sample(key, fitted.params, 3).shape
+      (3, 4)
     """
 
     model: Model
@@ -81,6 +86,11 @@ def fit(
     Raises:
       ValueError: data, model and sampler do not fit together; the message says why.
       FloatingPointError: the loss is not finite; the message says at which step.
+
+    Example:
+      >>> fitted = kaem.fit(key, model, x, num_steps=20, progress=False)
+      >>> fitted.history["loss"].shape
+      (20,)
     """
     check_key(key)
     check_model(model)

@@ -38,6 +38,10 @@ def posterior_loss(
 
     Raises:
       ValueError: x or the labels do not fit the prior or the draws.
+
+    Example:
+      >>> draws = kaem.Importance(num_samples=100).draw(key, model, params, x)
+      >>> gradient, metrics = jax.grad(kaem.posterior_loss, argnums=2, has_aux=True)(key, model, params, x, draws)
     """
     if labels is not None and not isinstance(draws, EncoderDraws):
         raise ValueError("labels need draws of an encoder: leave them out")

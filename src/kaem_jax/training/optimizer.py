@@ -61,6 +61,10 @@ class Optimizer(Settings):
       clip_norm: largest norm of the gradient of prior, decoder and likelihood together. The gradient of an encoder is
         clipped to the same norm on its own, so that its bad start does not slow the model down.
       average_decay: decay of an exponential moving average of the parameters, which evaluation then uses; 0: none.
+
+    Example:
+      >>> optimizer = kaem.Optimizer(average_decay=0.99)
+      >>> fitted = kaem.fit(key, model, x, optimizer=optimizer, num_steps=100, progress=False)
     """
 
     prior: Group = Group()

@@ -37,9 +37,6 @@ def refit(
 ) -> tuple[Model, Params]:
     """Replaces the prior by one fitted to posterior draws of x; decoder, encoder and likelihood are kept.
 
-        fitted = kaem.fit(key, model, x, posterior=kaem.Variational(encoder=kaem.MLP()))
-        model, params = kaem.refit(key, fitted.model, fitted.params, x, fitted.posterior)
-
     The draws follow the aggregate posterior, which equals the prior in a good model. A prior N(0, I) does not match it,
     and neither does a prior trained by gradients together with an encoder.
 
@@ -59,6 +56,11 @@ def refit(
 
     Raises:
       ValueError: the model's latents are not vectors or are standard normal; see also `fit_prior`.
+
+    Example:
+      >>> posterior = kaem.Variational(encoder=kaem.MLP(hidden=(32,)))
+      >>> fitted = kaem.fit(key, model, x, posterior=posterior, num_steps=20, progress=False)
+      >>> model, params = kaem.refit(key, fitted.model, fitted.params, x, fitted.posterior)
     """
     check_key(key)
     check_model(model)

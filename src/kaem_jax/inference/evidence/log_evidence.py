@@ -75,6 +75,11 @@ def log_evidence(
     Raises:
       ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the proposal, or a proposal is
         given for a prior without normaliser: the result would be log p(x) + log Z.
+
+    Example:
+      >>> found = kaem.log_evidence(key, model, params, x, "ais", num_chains=4, num_temperatures=8)
+      >>> found.value.shape, found.standard_error.shape
+      ((10,), (10,))
     """
     check_choice("method", method, get_args(Method))
     proposal = checked_proposal(model, proposal)

@@ -97,7 +97,12 @@ class _FittedPrior(FittedProposal):
 
 @dataclasses.dataclass(frozen=True)
 class PriorProposal(Proposal):
-    """Q(z | x) = p(z)."""
+    """Q(z | x) = p(z).
+
+    Example:
+      >>> kaem.log_prob(key, model, params, x, proposal=kaem.PriorProposal(), num_samples=100).ess.shape
+      (10,)
+    """
 
     def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> _FittedPrior:
         return _FittedPrior(params["prior"], table, model.prior, len(x))

@@ -71,6 +71,13 @@ class EncoderProposal(Proposal):
       degrees: degrees of freedom of the t distribution.
       widening: factor on the encoder's scale.
       prior_share: share of prior draws, as a defence; 0 if the prior has no exact draws.
+
+    Example:
+      >>> posterior = kaem.Variational(encoder=kaem.MLP(hidden=(32,)))
+      >>> fitted = kaem.fit(key, model, x, posterior=posterior, num_steps=20, progress=False)
+      >>> proposal = kaem.EncoderProposal(encoder=posterior.encoder)
+      >>> kaem.log_prob(key, model, fitted.params, x, proposal=proposal, num_samples=100).value.shape
+      (10,)
     """
 
     encoder: Network | Encoder | None = setting(None, kinds=ENCODERS)

@@ -44,6 +44,10 @@ class Laplace(Proposal):
       widening: factor on the scales that follow from the curvature.
       prior_share: share of prior draws, as a defence; 0 if the prior has no exact draws.
       floor: smallest curvature of the prior, in units of 1 / latent^2.
+
+    Example:
+      >>> kaem.log_prob(key, model, params, x, proposal=kaem.Laplace(num_modes=2), num_samples=100).value.shape
+      (10,)
     """
 
     num_modes: int = setting(8, low=1)

@@ -83,6 +83,11 @@ def importance_posterior(
     Raises:
       ValueError: an option is unknown or out of range, `points` needs quantiles that the prior lacks, or `x` is not
         [B, *data_shape].
+
+    Example:
+      >>> found = kaem.importance_posterior(key, model, params, x, num_samples=100)
+      >>> found.ess.shape
+      (10,)
     """
     Importance(num_samples=num_samples, points=points)
     params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
@@ -100,6 +105,11 @@ class Importance(Sampler):
       num_draws: R, draws resampled for each datum, whose gradients cost B R evaluations instead of S; 0 keeps all
         proposals with their weights.
       points: `random` or `sobol` draws of the prior.
+
+    Example:
+      >>> posterior = kaem.Importance(num_samples=500, points="sobol")
+      >>> posterior.draw(key, model, params, x).z.shape
+      (500, 2)
     """
 
     num_samples: int = setting(1000, low=2)

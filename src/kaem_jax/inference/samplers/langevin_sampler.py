@@ -17,7 +17,13 @@ __all__ = ["Langevin"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Langevin(ChainSampler):
-    """C chains for each datum, which start at draws of the prior or an encoder, or at their last positions."""
+    """C chains for each datum, which start at draws of the prior or an encoder, or at their last positions.
+
+    Example:
+      >>> posterior = kaem.Langevin(num_steps=20, step_size=0.05, num_chains=4)
+      >>> posterior.draw(key, model, params, x).z.shape
+      (4, 10, 2)
+    """
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> ChainState:
         self.check(model.prior)

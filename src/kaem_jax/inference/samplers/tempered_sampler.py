@@ -60,6 +60,11 @@ class Tempered(ChainSampler):
         `steppingstone` sum over rungs, whose gradients are biased (docs/method.md, section 9).
       ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `adaptive`: each step, rungs
         move the fraction `ladder_damping` of the way to equal increments of the communication barrier.
+
+    Example:
+      >>> posterior = kaem.Tempered(num_temperatures=3, num_steps=4, steps_per_round=2)
+      >>> posterior.draw(key, model, params, x).z.shape
+      (1, 10, 2)
     """
 
     num_temperatures: int = setting(5, low=1)

@@ -70,6 +70,10 @@ class Variational(Sampler):
       encoder: the network.
       num_draws: K, draws for each datum.
       kl_warmup_steps: training steps over which the weight of log p(z) - log q(z | x) rises linearly to 1.
+
+    Example:
+      >>> posterior = kaem.Variational(encoder=kaem.MLP(hidden=(32,)))
+      >>> fitted = kaem.fit(key, model, x, posterior=posterior, num_steps=20, progress=False)
     """
 
     encoder: Network | Encoder = setting(MLP(), kinds=ENCODERS)

@@ -78,6 +78,11 @@ def export_model(
 
     Raises:
       ValueError: a platform is not known, or `params` are not parameters of the model.
+
+    Example:
+      >>> functions = kaem.export_model(model, params, platforms=["cpu"])
+      >>> sorted(functions)
+      ['decode', 'draws', 'log_density', 'log_joint', 'quantile']
     """
     if not platforms or not set(platforms) <= set(PLATFORMS):
         raise ValueError(f"platforms={platforms} must be one or more of {', '.join(PLATFORMS)}")
