@@ -37,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
     with uninterrupted():
         module = importlib.import_module(f"kaem_jax.cli.{argv[0]}")
         from kaem_jax.devices.compilation_cache import use_compilation_cache
+        from kaem_jax.devices.memory import trim_after_compilation
     use_compilation_cache()
+    trim_after_compilation()
     return module.main(list(argv[1:]))
 
 

@@ -25,6 +25,7 @@ __all__ = [
 
 _NUM_SMOOTHED = 4000
 _NUM_DECODED, _NUM_TEXTS_DECODED = 20_000, 1000
+_AT_ONCE = 32  # the layers of more images would take more memory than the rest of an evaluation
 _MIN_PROMINENCE = 0.01  # as a fraction of the highest mode
 
 
@@ -122,7 +123,7 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
     prior = model.prior
     table = prior.tabulate(params["prior"])
     size = math.prod(prior.event_shape)
-    num_samples = min(BLOCK, max(32, num_decoded // size))
+    num_samples = _AT_ONCE * min(BLOCK // _AT_ONCE, max(1, num_decoded // (_AT_ONCE * size)))
     first, second = (prior.sample(k, table, (BLOCK,))[:num_samples] for k in jax.random.split(key))
     return _total_effects(model, params, table, first, second)
 
@@ -133,7 +134,7 @@ def _total_effects(model: Model, params: Params, table: Table, first: Array, sec
     first, second = (z.reshape(num_samples, -1) for z in (first, second))
 
     def decode(latents: Array) -> Array:
-        made = model.decode(params, latents.reshape(num_samples, *shape), table)
+        made = model.decode(params, latents.reshape(-1, _AT_ONCE, *shape), table)
         if isinstance(model.likelihood, Categorical):
             made = jax.nn.one_hot(made, model.likelihood.vocabulary)
         return made.reshape(num_samples, -1)
