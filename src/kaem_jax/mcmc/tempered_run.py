@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array
-from scipy.optimize import brentq
 from scipy.special import expit
 
 from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explain_warning, r_hat
@@ -224,6 +223,8 @@ def bridge_log_z(log_likelihood: np.ndarray, betas: np.ndarray) -> tuple[float, 
 
 def _root(up: np.ndarray, down: np.ndarray) -> float:
     """The c at which expit(up - c) and expit(c - down) have equal means over rounds and populations [R, C]."""
+    from scipy.optimize import brentq  # takes a fifth of a second to import: only where it is used
+
     both = np.concatenate([up, down])
     finite = both[np.isfinite(both)]
     excess = lambda c: np.mean(expit(up - c)) - np.mean(expit(c - down))  # noqa: E731

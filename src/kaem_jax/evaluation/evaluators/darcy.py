@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy import optimize, sparse
-from scipy.sparse import linalg
 
 __all__ = ["DarcyEquation", "compare_pairs", "verdict"]
 
@@ -33,6 +31,7 @@ class DarcyEquation:
     @classmethod
     def fit(cls, is_high: np.ndarray, pressure: np.ndarray) -> "DarcyEquation":
         """The numbers that fit pressures y [N, H, W] best; `is_high` says where the coefficient is the larger one."""
+        from scipy import optimize  # takes a fifth of a second to import: only where it is used
 
         def affine(log_contrast: float) -> tuple[np.ndarray, float]:
             solution = _solve(is_high, np.exp(log_contrast)).ravel()
@@ -83,6 +82,9 @@ def verdict(numbers: Mapping[str, Any]) -> str:
 
 def _solve(is_high: np.ndarray, contrast: float) -> np.ndarray:
     """Solutions u on the nodes, [N, H, W], for a spacing of 1: finite volumes, harmonic means between coefficients."""
+    from scipy import sparse
+    from scipy.sparse import linalg
+
     height, width = is_high.shape[1:]
     node = np.arange(height * width).reshape(height, width)
     start = np.concatenate([node[:-1].ravel(), node[:, :-1].ravel()])
