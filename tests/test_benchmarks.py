@@ -92,7 +92,7 @@ def test_pages_have_the_tables_of_the_results(benchmark_named):
 
 
 def test_tables_have_means_deviations_and_ranks(benchmark_named):
-    pages = benchmark_named("pages")
+    pages = benchmark_named("page_tables")
     of_vae = {"experiment": "mnist", "model": "vae", "frechet_distance": 5.0}
     made = pages.quality([of_vae | {"seed": seed, "nats": 10.0 + seed} for seed in range(3)], "mnist")
     assert "| 3 | - | - | 11.0 +- 1.0 | 5 |" in made
