@@ -15,13 +15,16 @@ from kaem_jax.runs.experiment import Experiment
 
 _MIXTURE = (
     "prior.kind=mixture", "prior.num_components=19", "prior.base_activation=silu", "prior.base_scale=0.1",
-    "prior.domain=(-3.0, 3.0)", "prior.grid_size=20",
+    "prior.domain=(-3.0, 3.0)", "prior.grid_size=20", "prior.proportions=uniform",
 )  # fmt: skip
 _ULA = (
     "posterior.kind=langevin", "posterior.encoder=None", "posterior.kernel=ula", "posterior.num_steps=20",
     "posterior.step_size=0.02", "optimizer.prior.learning_rate=1e-3", "optimizer.decoder.learning_rate=1e-3",
 )  # fmt: skip
-_NORMAL = ("prior.num_clusters=1", "prior.shape=gaussian", "prior.spread=0", "optimizer.prior.learning_rate=0")
+_DIAGONAL = ("prior.map=diagonal", "prior.proportions=uniform")
+_NORMAL = (
+    "prior.num_clusters=1", "prior.shape=gaussian", "prior.spread=0", "optimizer.prior.learning_rate=0", *_DIAGONAL,
+)  # fmt: skip
 MODELS: dict[str, tuple[str, ...]] = {
     "clustered": ("prior.shape=learned",),
     "mixture": _MIXTURE,
@@ -29,8 +32,11 @@ MODELS: dict[str, tuple[str, ...]] = {
     "vae": _NORMAL,
     "vamp": _NORMAL,  # whose posterior, `rivals.Vamp`, replaces the prior
     "gaussians": (),
+    "full": ("prior.num_clusters=40", "prior.map=full", "prior.proportions=learned"),
     "ula_from_prior": (*_MIXTURE, *_ULA),
 }
+# Where the experiment's own clusters are those of `full`.
+_CLUSTERS = {"mnist": ("prior.num_clusters=100", *_DIAGONAL)}
 # A model whose prior is fitted to posterior draws of training images in the last part of its time: by seed and codes.
 Fit = Callable[[int, np.ndarray], tuple[Prior, Params]]
 
@@ -59,6 +65,8 @@ REFITS: dict[str, tuple[str, Fit]] = {
     "gaussians_then_100_affine": ("gaussians", _clusters(100, "learned")),
     "gaussians_then_40_gaussians": ("gaussians", _clusters(40, "gaussian")),
     "gaussians_then_40_affine": ("gaussians", _clusters(40, "learned")),
+    "full_then_40_gaussians": ("full", _clusters(40, "gaussian")),
+    "full_then_40_affine": ("full", _clusters(40, "learned")),
 }
 # In words, the rivals first.
 NAMES = {
@@ -77,6 +85,9 @@ NAMES = {
     "gaussians_then_10_affine": "jointly, then 10 affine clusters",
     "gaussians_then_40_affine": "jointly, then 40 affine clusters",
     "gaussians_then_100_affine": "jointly, then 100 affine clusters",
+    "full": "40 full Gaussians, jointly",
+    "full_then_40_gaussians": "40 full Gaussians, jointly, then again",
+    "full_then_40_affine": "40 full, jointly, then 40 affine clusters",
 }
 _EVALUATION = (
     "train.log_every=1", "evaluation.every_steps=1", "checkpoint.every_steps=1",
@@ -88,8 +99,9 @@ _EVALUATION = (
 
 def configure(name: str, model: str, data_dir: str, num_steps: int, *settings: str) -> Experiment:
     """The experiment of `model` for the data `name`, evaluated as all are; `settings` replace its own."""
-    run = f"data.dir={data_dir}", f"train.num_steps={num_steps}"
-    config = experiment(f"{name}:tiny", (*_EVALUATION, *MODELS[model], *run, *settings))
+    run = f"data.dir={data_dir}", f"train.num_steps={num_steps}", "train.refit=false"
+    own = (*_CLUSTERS.get(name, ()), *MODELS[model]) if model in ("clustered", "gaussians") else MODELS[model]
+    config = experiment(f"{name}:tiny", (*_EVALUATION, *own, *run, *settings))
     if model != "vamp":
         return config
     return dataclasses.replace(config, posterior=Vamp(encoder=config.posterior.encoder))  # type: ignore[attr-defined]

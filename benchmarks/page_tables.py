@@ -137,7 +137,7 @@ def binary(lines: Lines) -> str:
 
 def headline(images: Lines, tables: Lines, shapes: Lines, chains: Lines) -> str:
     """The README's table: what, against whom, figures."""
-    models = ("gaussians_then_40_affine", "vae", "vae_then_100_gaussians")
+    models = ("full_then_40_gaussians", "vae", "vae_then_100_gaussians")
     of_models = [[line for line in images if (line["experiment"], line["model"]) == ("mnist", name)] for name in models]
     nats = best([mean(own, "nats") for own in of_models], 1)
     distances = best([mean(own, "frechet_distance") for own in of_models], 1, largest=False)

@@ -17,4 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
     config = images("mnist", variant, channels=(64, 32))  # 28 = 7 * 2^2
     config.data.name = "mnist"
+    if config.prior.kind == "clustered":  # docs/decisions/clustered-prior.md
+        config.prior.update({"num_clusters": 40, "map": "full", "proportions": "learned"})
+        config.train.refit = True
     return config

@@ -26,6 +26,7 @@ from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training import step as train_step_module
 from kaem_jax.training.keys import refit_key, run_keys
 from kaem_jax.training.loss import posterior_loss
+from kaem_jax.training.refit import refit_state
 from tests.training.conftest import rows_of
 from tests.training.tiny import parts_of, tiny_config
 
@@ -239,7 +240,7 @@ def test_the_prior_is_fitted_anew_after_the_last_update(tmp_path, capfd):
     config = tiny_config(train__refit=True, **settings)
     for name, own in (
         ("refit", config),
-        ("plain", tiny_config(prior__shape="gaussian", **settings | {"prior__map": "diagonal"})),
+        ("plain", tiny_config(prior__shape="gaussian", **settings)),
     ):
         train_and_evaluate(own, tmp_path / name)
     refitted, plain = (kaem.load_run(tmp_path / name) for name in ("refit", "plain"))
@@ -257,3 +258,20 @@ def test_the_prior_is_fitted_anew_after_the_last_update(tmp_path, capfd):
     assert train_and_evaluate(config, tmp_path / "refit") is Outcome.FINISHED
     assert "is finished at step 10" in capfd.readouterr().err
     jax.tree.map(np.testing.assert_array_equal, kaem.load_run(tmp_path / "refit").params, refitted.params)
+
+
+@pytest.mark.slow
+def test_a_fitted_prior_that_held_out_draws_contradict_is_dropped(capfd):
+    """A fit to all data replaces the initial prior; one of eight clusters to forty of them is worse than that fit."""
+    config = tiny_config(
+        prior__kind="clustered", prior__num_clusters=8, prior__map="full", prior__shape="gaussian",
+        posterior__kind="variational", posterior__encoder__hidden=(8,), evaluation__proposal="encoder",
+        data__num_train=300, train__refit=True,
+    )  # fmt: skip
+    parts = parts_of(config, 300, run_keys(0).state)
+    x = load_dataset(config.data).train[np.arange(300)]
+    first = refit_state(parts.state, parts.model, config.posterior, x, None, 10)
+    assert "which replaces it" in capfd.readouterr().err
+    assert not np.allclose(first.params["prior"]["location"], parts.state.params["prior"]["location"])
+    assert refit_state(first, parts.model, config.posterior, x[:40], None, 10) is first
+    assert "which is dropped" in capfd.readouterr().err

@@ -18,11 +18,11 @@ def trim_after_compilation() -> None:
 
     Does nothing with other C libraries.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
-    def after(event: str, seconds: float, **_: Any) -> None:
-        if event.endswith("backend_compile_duration") and seconds > _MIN_SECONDS:
-            trim(0)
+    def after(event: str, duration_secs: float, **_: Any) -> None:
+        if event.endswith("backend_compile_duration") and duration_secs > _MIN_SECONDS:
+            library.malloc_trim(0)  # type: ignore[union-attr]
 
-    if trim is not None:
+    if hasattr(library, "malloc_trim"):
         jax.monitoring.register_event_duration_secs_listener(after)

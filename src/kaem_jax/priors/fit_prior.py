@@ -13,7 +13,7 @@ from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.em import expectation, fit_gaussians, mean_log_prob, terms_of_labels
 from kaem_jax.priors.shapes import fit_shapes
 
-__all__ = ["choose", "fit_prior"]
+__all__ = ["choose", "fit_prior", "held_out_tenth"]
 
 _Fit = TypeVar("_Fit")
 
@@ -65,7 +65,7 @@ def fit_prior(
     if (labels is None) != (num_classes == 0):
         given = "none were given" if labels is None else "they were given"
         raise ValueError(f"labels belong to a prior with num_classes; {given}, and num_classes={num_classes}")
-    few, many = np.split(np.random.default_rng(seed).permutation(num), [max(1, num // 10)])
+    few, many = held_out_tenth(seed, num)
     rows, held_out = draws[:, many].reshape(-1, size), draws[0, few]
     of_rows, of_held_out = (None, None) if labels is None else (np.tile(labels[many], num_draws), labels[few])
     if prior is not None:
@@ -76,6 +76,11 @@ def fit_prior(
         lambda found: mean_log_prob(*found, held_out),
         seconds,
     )
+
+
+def held_out_tenth(seed: int, num: int) -> list[np.ndarray]:
+    """Positions of the data, of `num`, that `fit_prior` holds out and of those to which it fits."""
+    return np.split(np.random.default_rng(seed).permutation(num), [max(1, num // 10)])
 
 
 def _fitted(

@@ -39,7 +39,7 @@ class Train(Settings):
       log_every: updates between lines of metrics.jsonl.
       steps_per_call: largest number of updates per dispatch; the number used divides `num_steps` and `log_every`.
       refit: refit a clustered prior to posterior draws of the training data after the last update
-        (`kaem_jax.refit`). During the updates the prior is a mixture of diagonal Gaussians.
+        (`kaem_jax.refit`). During the updates the prior is a mixture of Gaussians.
     """
 
     num_steps: int = setting(3000, low=1)
@@ -198,10 +198,10 @@ class Experiment(Settings):
         return init_train_state(key, model, optimizer, self.posterior, num_data, averaged=averaged)
 
     def train_step(self, model: Model, optimizer: optax.GradientTransformation) -> jax.stages.Wrapped:
-        """The jitted training step; see `make_train_step`. With `train.refit`, clusters are diagonal Gaussians."""
+        """The jitted training step; see `make_train_step`. With `train.refit`, clusters are Gaussian."""
         if self.train.refit:
             assert isinstance(model.prior, ClusteredPrior), "others are refused"
-            model = dataclasses.replace(model, prior=dataclasses.replace(model.prior, shape="gaussian", map="diagonal"))
+            model = dataclasses.replace(model, prior=dataclasses.replace(model.prior, shape="gaussian"))
         return make_train_step(
             model,
             optimizer,

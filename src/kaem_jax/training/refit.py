@@ -9,18 +9,19 @@ from jax import Array
 
 from kaem_jax.data import to_unit_interval
 from kaem_jax.devices.batches import in_batches
-from kaem_jax.devices.processes import from_writer
+from kaem_jax.devices.processes import from_writer, say
 from kaem_jax.inference.samplers import FrozenSampler, Sampler
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.priors.fit_prior import fit_prior
+from kaem_jax.priors.em import mean_log_prob
+from kaem_jax.priors.fit_prior import fit_prior, held_out_tenth
 from kaem_jax.settings.arguments import check_key, check_model
 from kaem_jax.training.keys import refit_key
 from kaem_jax.training.state import TrainState
 
 __all__ = ["posterior_codes", "refit", "refit_state"]
 
-_BATCH = 500
+_BATCH, _NUM_DRAWS = 500, 2
 
 
 def refit(
@@ -32,7 +33,7 @@ def refit(
     prior: ClusteredPrior | None = None,
     *,
     labels: Any = None,
-    num_draws: int = 2,
+    num_draws: int = _NUM_DRAWS,
     seconds: float = 60.0,
 ) -> tuple[Model, Params]:
     """Replaces the prior by one fitted to posterior draws of x; decoder, encoder and likelihood are kept.
@@ -66,19 +67,31 @@ def refit(
     check_model(model)
     if len(model.prior.event_shape) != 1 or model.prior.is_standard_normal:
         raise ValueError(f"the latents of a {type(model.prior).__name__} are not those of a clustered prior")
-    key_codes, key_fit = jax.random.split(key)
-    codes = posterior_codes(key_codes, model, params, x, posterior, num_draws)
+    codes, seed = _codes_and_seed(key, model, params, x, posterior, num_draws)
     labels = None if labels is None else np.asarray(labels)
-    prior, fitted = fit_prior(int(jax.random.bits(key_fit)), codes, prior, labels=labels, seconds=seconds)
+    prior, fitted = fit_prior(seed, codes, prior, labels=labels, seconds=seconds)
     return dataclasses.replace(model, prior=prior), params | {"prior": fitted}
 
 
 def refit_state(state: TrainState, model: Model, sampler: Sampler, x: Any, labels: Any, step: int) -> TrainState:
-    """The trained state with its prior refitted to posterior draws under the evaluated parameters."""
+    """The trained state with its prior refitted to posterior draws under the evaluated parameters.
+
+    The trained prior is kept if held-out draws are as probable under it: few data make many clusters overfit.
+    """
     posterior = FrozenSampler.freeze(sampler, state.sampler, step)
     assert isinstance(model.prior, ClusteredPrior), "the experiment refuses others"
-    _, params = refit(refit_key(state.root_key), model, state.evaluated, x, posterior, model.prior, labels=labels)
-    prior = from_writer(params["prior"])
+    codes, seed = _codes_and_seed(refit_key(state.root_key), model, state.evaluated, x, posterior, _NUM_DRAWS)
+    _, fitted = fit_prior(seed, codes, model.prior, labels=labels)
+    held_out = codes[0, held_out_tenth(seed, codes.shape[1])[0]]
+    before, after = (mean_log_prob(model.prior, of, held_out) for of in (state.evaluated["prior"], fitted))
+    is_better = from_writer(after > before)
+    say(
+        f"log p of held-out draws: {before:.2f} nats under the trained prior, {after:.2f} under the fitted one, "
+        f"{'which replaces it' if is_better else 'which is dropped'}"
+    )
+    if not is_better:
+        return state
+    prior = from_writer(fitted)
 
     def placed(old: Params) -> Params:
         like = old["prior"]
@@ -86,6 +99,14 @@ def refit_state(state: TrainState, model: Model, sampler: Sampler, x: Any, label
 
     average = None if state.average is None else placed(state.average)
     return dataclasses.replace(state, params=placed(state.params), average=average)
+
+
+def _codes_and_seed(
+    key: Array, model: Model, params: Params, x: Any, posterior: FrozenSampler, num_draws: int
+) -> tuple[np.ndarray, int]:
+    """What `fit_prior` takes: posterior draws [S, N, Q], and a seed."""
+    key_codes, key_fit = jax.random.split(key)
+    return posterior_codes(key_codes, model, params, x, posterior, num_draws), int(jax.random.bits(key_fit))
 
 
 def posterior_codes(
