@@ -55,6 +55,7 @@ def test_models_that_are_compared_differ_in_their_priors_alone(benchmark_named):
         assert mixture.prior == kaem.MixturePrior(num_latents=size, num_components=19)
         tiny = experiment(f"{name}:tiny", ["train.num_steps=81"])
         own = models.configure(name, "full", "d", 81) if name == "mnist" else clustered
+        assert (tiny.train.refit, own.train.refit) == (name == "mnist", False)
         for group in ("prior", "posterior", "optimizer"):
             assert getattr(tiny, group) == getattr(own, group)
         assert vae.optimizer.prior.learning_rate == 0

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from kaem_jax.cli import kaem
 from kaem_jax.devices.memory import trim_after_compilation
 
 NUM, SIZE = 3200, 64 * 1024  # blocks that malloc takes from its heap
@@ -28,3 +29,11 @@ def test_the_heap_is_trimmed_after_long_compilations_only():
     assert resident_mib() > before - 10
     jax.monitoring.record_event_duration_secs(event, 1.0)
     assert resident_mib() < before - 0.7 * NUM * SIZE / 2**20
+
+
+def test_every_command_trims(capsys):
+    trim_after_compilation.cache_clear()
+    with pytest.raises(SystemExit):
+        kaem.main(["sample", "--help"])
+    assert "usage" in capsys.readouterr().out
+    assert trim_after_compilation.cache_info().currsize == 1

@@ -18,11 +18,12 @@ def trim_after_compilation() -> None:
 
     Does nothing with other C libraries.
     """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is None:
+        return
 
     def after(event: str, duration_secs: float, **_: Any) -> None:
         if event.endswith("backend_compile_duration") and duration_secs > _MIN_SECONDS:
-            library.malloc_trim(0)  # type: ignore[union-attr]
+            trim(0)
 
-    if hasattr(library, "malloc_trim"):
-        jax.monitoring.register_event_duration_secs_listener(after)
+    jax.monitoring.register_event_duration_secs_listener(after)

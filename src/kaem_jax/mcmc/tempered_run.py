@@ -227,5 +227,4 @@ def _root(up: np.ndarray, down: np.ndarray) -> float:
 
     both = np.concatenate([up, down])
     finite = both[np.isfinite(both)]
-    excess = lambda c: np.mean(expit(up - c)) - np.mean(expit(c - down))  # noqa: E731
-    return brentq(excess, np.min(finite) - 1, np.max(finite) + 1)
+    return brentq(lambda c: np.mean(expit(up - c)) - np.mean(expit(c - down)), np.min(finite) - 1, np.max(finite) + 1)
