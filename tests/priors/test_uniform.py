@@ -1,4 +1,4 @@
-"""Points of the unit cube: Sobol points against scipy's, their net property under scrambling, what they save."""
+"""Points of the unit cube: Sobol points against scipy's, and their net property under scrambling."""
 
 import jax
 import numpy as np
