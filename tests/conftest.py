@@ -14,7 +14,7 @@ import pytest
 
 from kaem_jax.devices.compilation_cache import programs_folder
 
-# Half of the time of this suite is compilation, so programs are kept for all workers and for the next session; those
+# Much of the time of this suite is compilation, so programs are kept for all workers and for the next session; those
 # of subprocesses, which may be killed, in a cache of the package. `pytest --cache-clear` deletes both.
 _KEPT = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "d"
 _PROGRAMS = programs_folder(_KEPT)

@@ -14,7 +14,7 @@ _MIN_SECONDS = 0.3  # a shorter compilation leaves little
 
 @functools.cache
 def trim_after_compilation() -> None:
-    """Trims the heap after each long compilation: glibc would keep what is freed, 190 MiB in a run of digits.
+    """Trims the heap after each long compilation: glibc would keep what is freed, 260 MiB in a run of digits.
 
     Does nothing with other C libraries.
     """
