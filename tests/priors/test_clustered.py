@@ -274,24 +274,30 @@ def test_derivatives_of_rows_are_those_of_the_table():
         assert np.isfinite(expected).all()
 
 
-def test_tpus_multiply_squares_out(rng):
-    """With the same values and gradients; in float32 they lose few digits, though all clusters lie far out."""
+def test_norms_and_their_derivatives_by_products(rng):
+    """TPUs expand the square, CPUs that of its derivative; in float32 they lose few digits, far from the origin."""
     z, location = rng.normal(size=(6, 5)), rng.normal(size=(7, 5))
     scale = rng.uniform(0.5, 20, (7, 5))
     given = [jnp.asarray(array, jnp.float32) for array in (z + 40, location + 40, scale)]
     weights = jnp.asarray(rng.normal(size=(6, 7)), jnp.float32)
 
-    def value(norms, *given):
-        return jnp.sum(weights * norms(*given)), norms(*given)
+    def plain(z, location, scale):
+        return jnp.sum((scale * (z[:, None] - location)) ** 2, axis=-1)
 
-    grad = jax.grad(value, argnums=(1, 2, 3), has_aux=True)
-    (gradients, found), (expected_gradients, expected) = (
-        grad(norms, *given) for norms in (affine._norms_by_products, affine._norms_one_by_one)
-    )
-    np.testing.assert_allclose(expected, np.sum((scale * (z[:, None] - location)) ** 2, axis=-1), rtol=1e-3)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    for ours, theirs in zip(gradients, expected_gradients, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(jnp.max(jnp.abs(theirs))))
+    def derivatives(norms):
+        def value(*given):
+            return jnp.sum(weights * norms(*given))
+
+        first = jax.grad(value, argnums=(0, 1, 2))(*given)
+        return norms(*given), *first, jax.hessian(value)(*given), jax.jacobian(jax.grad(value, 1), 2)(*given)
+
+    kinds = (plain, affine._norms_by_products, affine._norms_one_by_one)
+    expected, *others = jax.jit(lambda: [derivatives(norms) for norms in kinds])()
+    np.testing.assert_allclose(expected[0], np.sum((scale * (z[:, None] - location)) ** 2, axis=-1), rtol=1e-3)
+    for found in others:
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(jnp.max(jnp.abs(theirs))))
+    np.testing.assert_allclose(others[1][0], expected[0], rtol=1e-6)
     prior = kaem.ClusteredPrior(num_latents=5, num_clusters=7, shape="gaussian")
     traced = jax.jit(prior.log_prob).trace(prior.init(jax.random.key(0)), given[0])
     has_product = {name: "dot_general" in traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "tpu")}

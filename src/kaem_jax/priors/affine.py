@@ -69,7 +69,9 @@ def to_standard(kind: Map, params: Params, z: Array) -> Array:
     y = _sheared(kind, params, z)[..., None, :] - params["location"]
     if kind != "full":
         return scale * y
-    y = scale * jnp.einsum("cij,...cj->...ci", _unit_lower(params["lower"]), y, precision="highest")
+    # Scaled first: on CPUs the gradient of a scale of y would be a slow sum over the batch.
+    matrix = scale[..., None] * _unit_lower(params["lower"])
+    y = jnp.einsum("cij,...cj->...ci", matrix, y, precision="highest")
     if "rotation" not in params:
         return y
     # Two products with vectors: multiplying the matrices first would cost C Q^3.
@@ -83,8 +85,16 @@ def squared_norms(kind: Map, params: Params, z: Array) -> Array:
     return jax.lax.platform_dependent(z, location, scale, tpu=_norms_by_products, default=_norms_one_by_one)
 
 
+@jax.custom_jvp
 def _norms_one_by_one(z: Array, location: Array, scale: Array) -> Array:
+    """No digits are lost where a narrow cluster lies far out."""
     return jnp.sum(jnp.square(scale * (z[..., None, :] - location)), axis=-1)
+
+
+@_norms_one_by_one.defjvp
+def _derivative_by_products(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    """On a CPU, gradients by products take a fifteenth of the time."""
+    return _norms_one_by_one(*primals), jax.jvp(_norms_by_products, primals, tangents)[1]
 
 
 def _norms_by_products(z: Array, location: Array, scale: Array) -> Array:
