@@ -1,18 +1,25 @@
 """The tables that `pages.py` writes, made of the JSON lines of benchmarks."""
 
 import functools
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from models import NAMES
+from page_cells import Lines, best, bold, has, markdown, mean, of_part, spread
 
-Lines = Sequence[Mapping[str, Any]]
 QUALITY = {
     "num_steps": "updates", "fit_seconds": "fit, s", "nats": "nats, at least", "frechet_distance": "distance",
     "precision": "precision", "recall": "recall",
 }  # fmt: skip
+CONDITIONS = "200 s, test"
+PARTS = {
+    "clusters with covariance": ("vae", "vae_then_10_gaussians"),
+    "more clusters": ("vae_then_10_gaussians", "vae_then_100_gaussians"),
+    "axes and shapes, 10 clusters": ("vae_then_10_gaussians", "vae_then_10_affine"),
+    "axes and shapes, 40 clusters": ("gaussians_then_40_gaussians", "gaussians_then_40_affine"),
+    "a fit after joint training": ("gaussians", "gaussians_then_40_gaussians"),
+    "full instead of diagonal in training": ("gaussians_then_40_gaussians", "full_then_40_gaussians"),
+}
 OUTLIERS = {
     "kaem": "KAEM", "log_p": "log p alone", "neighbours": "5 neighbours", "dte_np": "DTE-NP",
     "mixture": "mixture (BIC)", "forest": "isolation forest", "pca": "PCA", "false_alarms": "false alarms, %",
@@ -22,57 +29,42 @@ NATS = {
     "kernel": "kernel density",
 }  # fmt: skip
 FILLED = {"rmse": "KAEM", "rmse_iterative": "IterativeImputer", "rmse_neighbours": "KNNImputer"}
+TARGETS = {
+    "two_modes": "two modes, 20 dimensions", "funnel": "funnel, 10", "banana": "banana, 2", "grid": "25 modes, 2",
+    "student": "Student's t, 50",
+}  # fmt: skip
 DENSITIES = {"kaem": "KAEM", "flow": "spline flow", "mixture": "mixture (BIC)", "kernel": "kernel"}
 
 
-def spread(values: Iterable[float | None]) -> str:
-    """Mean +- standard deviation, to two digits of the latter; "-" where there is no number."""
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return f"{known[0]:,.5g}" if known else "-"
-    deviation = np.std(known, ddof=1)
-    if not deviation:
-        return f"{known[0]:,.5g}"
-    digits = max(0, 1 - math.floor(math.log10(deviation)))
-    return f"{np.mean(known):,.{digits}f} +- {deviation:,.{digits}f}"
-
-
-def markdown(rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first row is its head."""
-    head, *body = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
-
-
-def best(values: Sequence[float], digits: int, largest: bool = True) -> list[str]:
-    """Numbers as text, the best of them bold."""
-    return bold(values, [f"{value:.{digits}f}" for value in values], largest)
-
-
-def bold(values: Sequence[float], texts: Sequence[str], largest: bool) -> list[str]:
-    """`texts`, bold where they equal that of the best value."""
-    top = texts[int(np.argmax(values) if largest else np.argmin(values))]
-    return [f"**{text}**" if text == top else text for text in texts]
-
-
-def mean(lines: Lines, key: str) -> float:
-    """The mean of one number of all lines."""
-    return float(np.mean([line[key] for line in lines]))
-
-
-def quality(lines: Lines, experiment: str) -> str:
+def quality(lines: Lines, experiment: str, conditions: str = CONDITIONS) -> str:
     """Models by seeds, of one set of images."""
+    lines = [line for line in lines if has(line, experiment=experiment, conditions=conditions)]
     rows = [["prior", "seeds", *QUALITY.values()]]
     for model in NAMES:
-        own = {line["seed"]: line for line in lines if (line["experiment"], line["model"]) == (experiment, model)}
+        own = {line["seed"]: line for line in lines if line["model"] == model}
         if own:
             cells = [spread(line.get(key) for line in own.values()) for key in QUALITY]
             rows.append([NAMES[model], str(len(own)), *cells])
     return markdown(rows)
 
 
+def parts(lines: Lines) -> str:
+    """What each part of the clustered prior is worth on MNIST, in means over seeds."""
+    lines = [line for line in lines if has(line, experiment="mnist", conditions=CONDITIONS)]
+    rows = [["part", "from", "to", "nats", "distance"]]
+    for part, models in PARTS.items():
+        before, after = ([line for line in lines if line["model"] == model] for model in models)
+        (nats, distance), (more, less) = (
+            [mean(own, key) for key in ("nats", "frechet_distance")] for own in (before, after)
+        )
+        names = [NAMES[model] for model in models]
+        rows.append([part, *names, f"{more - nats:+.1f}", f"{distance:.1f} to {less:.1f}"])
+    return markdown(rows)
+
+
 def outliers(lines: Lines) -> str:
     """Mean areas under the ROC curve of all tables and seeds."""
-    own = [line for line in lines if line["benchmark"] == "outliers"]
+    own = of_part(lines, "outliers")
     areas = best([mean(own, key) for key in OUTLIERS if key != "false_alarms"], 1)
     tables = len({line["table"] for line in own})
     head = ["tables, runs", *OUTLIERS.values()]
@@ -81,7 +73,7 @@ def outliers(lines: Lines) -> str:
 
 def densities(lines: Lines) -> str:
     """Nats of each table, means over seeds; the last row has mean ranks."""
-    own = [line for line in lines if line["benchmark"] == "densities"]
+    own = of_part(lines, "densities")
     rows = [["table, training rows", *DENSITIES.values()]]
     for table in dict.fromkeys(line["table"] for line in own):
         runs = [line for line in own if line["table"] == table]
@@ -135,16 +127,58 @@ def binary(lines: Lines) -> str:
     return markdown(rows)
 
 
+def evidence(lines: Lines) -> str:
+    """How far log Z of each target is from 0, from two starts."""
+    rows = [["target", "start", "within 0.1 nat", "within 2 errors", "root mean square", "error quoted", "rounds", "s"]]
+    for line in of_part(lines, "evidence"):
+        num = line["estimates"]
+        rows.append(
+            [
+                TARGETS[line["target"]], line["start"], f"{line['within_0.1']} of {num}",
+                f"{line['within_2_errors']} of {num}", f"{line['root_mean_square']:.3f}", f"{line['mean_error']:.3f}",
+                f"{line['median_rounds']:,.0f}", f"{line['median_seconds']:.0f}",
+            ]
+        )  # fmt: skip
+    return markdown(rows)
+
+
+def swaps(lines: Lines) -> str:
+    """Round trips of each target under two schemes, by the number of rungs."""
+    own = of_part(lines, "swaps")
+    rungs = sorted({line["rungs"] for line in own})
+    cells = {
+        (line["target"], line["rungs"]): f"{line['even_odd']:,.0f} / {line['random']:,.0f} ({line['ratio']:.1f})"
+        for line in own
+    }
+    head = ["round trips, even-odd / random parity", *(f"{num} rungs" for num in rungs)]
+    return markdown([head, *([words, *(cells[name, num] for num in rungs)] for name, words in TARGETS.items())])
+
+
+def samplers(lines: Lines) -> str:
+    """What each sampler says of each target, a value for each key."""
+    rows = [["target", "method", "error of log Z, nats", "share of an event: found; exact", "effective draws a second"]]
+    own = of_part(lines, "rivals")
+    for target, method in dict.fromkeys((line["target"], line["method"]) for line in own):
+        runs = [line for line in own if has(line, target=target, method=method)]
+        errors = ", ".join(f"{line['log_z']:+.3f}" for line in runs if "log_z" in line) or "none"
+        shares = ", ".join(f"{line['share']:.3f}" for line in runs)
+        rate = f"{mean(runs, 'effective_per_second'):,.0f}"
+        rows.append([TARGETS[target], method, errors, f"{shares}; {runs[0]['probability']:.3f}", rate])
+    return markdown(rows)
+
+
 def headline(images: Lines, tables: Lines, shapes: Lines, chains: Lines) -> str:
     """The README's table: what, against whom, figures."""
     models = ("full_then_40_gaussians", "vae", "vae_then_100_gaussians")
-    of_models = [[line for line in images if (line["experiment"], line["model"]) == ("mnist", name)] for name in models]
+    of_models = [
+        [line for line in images if has(line, experiment="mnist", model=name, conditions=CONDITIONS)] for name in models
+    ]
     nats = best([mean(own, "nats") for own in of_models], 1)
     distances = best([mean(own, "frechet_distance") for own in of_models], 1, largest=False)
     of_images = [", ".join(pair) for pair in zip(nats, distances, strict=True)]
-    ours, *others = ranks([line for line in tables if line["benchmark"] == "densities"])
+    ours, *others = ranks(of_part(tables, "densities"))
     found = {
-        method: ", ".join(f"{line['share']:.3f}" for line in chains if _is(line, target="two_modes", method=method))
+        method: ", ".join(f"{line['share']:.3f}" for line in chains if has(line, target="two_modes", method=method))
         for method in ("tempered", "numpyro NUTS")
     }
     return markdown(
@@ -163,20 +197,20 @@ def headline(images: Lines, tables: Lines, shapes: Lines, chains: Lines) -> str:
     )  # fmt: skip
 
 
-def _is(line: Mapping[str, Any], **values: str) -> bool:
-    return all(line.get(name) == value for name, value in values.items())
-
-
 # The function of each table, and the benchmarks whose lines it takes.
 TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "mnist": (functools.partial(quality, experiment="mnist"), ("quality",)),
     "svhn": (functools.partial(quality, experiment="svhn"), ("quality",)),
     "cifar10": (functools.partial(quality, experiment="cifar10"), ("quality",)),
+    "parts": (parts, ("quality",)),
     "outliers": (outliers, ("outliers",)),
     "densities": (densities, ("densities",)),
     "samples": (samples, ("samples",)),
     "nats": (functools.partial(split_tables, columns=NATS, largest=True), ("tables",)),
     "filled": (functools.partial(split_tables, columns=FILLED, largest=False, covered=True), ("tables",)),
     "binary": (binary, ("binary",)),
+    "evidence": (evidence, ("tempering",)),
+    "swaps": (swaps, ("tempering",)),
+    "samplers": (samplers, ("tempering",)),
     "headline": (headline, ("quality", "densities", "shapes", "tempering")),
 }

@@ -12,7 +12,8 @@ import pathlib
 import re
 
 from measure import make_parser
-from page_tables import TABLES, Lines
+from page_cells import Lines
+from page_tables import TABLES
 
 ROOT = pathlib.Path(__file__).parents[1]
 

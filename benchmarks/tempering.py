@@ -141,7 +141,7 @@ def evidence(name: str, target: Target, num_keys: int) -> None:
             values.append(run.log_z)
             errors.append(run.log_z_error)
             rounds.append(len(run.trace.log_likelihood))
-        spent = {"median_rounds": float(np.median(rounds)), "median_seconds": float(np.median(seconds))}
+        spent = {"median_rounds": int(np.median(rounds)), "median_seconds": float(np.median(seconds))}
         emit("evidence", {"target": name, "start": start}, calibration(values, errors) | spent)
 
 
