@@ -36,9 +36,9 @@ TARGETS = {
 DENSITIES = {"kaem": "KAEM", "flow": "spline flow", "mixture": "mixture (BIC)", "kernel": "kernel"}
 
 
-def quality(lines: Lines, experiment: str, conditions: str = CONDITIONS) -> str:
+def quality(lines: Lines, experiment: str) -> str:
     """Models by seeds, of one set of images."""
-    lines = [line for line in lines if has(line, experiment=experiment, conditions=conditions)]
+    lines = [line for line in lines if has(line, experiment=experiment, conditions=CONDITIONS)]
     rows = [["prior", "seeds", *QUALITY.values()]]
     for model in NAMES:
         own = {line["seed"]: line for line in lines if line["model"] == model}
@@ -59,6 +59,16 @@ def parts(lines: Lines) -> str:
         )
         names = [NAMES[model] for model in models]
         rows.append([part, *names, f"{more - nats:+.1f}", f"{distance:.1f} to {less:.1f}"])
+    return markdown(rows)
+
+
+def full_length(lines: Lines) -> str:
+    """Runs to their end, each with its own prior and with fitted ones."""
+    keys = [key for key in QUALITY if key != "fit_seconds"]
+    rows = [["run", "prior", *(QUALITY[key] for key in keys)]]
+    for line in lines:
+        prior = f"{line['fitted']} full Gaussians, fitted" if line["fitted"] else "that of the run"
+        rows.append([line["run"], prior, *(spread([line[key]]) for key in keys)])
     return markdown(rows)
 
 
@@ -203,6 +213,7 @@ TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "svhn": (functools.partial(quality, experiment="svhn"), ("quality",)),
     "cifar10": (functools.partial(quality, experiment="cifar10"), ("quality",)),
     "parts": (parts, ("quality",)),
+    "full_length": (full_length, ("full_length",)),
     "outliers": (outliers, ("outliers",)),
     "densities": (densities, ("densities",)),
     "samples": (samples, ("samples",)),

@@ -5,8 +5,8 @@
 
 Data: mnist, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/log_likelihood (a bound where eval/is_bound is true) and eval/reconstruction_error (squared error per value
-of held-out images). Expect at least 172.6 nats after 21,000 updates of `tiny`, and 173.7 after the full 80,000, which
-take 40 minutes of one core, and evaluations some more (docs/quality.md).
+of held-out images). Expect at least 172.6 nats after 21,000 updates of `tiny`, and 173.1 after the full 80,000, which
+take 50 minutes of one core, and evaluations some more (docs/quality.md).
 """
 
 from kaem_jax.experiments._shared import images
