@@ -63,13 +63,10 @@ def parts(lines: Lines) -> str:
 
 
 def full_length(lines: Lines) -> str:
-    """Runs to their end, each with its own prior and with fitted ones."""
+    """Runs to their end."""
     keys = [key for key in QUALITY if key != "fit_seconds"]
-    rows = [["run", "prior", *(QUALITY[key] for key in keys)]]
-    for line in lines:
-        prior = f"{line['fitted']} full Gaussians, fitted" if line["fitted"] else "that of the run"
-        rows.append([line["run"], prior, *(spread([line[key]]) for key in keys)])
-    return markdown(rows)
+    head = ["run", *(QUALITY[key] for key in keys)]
+    return markdown([head, *([line["run"], *(spread([line[key]]) for key in keys)] for line in lines)])
 
 
 def outliers(lines: Lines) -> str:
