@@ -37,6 +37,8 @@ from kaem_jax.evaluation.evaluators import log_likelihood
 from kaem_jax.evaluation.evaluators.sample_comparison import compare
 from kaem_jax.evaluation.features import Extractor, make_extractor
 from kaem_jax.evaluation.generate import sample_in_batches
+from kaem_jax.model import Params
+from kaem_jax.priors import Prior
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.training.refit import posterior_codes
@@ -116,13 +118,20 @@ def finished(training: Training, model: str, dataset: Dataset, seed: int) -> Run
     """The run of a trained model, with the prior of `REFITS` if it has one, or that of its pseudo-inputs."""
     run = Run.of_state(training.config, training.model, training.state, training.num_updates, dataset.form)
     if model in REFITS:
-        x, key = dataset.train[np.arange(len(dataset.train))], jax.random.key(seed)
-        [codes] = posterior_codes(key, run.model, run.params, x, run.training_posterior, 1)
-        prior, params = REFITS[model][1](seed, codes)
-    elif model == "vamp":
-        prior, params = mixture_of(training.config.posterior.encoder, run.model, run.params)  # type: ignore[attr-defined]
-    else:
-        return run
+        return refitted(run, model, dataset, seed)
+    if model == "vamp":
+        return _with_prior(run, *mixture_of(training.config.posterior.encoder, run.model, run.params))  # type: ignore[attr-defined]
+    return run
+
+
+def refitted(run: Run, model: str, dataset: Dataset, seed: int) -> Run:
+    """The run with the prior of `REFITS`, fitted to one posterior draw of each training datum."""
+    x, key = dataset.train[np.arange(len(dataset.train))], jax.random.key(seed)
+    [codes] = posterior_codes(key, run.model, run.params, x, run.training_posterior, 1)
+    return _with_prior(run, *REFITS[model][1](seed, codes))
+
+
+def _with_prior(run: Run, prior: Prior, params: Params) -> Run:
     return dataclasses.replace(
         run, model=dataclasses.replace(run.model, prior=prior), params=run.params | {"prior": params}
     )
