@@ -35,8 +35,12 @@ MODELS: dict[str, tuple[str, ...]] = {
     "full": ("prior.num_clusters=40", "prior.map=full", "prior.proportions=learned"),
     "ula_from_prior": (*_MIXTURE, *_ULA),
 }
-# Where the experiment's own clusters are those of `full`.
-_CLUSTERS = {"mnist": ("prior.num_clusters=100", *_DIAGONAL)}
+# Where the experiment's own clusters are others.
+_CLUSTERS = {
+    "mnist": ("prior.num_clusters=100", *_DIAGONAL),
+    "cifar10": ("prior.num_clusters=40", "prior.spread=0.2", *_DIAGONAL),
+}
+_RATES = {"cifar10": ("optimizer.prior.learning_rate=5e-3",)}  # its experiment trains no prior
 # A model whose prior is fitted to posterior draws of training images in the last part of its time: by seed and codes.
 Fit = Callable[[int, np.ndarray], tuple[Prior, Params]]
 
@@ -100,7 +104,8 @@ _EVALUATION = (
 def configure(name: str, model: str, data_dir: str, num_steps: int, *settings: str) -> Experiment:
     """The experiment of `model` for the data `name`, evaluated as all are; `settings` replace its own."""
     run = f"data.dir={data_dir}", f"train.num_steps={num_steps}", "train.refit=false"
-    own = (*_CLUSTERS.get(name, ()), *MODELS[model]) if model in ("clustered", "gaussians") else MODELS[model]
+    clusters = _CLUSTERS.get(name, ()) if model in ("clustered", "gaussians", "full") else ()
+    own = (*_RATES.get(name, ()), *clusters, *MODELS[model])
     config = experiment(f"{name}:tiny", (*_EVALUATION, *own, *run, *settings))
     if model != "vamp":
         return config
