@@ -65,10 +65,11 @@ def parts(lines: Lines) -> str:
 def full_length(lines: Lines) -> str:
     """Runs to their end."""
     keys = [key for key in QUALITY if key != "fit_seconds"]
-    head = ["run", *(QUALITY[key] for key in keys)]
-    names = [f"{line['run']}: {NAMES[line['fit']]}" if line["fit"] else line["run"] for line in lines]
-    cells = [[spread([line[key]]) for key in keys] for line in lines]
-    return markdown([head, *([name, *own] for name, own in zip(names, cells, strict=True))])
+    rows = [["run", *(QUALITY[key] for key in keys)]]
+    for line in lines:
+        name = f"{line['run']}: {NAMES[line['fit']]}" if line["fit"] else line["run"]
+        rows.append([name, *(spread([line[key]]) for key in keys)])
+    return markdown(rows)
 
 
 def outliers(lines: Lines) -> str:
