@@ -38,9 +38,11 @@ MODELS: dict[str, tuple[str, ...]] = {
 # Where the experiment's own clusters are others.
 _CLUSTERS = {
     "mnist": ("prior.num_clusters=100", *_DIAGONAL),
+    "svhn": ("prior.num_clusters=100", "prior.spread=0.7", "prior.map=shared", "prior.proportions=uniform"),
     "cifar10": ("prior.num_clusters=40", "prior.spread=0.2", *_DIAGONAL),
 }
-_RATES = {"cifar10": ("optimizer.prior.learning_rate=5e-3",)}  # its experiment trains no prior
+# The experiments of these train no prior.
+_RATES = {"svhn": ("optimizer.prior.learning_rate=1e-2",), "cifar10": ("optimizer.prior.learning_rate=5e-3",)}
 # A model whose prior is fitted to posterior draws of training images in the last part of its time: by seed and codes.
 Fit = Callable[[int, np.ndarray], tuple[Prior, Params]]
 
@@ -61,6 +63,7 @@ def _clusters(num_clusters: int, shape: Literal["gaussian", "learned"]) -> Fit:
 REFITS: dict[str, tuple[str, Fit]] = {
     "vae_then_10_gaussians": ("vae", _clusters(10, "gaussian")),
     "vae_then_100_gaussians": ("vae", _clusters(100, "gaussian")),
+    "vae_then_400_gaussians": ("vae", _clusters(400, "gaussian")),
     "vae_then_flow": ("vae", functools.partial(fit_flow, num_updates=1500)),
     "vae_then_flow_matching": ("vae", functools.partial(fit_flow_matching, num_updates=4000)),
     "vae_then_10_affine": ("vae", _clusters(10, "learned")),
@@ -81,6 +84,7 @@ NAMES = {
     "vae_then_flow_matching": "VAE, then flow matching",
     "vae_then_10_gaussians": "VAE, then 10 full Gaussians",
     "vae_then_100_gaussians": "VAE, then 100 full Gaussians",
+    "vae_then_400_gaussians": "VAE, then 400 full Gaussians",
     "vae_then_10_affine": "VAE, then 10 affine clusters",
     "vae_then_40_affine": "VAE, then 40 affine clusters",
     "clustered": "100 clusters with learned shapes, jointly",

@@ -10,7 +10,7 @@ of the size of `tiny` then have at least 3,204 nats after 9,600 updates instead 
 has run the full 80,000 updates yet.
 """
 
-from kaem_jax.experiments._shared import images
+from kaem_jax.experiments._shared import fit_afterwards, images
 from ml_collections import ConfigDict
 
 
@@ -21,8 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.name = "cifar10"
     if config.prior.kind == "clustered":
         config.likelihood.sigma = 0.1  # docs/decisions/image-benchmarks.md
-        config.prior.update({"num_clusters": 10, "map": "full", "spread": 0.0, "proportions": "learned"})
-        config.optimizer.prior.learning_rate, config.train.refit = 0.0, True  # docs/decisions/clustered-prior.md
+        fit_afterwards(config)
     if variant == "tiny":  # docs/decisions/encoders.md
         config.prior.num_latents, config.optimizer.decoder.learning_rate = 100, 2e-3
         config.posterior.encoder.update({"standardize": True, "readout_scale": 0.03})
