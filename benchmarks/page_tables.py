@@ -12,6 +12,7 @@ QUALITY = {
     "precision": "precision", "recall": "recall",
 }  # fmt: skip
 CONDITIONS = "200 s, test"
+WIDER = "200 s, prior.num_latents=100"
 PARTS = {
     "clusters with covariance": ("vae", "vae_then_10_gaussians"),
     "more clusters": ("vae_then_10_gaussians", "vae_then_100_gaussians"),
@@ -36,9 +37,9 @@ TARGETS = {
 DENSITIES = {"kaem": "KAEM", "flow": "spline flow", "mixture": "mixture (BIC)", "kernel": "kernel"}
 
 
-def quality(lines: Lines, experiment: str) -> str:
+def quality(lines: Lines, experiment: str, conditions: str = CONDITIONS) -> str:
     """Models by seeds, of one set of images."""
-    lines = [line for line in lines if has(line, experiment=experiment, conditions=CONDITIONS)]
+    lines = [line for line in lines if has(line, experiment=experiment, conditions=conditions)]
     rows = [["prior", "seeds", *QUALITY.values()]]
     for model in NAMES:
         own = {line["seed"]: line for line in lines if line["model"] == model}
@@ -218,6 +219,7 @@ def headline(images: Lines, runs: Lines, tables: Lines, shapes: Lines, chains: L
 TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "mnist": (functools.partial(quality, experiment="mnist"), ("quality",)),
     "svhn": (functools.partial(quality, experiment="svhn"), ("quality",)),
+    "svhn_100": (functools.partial(quality, experiment="svhn", conditions=WIDER), ("quality",)),
     "cifar10": (functools.partial(quality, experiment="cifar10"), ("quality",)),
     "parts": (parts, ("quality",)),
     "full_length": (full_length, ("full_length",)),

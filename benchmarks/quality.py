@@ -177,6 +177,7 @@ def main() -> None:
         config = configured(name, "vae", given, PROBE_STEPS)
         dataset = load_dataset(config.data)
         updates, trained_as = updates_in_time(given, name, dataset), None
+        of_settings = "_".join([name, *given.set])
         if given.measure:
             continue
         classifier = given.out / f"classifier_{name}_{config.data.held_out}.npz"  # of other training data for each
@@ -197,11 +198,11 @@ def main() -> None:
             fit_seconds = time.perf_counter() - started if model in REFITS else 0.0
             images, numbers = evaluated(run, dataset, extractor)
             if seed == 0:
-                np.save(given.out / "samples" / f"{name}_{model}.npy", images)
+                np.save(given.out / "samples" / f"{of_settings}_{model}.npy", images)
             line = emit("quality", case, {"num_steps": num_updates, "fit_seconds": fit_seconds} | numbers)
             with results.open("a") as file:
                 file.write(line + "\n")
-        draw_picture(given.out, name, dataset)
+        draw_picture(given.out, of_settings, dataset)
 
 
 if __name__ == "__main__":

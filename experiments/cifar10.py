@@ -6,7 +6,7 @@
 Data: cifar10, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/log_likelihood (a bound where eval/is_bound is true) and eval/reconstruction_error (squared error per value
 of held-out images). Latents are normal until the last update, after which ten full Gaussians are fitted to them. Models
-of the size of `tiny` then have at least 3,204 nats after 9,600 updates instead of its 4,000 (docs/quality.md). Nobody
+of the size of `tiny` then have at least 3,203 nats after 9,600 updates instead of its 4,000 (docs/quality.md). Nobody
 has run the full 80,000 updates yet.
 """
 
