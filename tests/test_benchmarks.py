@@ -59,6 +59,7 @@ def test_models_that_are_compared_differ_in_their_priors_alone(benchmark_named):
         assert (tiny.posterior, tiny.optimizer) == (own.posterior, own.optimizer)
         assert name != "mnist" or tiny.prior == own.prior
         assert vae.optimizer.prior.learning_rate == 0 < clustered.optimizer.prior.learning_rate
+        assert vae.prior.spread == 0 < clustered.prior.spread  # equal clusters would stay equal
         z = jnp.asarray(np.random.default_rng(0).normal(size=(5, vae.prior.num_latents)), jnp.float32)
         for prior in (vae.prior,) if name == "mnist" else (vae.prior, tiny.prior):
             found = prior.log_prob(prior.init(jax.random.key(0)), z)
