@@ -25,7 +25,7 @@ def main() -> None:
     run = kaem.load_run(given.run)
     data = dataclasses.replace(run.config.data, num_held_out=NUM_IMAGES)
     name, dataset = data.name.removesuffix("_cropped"), load_dataset(data)
-    judge = configure(name, "vae", data.dir, PROBE_STEPS).evaluation
+    judge = configure(name, "vae", data.dir, [PROBE_STEPS]).evaluation
     judge = dataclasses.replace(judge, every_steps=run.config.evaluation.every_steps)
     run = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=judge))
     classifier = given.out / f"classifier_{name}_{data.held_out}.npz"

@@ -20,7 +20,8 @@ from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.experiment_file import read_experiment
 from kaem_jax.runs.run import Run, load_run
 from kaem_jax.train import train_and_evaluate
-from kaem_jax.training.state import init_train_state
+from kaem_jax.training.refit import refit_state
+from kaem_jax.training.stage import state_after
 
 
 def experiment(name: str, settings: Iterable[str] = ()) -> Experiment:
@@ -71,29 +72,59 @@ def emit(name: str, case: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 
 class Training:
-    """A run in progress, `per_call` updates at a time.
+    """A run in progress, `per_call` updates at a time, which must divide the length of each stage.
 
     Attributes:
       config, model: static; `model` replaces that of the experiment.
       state: after `num_updates` updates.
+      fit_seconds: that fits of the prior took.
     """
 
     def __init__(
-        self, config: Experiment, dataset: Dataset, seed: int = 0, model: Model | None = None, per_call: int = 1
+        self,
+        config: Experiment,
+        dataset: Dataset,
+        seed: int = 0,
+        model: Model | None = None,
+        per_call: int = 1,
+        first_stage: int = 0,
     ):
         self.config, self.model, self.per_call = config, model or config.model(dataset.data_shape), per_call
-        optimizer = config.make_optimizer()
-        self._data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
+        self._images = dataset.train[np.arange(len(dataset.train))]
+        self._data = jnp.asarray(self._images)
         self._order = {"size": len(self._data), "batch_size": config.data.batch_size, "seed": seed}
-        self._step = config.train_step(self.model, optimizer)
-        averaged = config.optimizer.average_decay > 0
-        self.state = init_train_state(
-            jax.random.key(seed), self.model, optimizer, config.posterior, len(self._data), averaged=averaged
+        self._stage, *self._later = config.all_stages[first_stage:]
+        self.num_updates, self._stop, self.fit_seconds = 0, 0, 0.0
+        step = sum(stage.num_steps for stage in config.all_stages[: first_stage + 1])
+        # The first state of `first_stage`, which then counts from 0.
+        state = state_after(
+            config.all_stages, step if first_stage else 0, jax.random.key(seed), self.model, len(self._data)
         )
-        self.num_updates = 0
+        self.state, self._optimizer = state, self._stage.make_optimizer()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begins a stage."""
+        self._step = self._stage.train_step(self.model, self._optimizer)
+        self._stop += self._stage.num_steps
+
+    def _end(self) -> None:
+        """Ends a stage: fits the prior, and makes the first state of the next."""
+        if self._stage.refit:
+            started = time.perf_counter()
+            self.state = refit_state(
+                self.state, self.model, self._stage.posterior, self._images, None, self.num_updates
+            )
+            self.fit_seconds += time.perf_counter() - started
+        self._stage = self._later.pop(0)
+        self._optimizer = self._stage.make_optimizer()
+        self.state = self._stage.next_state(self.state, self.model, len(self._data), self._optimizer)
 
     def update(self) -> None:
         """One call, with the next minibatches."""
+        if self.num_updates == self._stop:
+            self._end()
+            self._begin()
         steps = range(self.num_updates, self.num_updates + self.per_call)
         indices = jnp.asarray(np.stack([batch_indices(step, **self._order) for step in steps]))
         self.state, _ = self._step(self.state, Batch(self._data, indices, indices))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -26,13 +26,16 @@ _NORMAL = (
     "prior.num_clusters=1", "prior.shape=gaussian", "prior.spread=0", "optimizer.prior.learning_rate=0", *_DIAGONAL,
 )  # fmt: skip
 MODELS: dict[str, tuple[str, ...]] = {
+    # The experiment itself, and the same with Gaussian clusters.
+    "kaem": (),
+    "kaem_gaussian": ("prior.shape=gaussian",),
     "clustered": ("prior.shape=learned",),
     "mixture": _MIXTURE,
     # N(0, I), which does not move.
     "vae": _NORMAL,
     "vamp": _NORMAL,  # whose posterior, `rivals.Vamp`, replaces the prior
-    "gaussians": (),
-    "full": ("prior.num_clusters=40", "prior.map=full", "prior.proportions=learned"),
+    "gaussians": ("prior.shape=gaussian",),
+    "full": ("prior.shape=gaussian", "prior.num_clusters=40", "prior.map=full", "prior.proportions=learned"),
     "ula_from_prior": (*_MIXTURE, *_ULA),
 }
 # Where the experiment's own clusters are others.
@@ -41,8 +44,8 @@ _CLUSTERS = {
     "svhn": ("prior.num_clusters=100", "prior.spread=0.7", "prior.map=shared", "prior.proportions=uniform"),
     "cifar10": ("prior.num_clusters=40", "prior.spread=0.2", *_DIAGONAL),
 }
-# The experiments of these train no prior.
-_RATES = {"svhn": ("optimizer.prior.learning_rate=1e-2",), "cifar10": ("optimizer.prior.learning_rate=5e-3",)}
+# Shares of the time for the stages of these; the rest is for the fit between them.
+STAGED = {"kaem": (0.35, 0.5), "kaem_gaussian": (0.35, 0.5)}
 # A model whose prior is fitted to posterior draws of training images in the last part of its time: by seed and codes.
 Fit = Callable[[int, np.ndarray], tuple[Prior, Params]]
 
@@ -77,6 +80,8 @@ REFITS: dict[str, tuple[str, Fit]] = {
 }
 # In words, the rivals first.
 NAMES = {
+    "kaem": "**KAEM: encoder, then kept chains**",
+    "kaem_gaussian": "the same with Gaussian clusters",
     "vae": "N(0, I): a VAE",
     "vamp": "VampPrior, 100 pseudo-inputs",
     "mixture": "the paper's prior, 19 components",
@@ -101,16 +106,23 @@ _EVALUATION = (
     "train.log_every=1", "evaluation.every_steps=1", "checkpoint.every_steps=1",
     "evaluation.estimator.kind=ais", "evaluation.estimator.num_chains=4", "evaluation.estimator.num_temperatures=64",
     "evaluation.estimator.batch_size=64", "evaluation.proposal.kind=laplace", "evaluation.proposal.num_modes=2",
-    "evaluation.proposal.num_draws=1000", "evaluation.proposal.num_steps=10",
+    "evaluation.proposal.num_draws=1000", "evaluation.proposal.num_steps=10", "evaluation.proposal.encoder=None",
 )  # fmt: skip
 
 
-def configure(name: str, model: str, data_dir: str, num_steps: int, *settings: str) -> Experiment:
-    """The experiment of `model` for the data `name`, evaluated as all are; `settings` replace its own."""
-    run = f"data.dir={data_dir}", f"train.num_steps={num_steps}", "train.refit=false"
+def configure(name: str, model: str, data_dir: str, num_steps: Sequence[int], *settings: str) -> Experiment:
+    """The experiment of `model` for the data `name`, evaluated as all are; `settings` replace its own.
+
+    `num_steps` are the updates of each stage; only the models of `STAGED` have several.
+    """
+    first, *later = num_steps
+    run = [f"data.dir={data_dir}", f"train.num_steps={first}"]
+    run += [f"stages.{i}.num_steps={length}" for i, length in enumerate(later)]
     clusters = _CLUSTERS.get(name, ()) if model in ("clustered", "gaussians", "full") else ()
-    own = (*_RATES.get(name, ()), *clusters, *MODELS[model])
-    config = experiment(f"{name}:tiny", (*_EVALUATION, *own, *run, *settings))
+    config = experiment(f"{name}:tiny", (*_EVALUATION, *clusters, *MODELS[model], *run, *settings))
+    if model in STAGED:
+        return config
+    config = dataclasses.replace(config, stages=(), train=dataclasses.replace(config.train, refit=False))
     if model != "vamp":
         return config
     return dataclasses.replace(config, posterior=Vamp(encoder=config.posterior.encoder))  # type: ignore[attr-defined]

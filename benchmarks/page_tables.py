@@ -1,6 +1,7 @@
 """The tables that `pages.py` writes, made of the JSON lines of benchmarks."""
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -32,6 +33,15 @@ FILLED = {"rmse": "KAEM", "rmse_iterative": "IterativeImputer", "rmse_neighbours
 TARGETS = {
     "two_modes": "two modes, 20 dimensions", "funnel": "funnel, 10", "banana": "banana, 2", "grid": "25 modes, 2",
     "student": "Student's t, 50",
+}  # fmt: skip
+OBJECTIVES = {
+    "ula": "plain ULA", "posterior": "tempered, gradient at temperature 1", "thermodynamic": "thermodynamic sum",
+}  # fmt: skip
+EXCHANGES = {"none": "-", "separate": "each datum", "joint": "minibatch"}
+ABLATION = {
+    "num_updates": "updates", "decoder_evaluations": "decoder evaluations", "swap_acceptance": "swap acceptance",
+    "round_trips": "round trips", "frechet_distance": "distance", "nats": "nats, at least",
+    "squared_error": "squared error",
 }  # fmt: skip
 DENSITIES = {"kaem": "KAEM", "flow": "spline flow", "mixture": "mixture (BIC)", "kernel": "kernel"}
 
@@ -177,6 +187,18 @@ def samplers(lines: Lines) -> str:
     return markdown(rows)
 
 
+def ablation(lines: Lines) -> str:
+    """Objectives and exchanges of tempered training."""
+    rows = [["objective", "exchanges", *ABLATION.values()]]
+    cases = itertools.product(OBJECTIVES, EXCHANGES, sorted({line["num_updates"] for line in lines}, reverse=True))
+    for objective, exchanges, num_updates in cases:
+        own = [line for line in lines if has(line, objective=objective, exchanges=exchanges, num_updates=num_updates)]
+        if own:
+            cells = [spread(line.get(key) for line in own) for key in ABLATION]
+            rows.append([OBJECTIVES[objective], EXCHANGES[exchanges], *cells])
+    return markdown(rows)
+
+
 def _nats_and_distances(models: Sequence[Lines]) -> str:
     """Means of each model, the best of them bold."""
     nats = best([mean(own, "nats") for own in models], 1)
@@ -234,5 +256,6 @@ TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "evidence": (evidence, ("tempering",)),
     "swaps": (swaps, ("tempering",)),
     "samplers": (samplers, ("tempering",)),
+    "ablation": (ablation, ("ablation",)),
     "headline": (headline, ("quality", "full_length", "densities", "shapes", "tempering")),
 }

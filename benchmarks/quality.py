@@ -21,14 +21,14 @@ import json
 import pathlib
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from measure import Training, emit, make_parser, time_updates
-from models import NAMES, REFITS, configure
+from models import NAMES, REFITS, STAGED, configure
 from rivals import mixture_of
 
 from kaem_jax.data import Dataset, load_dataset, to_pixels, to_unit_interval
@@ -44,7 +44,7 @@ from kaem_jax.runs.run import Run
 from kaem_jax.training.refit import posterior_codes
 
 UPDATES_A_CALL, NUM_TURNS = 20, 20  # turns of the measurement, of one call each
-PROBE_STEPS = UPDATES_A_CALL * (1 + NUM_TURNS)
+PROBE_STEPS = UPDATES_A_CALL * (2 + NUM_TURNS)
 # The log p of one image by two seeds of one model differs by tens of nats (docs/decisions/image-benchmarks.md).
 NUM_IMAGES, NUM_SHOWN, NUM_JUDGED = 2000, 12, 256
 SHARE_OF_REFITS = 0.25  # of the time
@@ -54,15 +54,22 @@ JUDGES = f"{NUM_JUDGED} data, {NUM_IMAGES} images"
 Draw = Callable[[jax.Array, int], np.ndarray]  # samples [n, H, W, C] in [0, 1]
 
 
-def configured(name: str, model: str, given: Namespace, num_steps: int) -> Experiment:
-    """The experiment of a run, with what the command line replaces."""
+def configured(name: str, model: str, given: Namespace, num_steps: Sequence[int]) -> Experiment:
+    """The experiment of a run, with what the command line replaces; `num_steps` of each stage."""
     num_held_out = f"data.num_held_out={NUM_IMAGES}"  # `tiny` holds out a tenth
     return configure(name, model, given.data_dir, num_steps, num_held_out, *given.set)
 
 
-def start(name: str, model: str, given: Namespace, dataset: Dataset, seed: int, num_steps: int) -> Any:
+def start(name: str, model: str, given: Namespace, dataset: Dataset, seed: int, num_steps: Sequence[int]) -> Training:
     """A run before its first update."""
     return Training(configured(name, model, given, num_steps), dataset, seed, per_call=UPDATES_A_CALL)
+
+
+def probe(name: str, model: str, given: Namespace, dataset: Dataset, stage: int) -> Training:
+    """A run at the beginning of a stage, on few data, so that all chains have started after two calls."""
+    config = configured(name, model, given, [PROBE_STEPS] * len(STAGED.get(model, (1,))))
+    few = dataclasses.replace(dataset, train=dataset.train[np.arange(UPDATES_A_CALL * config.data.batch_size)])
+    return Training(config, few, per_call=UPDATES_A_CALL, first_stage=stage)
 
 
 def numbers_of(run: Run, dataset: Dataset) -> dict[str, Any]:
@@ -76,22 +83,27 @@ def numbers_of(run: Run, dataset: Dataset) -> dict[str, Any]:
     return numbers | {key: found[key] for key in wanted}
 
 
-def updates_in_time(given: Namespace, name: str, dataset: Dataset) -> dict[str, int]:
-    """Updates of each model that take the wanted seconds, measured once."""
+def updates_in_time(given: Namespace, name: str, dataset: Dataset) -> dict[str, list[int]]:
+    """Updates of each stage of each model that take the wanted seconds; their costs are measured once."""
     path = given.out / "updates.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     models = {REFITS[model][0] if model in REFITS else model for model in given.models}
-    cases = {model: " ".join([name, model, f"{given.seconds:g} s", *given.set]) for model in models}
-    trainings = {
-        model: start(name, model, given, dataset, 0, PROBE_STEPS) for model, case in cases.items() if case not in known
-    }
+    stages = [(model, stage) for model in sorted(models) for stage in range(len(STAGED.get(model, (1,))))]
+    cases = {(model, stage): " ".join([name, model, f"stage {stage + 1}", *given.set]) for model, stage in stages}
+    trainings = {key: probe(name, key[0], given, dataset, key[1]) for key, case in cases.items() if case not in known}
     for training in trainings.values():
-        time_updates(training, 1)  # compiles
-    turns = [{model: time_updates(training, 1) for model, training in trainings.items()} for _ in range(NUM_TURNS)]
-    for model in trainings:
-        known[cases[model]] = UPDATES_A_CALL * int(given.seconds / np.median([turn[model] for turn in turns]))
+        time_updates(training, 2)  # compiles, and starts chains
+    turns = [{key: time_updates(training, 1) for key, training in trainings.items()} for _ in range(NUM_TURNS)]
+    for key in trainings:
+        known[cases[key]] = float(np.median([turn[key] for turn in turns])) / UPDATES_A_CALL
     path.write_text(json.dumps(known, indent=2) + "\n")
-    return {model: known[case] for model, case in cases.items()}
+    return {
+        model: [
+            UPDATES_A_CALL * int(share * given.seconds / known[cases[model, stage]] / UPDATES_A_CALL)
+            for stage, share in enumerate(STAGED.get(model, (1,)))
+        ]
+        for model in models
+    }
 
 
 def some_training_data(dataset: Dataset, num: int) -> np.ndarray:
@@ -164,8 +176,9 @@ def draw_picture(folder: pathlib.Path, name: str, dataset: Dataset) -> None:
 def main() -> None:
     """Adds one JSON line for each experiment, model and seed that results.jsonl does not have."""
     given = make_parser(
-        __doc__, data_dir=str, out=pathlib.Path, experiments=["mnist", "svhn", "cifar10"], seconds=200.0,
-        models=["vae", "vamp", "mixture", "gaussians", *REFITS], seeds=[0, 1, 2], set=[], measure=False,
+        __doc__, data_dir=str, out=pathlib.Path, experiments=["mnist", "svhn", "cifar10"], seconds=250.0,
+        models=[*STAGED, "vae", "vae_then_10_gaussians", "vae_then_100_gaussians"],
+        seeds=[0, 1, 2], set=[], measure=False,
     ).parse_args()  # fmt: skip
     (given.out / "samples").mkdir(parents=True, exist_ok=True)
     results = given.out / "results.jsonl"
@@ -174,7 +187,7 @@ def main() -> None:
     done = {tuple(line.get(key) for key in identity) for line in lines}
     conditions = f"{given.seconds:g} s, {' '.join(given.set) or 'test'}"
     for name in given.experiments:
-        config = configured(name, "vae", given, PROBE_STEPS)
+        config = configured(name, "vae", given, [PROBE_STEPS])
         dataset = load_dataset(config.data)
         updates, trained_as = updates_in_time(given, name, dataset), None
         of_settings = "_".join([name, *given.set])
@@ -187,19 +200,21 @@ def main() -> None:
             if tuple(case.values()) in done:
                 continue
             base = REFITS[model][0] if model in REFITS else model
-            share = 1 - SHARE_OF_REFITS if model in REFITS else 1
-            num_updates = UPDATES_A_CALL * int(share * updates[base] / UPDATES_A_CALL)
-            if (base, seed, num_updates) != trained_as:  # models that differ in their fit alone are trained once
-                training, trained_as = start(name, base, given, dataset, seed, num_updates), (base, seed, num_updates)
-                time_updates(training, 1)
-                time_updates(training, num_updates // UPDATES_A_CALL - 1)
+            lengths = updates[base]
+            if model in REFITS:
+                lengths = [UPDATES_A_CALL * int((1 - SHARE_OF_REFITS) * lengths[0] / UPDATES_A_CALL)]
+            if (base, seed, lengths) != trained_as:  # models that differ in their fit alone are trained once
+                training, trained_as = start(name, base, given, dataset, seed, lengths), (base, seed, lengths)
+                time_updates(training, sum(lengths) // UPDATES_A_CALL)
             started = time.perf_counter()
             run = finished(training, model, dataset, seed)
-            fit_seconds = time.perf_counter() - started if model in REFITS else 0.0
+            fit_seconds = time.perf_counter() - started if model in REFITS else training.fit_seconds
             images, numbers = evaluated(run, dataset, extractor)
             if seed == 0:
                 np.save(given.out / "samples" / f"{of_settings}_{model}.npy", images)
-            line = emit("quality", case, {"num_steps": num_updates, "fit_seconds": fit_seconds} | numbers)
+            line = emit(
+                "quality", case, {"num_steps": sum(lengths), "stages": lengths, "fit_seconds": fit_seconds} | numbers
+            )
             with results.open("a") as file:
                 file.write(line + "\n")
         draw_picture(given.out, of_settings, dataset)

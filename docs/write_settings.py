@@ -36,7 +36,10 @@ def page() -> str:
     for field in dataclasses.fields(Experiment):
         kinds = field.metadata.get("kinds")
         hint = hints_of(Experiment)[field.name]
-        if kinds is not None:
+        entry = next(iter(typing.get_args(hint)), None) if typing.get_origin(hint) is tuple else None
+        if dataclasses.is_dataclass(entry):
+            parts += [f"## {field.name}\n", _section(f"{field.name}.0, {field.name}.1, ...", entry, None, seen)]
+        elif kinds is not None:
             parts.append(f"## {field.name}\n")
             parts += [_section(f"{field.name}.kind = {kind}", kinds.get(kind), kinds, seen) for kind in kinds]
         elif dataclasses.is_dataclass(hint):
@@ -95,7 +98,8 @@ def _allowed(hint: Any, metadata: Any) -> str:
     choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
     text = ", ".join(f"`{choice}`" for choice in choices) or getattr(hint, "__name__", str(hint))
     if typing.get_origin(hint) is tuple:
-        text = str(hint)
+        entry = typing.get_args(hint)[0]
+        text = f"tuple of `{entry.__name__}`" if dataclasses.is_dataclass(entry) else str(hint)
     low, high, above = (metadata.get(name) for name in ("low", "high", "above"))
     bounds = [f"{sign} {bound}" for sign, bound in ((">=", low), (">", above), ("<=", high)) if bound is not None]
     return " ".join([text, " and ".join(bounds)]).strip()

@@ -1,6 +1,7 @@
 """What benchmarks compute beside the library, on cases whose answer is known."""
 
 import dataclasses
+import functools
 import importlib
 import pathlib
 import re
@@ -14,9 +15,15 @@ import pytest
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.data import Table
+from kaem_jax.data import Table, load_dataset
 from kaem_jax.data.preprocessing import Column
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.settings import read
+from kaem_jax.train import train_and_evaluate
+from kaem_jax.training.keys import run_keys
+from kaem_jax.training.stage import state_after
 from tests.linear_gaussian import linear_gaussian
+from tests.training.test_stages import NUM_DATA, staged_dict
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 
@@ -37,33 +44,54 @@ def test_every_benchmark_finds_what_it_imports(benchmark_named):
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_models_that_are_compared_differ_in_their_priors_alone(benchmark_named):
-    """The variant `tiny` is `full` (MNIST), or the VAE until its last update (SVHN and CIFAR-10)."""
+    """`kaem` is the variant `tiny`, and others have its networks and one stage."""
     models, experiment = benchmark_named("models"), benchmark_named("measure").experiment
     for name in ("mnist", "svhn", "cifar10"):
+        own, gaussian = (models.configure(name, model, "d", [81, 90]) for model in ("kaem", "kaem_gaussian"))
+        tiny = experiment(f"{name}:tiny", ["train.num_steps=81", "stages.0.num_steps=90"])
+        assert (own.prior, own.posterior, own.stages) == (tiny.prior, tiny.posterior, tiny.stages)
+        assert gaussian.prior == dataclasses.replace(own.prior, shape="gaussian")
+        assert (gaussian.stages, gaussian.train) == (own.stages, own.train)
         clustered, mixture, vae = (
-            models.configure(name, model, "d", 81, "data.transpose=true") for model in ("gaussians", "mixture", "vae")
+            models.configure(name, model, "d", [81], "data.num_train=70") for model in ("gaussians", "mixture", "vae")
         )
-        shaped = models.configure(name, "clustered", "d", 81).prior
+        shaped = models.configure(name, "clustered", "d", [81]).prior
         assert shaped == dataclasses.replace(clustered.prior, shape="learned")
-        size = clustered.prior.num_latents
-        for other in (mixture, vae):
-            for group in ("decoder", "likelihood", "data"):
-                assert getattr(other, group) == getattr(clustered, group)
-            assert (other.prior.num_latents, other.data.transpose) == (size, True)
-        assert mixture.posterior == vae.posterior == clustered.posterior
-        assert mixture.optimizer == clustered.optimizer
+        size = own.prior.num_latents
+        for other in (mixture, vae, clustered):
+            assert (other.stages, other.train.refit, other.posterior) == ((), False, own.posterior)
+            assert (other.decoder, other.likelihood, other.evaluation) == (own.decoder, own.likelihood, own.evaluation)
+            assert (other.prior.num_latents, other.data.num_train) == (size, 70)
+        assert mixture.optimizer == clustered.optimizer == own.optimizer
         assert mixture.prior == kaem.MixturePrior(num_latents=size, num_components=19)
-        tiny = experiment(f"{name}:tiny", ["train.num_steps=81"])
-        own = models.configure(name, "full", "d", 81) if name == "mnist" else vae
-        assert (tiny.train.refit, own.train.refit) == (True, False)
-        assert (tiny.posterior, tiny.optimizer) == (own.posterior, own.optimizer)
-        assert name != "mnist" or tiny.prior == own.prior
         assert vae.optimizer.prior.learning_rate == 0 < clustered.optimizer.prior.learning_rate
         assert vae.prior.spread == 0 < clustered.prior.spread  # equal clusters would stay equal
-        z = jnp.asarray(np.random.default_rng(0).normal(size=(5, vae.prior.num_latents)), jnp.float32)
-        for prior in (vae.prior,) if name == "mnist" else (vae.prior, tiny.prior):
-            found = prior.log_prob(prior.init(jax.random.key(0)), z)
-            np.testing.assert_allclose(found, stats.norm.logpdf(z).sum(axis=1), rtol=1e-5)
+        z = jnp.asarray(np.random.default_rng(0).normal(size=(5, size)), jnp.float32)
+        found = vae.prior.log_prob(vae.prior.init(jax.random.key(0)), z)
+        np.testing.assert_allclose(found, stats.norm.logpdf(z).sum(axis=1), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_of_stages_in_a_benchmark_is_that_of_the_program(benchmark_named, tmp_path):
+    """Parameters after both stages, their fit and their chains; the benchmark's loop has no mesh and no log."""
+    measure = benchmark_named("measure")
+    values = staged_dict() | {"parallel": {"data": 1, "temp": 1}, "seed": 3}
+    config = read(Experiment, values)
+    with jax.numpy_dtype_promotion("standard"):
+        train_and_evaluate(config, tmp_path / "run")
+        training = measure.Training(config, load_dataset(config.data), 3, per_call=10)
+        training.state = dataclasses.replace(training.state, **first_state(config))
+        measure.time_updates(training, 4)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+    jax.tree.map(close, training.state.evaluated, kaem.load_run(tmp_path / "run").params)
+    assert training.num_updates == 40
+
+
+def first_state(config):
+    """The parameters and the root key with which a run begins."""
+    model = config.model((8, 8))
+    state = state_after(config.all_stages, 0, run_keys(config.seed).state, model, NUM_DATA)
+    return {"params": state.params, "root_key": state.root_key}
 
 
 @pytest.mark.slow

@@ -3,11 +3,15 @@
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+
+import kaem_jax as kaem
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Long runs, unlike the rest of the suite, gain more by the compiler's optimisations than these take.
@@ -49,3 +53,33 @@ def test_own_loop(tmp_path):
     assert len([*(tmp_path / "toys").iterdir()]) == 6
     source = (ROOT / "examples" / "own_loop.py").read_text()
     assert re.search(r"def own_loop\(.*?\n(?=\n\ndef )", source, re.DOTALL)[0].count("\n") <= 40
+
+
+def test_read_densities_knows_the_nats_of_a_shifted_gaussian():
+    """f(y) = a y makes N(a, 1): a^2 / 2 nats, none of which a Gaussian lacks."""
+    read = runpy.run_path(str(ROOT / "examples" / "read_densities.py"))["read"]
+    prior = kaem.ClusteredPrior(num_latents=1, num_clusters=2, grid_size=10)
+    params = prior.init(jax.random.key(0))
+    centres = np.arange(13) - 6.0  # of the cubic splines, one deviation apart: they reproduce straight lines
+    params["bank"]["coefficients"] = np.float32([0, 0.5])[:, None, None] * np.float32(centres)
+    density, numbers = read(prior, params)
+    np.testing.assert_allclose(density.sum(axis=-1) * 0.005, 1, atol=1e-5)
+    np.testing.assert_allclose(numbers[:, :, 0], [[0, 0.125], [0, 0], [0, 0], [0, 0]], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_read_densities(tmp_path):
+    """A run of twenty updates with full maps: the table is sorted, and there is a figure."""
+    settings = {
+        "prior.num_latents": 3, "prior.num_clusters": 2, "prior.map": "full", "train.num_steps": 20,
+        "train.refit": True, "posterior.num_samples": 200, "decoder.hidden": 16, "data.num_held_out": 20,
+        "evaluation.proposal": "prior", "evaluation.estimator.num_samples": 100, "evaluation.num_reconstructions": 4,
+    }  # fmt: skip
+    options = [f"--config.{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "kaem_jax.main", "--config", "digits", "--workdir", "run", *options]
+    subprocess.run(command, check=True, capture_output=True, timeout=600, cwd=tmp_path)
+    said = run_example("read_densities", tmp_path, "--run", "run", "--out", "densities.png", "--rows", "2")
+    nats = [float(line.split()[3]) for line in said.splitlines()[1:-1]]
+    assert len(nats) == 4
+    assert nats == sorted(nats, reverse=True)
+    assert (tmp_path / "densities.png").read_bytes().startswith(b"\x89PNG")

@@ -13,7 +13,14 @@ with epy.lazy_api_imports(globals()):
     from kaem_jax.inference.impute import impute
     from kaem_jax.inference.log_prob import log_prob
     from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal
-    from kaem_jax.inference.samplers import Importance, Langevin, Tempered, Variational, importance_posterior
+    from kaem_jax.inference.samplers import (
+        Importance,
+        Langevin,
+        Particles,
+        Tempered,
+        Variational,
+        importance_posterior,
+    )
     from kaem_jax.likelihoods import Bernoulli, Categorical, Columns, DiscretizedLogistic, Gaussian
     from kaem_jax.mcmc import explain_warning, langevin_posterior, tempered_posterior
     from kaem_jax.model import Model
@@ -60,6 +67,7 @@ __all__ = [
     "NeuralPrior",
     "NonCentredPrior",
     "Optimizer",
+    "Particles",
     "PriorProposal",
     "ProductPrior",
     "SequenceDecoder",

@@ -31,6 +31,8 @@ from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import ProgressReporter, RunLog, estimates_of, held_out_nats, read_metrics
 from kaem_jax.training.performance import Performance
 from kaem_jax.training.refit import refit_state
+from kaem_jax.training.stage import state_after
+from kaem_jax.training.state import TrainState
 
 __all__ = ["Outcome", "train_and_evaluate"]
 
@@ -68,10 +70,9 @@ def train_and_evaluate(
     # 1. Settings, data, folder: everything is checked before anything compiles.
     dataset = load_dataset(config.data)
     config = bind(config, dataset)
-    sampler, model, optimizer = config.posterior, config.model(dataset.data_shape), config.make_optimizer()
-    mesh = make_mesh(config.parallel, config.data.batch_size, sampler.num_rungs)
+    model, num_data = config.model(dataset.data_shape), len(dataset.train)
+    mesh = make_mesh(config.parallel, config.data.batch_size, config.num_rungs)
     folder = RunFolder(workdir)
-    init = functools.partial(config.initial_state, model=model, num_data=len(dataset.train), optimizer=optimizer)
     with (
         claimed(folder, config, dataset, overwrite),
         jax.set_mesh(mesh),
@@ -81,16 +82,21 @@ def train_and_evaluate(
         estimates = estimates_of(read_metrics(folder.metrics))
         checkpoints = until_the_end.enter_context(Checkpoints(folder.checkpoints, config.checkpoint, estimates))
 
-        # 2. State: fresh, or the newest readable checkpoint. Its arrays are on all devices.
-        keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
-        num_steps = config.train.num_steps
-        # The fresh state gets no name of its own: it would stay in memory after a checkpoint is restored.
-        training = Progress(
-            config, model, jax.jit(init, out_shardings=replicated(mesh))(keys.state), checkpoints, stop, dataset.form
-        )
-        if (restored := checkpoints.restore_newest(training.state)) is not None:
-            training.step, training.state = restored
-            training.saved_step = training.step
+        # 2. State: the newest readable checkpoint, or fresh. Its arrays are on all devices.
+        everywhere = replicated(mesh)
+        keys = jax.jit(run_keys, static_argnums=0, out_shardings=everywhere)(config.seed)
+        state_of = functools.partial(state_after, config.all_stages, key=keys.state, model=model, num_data=num_data)
+
+        def template_of(step: int) -> TrainState:
+            shapes = jax.eval_shape(functools.partial(state_of, step))
+            return jax.tree.map(lambda leaf: leaf.update(sharding=everywhere), shapes)
+
+        restored = checkpoints.restore_newest(template_of)
+        state = jax.jit(functools.partial(state_of, 0), out_shardings=everywhere)() if restored is None else restored[1]
+        training = Progress(config, model, state, checkpoints, stop, dataset.form)
+        del state  # it would stay in memory
+        if restored is not None:
+            training.step = training.saved_step = restored[0]
         for later in [step for step in estimates if step > training.step]:
             del estimates[later]
         judged = zlib.crc32(repr(sorted(estimates.items())).encode())
@@ -98,83 +104,96 @@ def train_and_evaluate(
         if restored is not None:
             summary = folder.read_summary()
             is_judged = summary is not None and folder.saved_config().evaluation == config.evaluation
-            if training.step >= num_steps and from_writer(is_judged):
+            if training.step >= config.num_steps and from_writer(is_judged):
                 say(f"{workdir} is finished at step {training.step}: {json.dumps(summary)}")
                 say("a finished run is not trained again: kaem train --overwrite replaces it, or give another folder")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
             warn_of_other_bits(folder, config)
+            del restored
         if is_writer():
             if folder.summary.exists():  # of other settings of evaluation
                 folder.summary.replace(folder.summary_before)
             folder.write_config(config, dataset)
         log = until_the_end.enter_context(RunLog(folder.metrics, folder.tensorboard, training.step))
 
-        # 3. The step, compiled once and ahead of time, so that compilation is timed separately.
+        # 3. The loop over stages. Each has one step, compiled ahead of time, so that compilation is timed separately.
         held_out = to_unit_interval(place(dataset.held_out, mesh))
-        per_call = config.train.updates_a_call(training.step)
+        judge = Judge(training, config, folder, keys, held_out)
+        performance = Performance(training.step, config.data.batch_size)
+        progress = ProgressReporter(config.num_steps, training.step)
         feed = Feed(
             dataset.train,
             config.data.storage,
             mesh,
             batch_size=config.data.batch_size,
             seed=config.seed,
-            steps_per_call=per_call,
             labels=dataset.train_labels if config.data.labels else None,
         )
-        say("compiling the training step")
-        started = time.perf_counter()
-        train_step = config.train_step(model, optimizer).lower(training.state, feed(0)).compile()
-        compile_seconds = time.perf_counter() - started
-        judge = Judge(training, config, folder, keys, held_out)
-
-        # 4. The loop. Metrics stay on the device until the next log step.
-        pending: dict[int, dict[str, Array]] = {}
-        is_first_row = training.step == 0
-        performance = Performance(training.step, config.data.batch_size)
-        progress = ProgressReporter(num_steps, training.step)
-        while not training.stop_requested():
-            # A step is evaluated after it is saved. If a signal ends the evaluation, the resumed run repeats it.
-            if judge.is_due(training.step) and training.step not in estimates:
-                with stop.at_once():
-                    row = judge.row(progress)
-                    log.write(row)
-                    estimates |= estimates_of([row])
-                    judge.draw(row)
-                    progress.report_evaluation(row)
-                    if watch is not None:
-                        watch(row)
+        stop_step = 0
+        for number, stage in enumerate(config.all_stages, start=1):
+            start_step, stop_step = stop_step, stop_step + stage.num_steps
+            if training.step > stop_step:
+                continue
+            numbers: dict[str, float] = {}
+            if training.step < stop_step:
+                optimizer, per_call = stage.make_optimizer(), config.train.updates_a_call(stop_step, training.step)
+                if number > 1 and training.step == start_step:
+                    begin = functools.partial(stage.next_state, model=model, num_data=num_data, optimizer=optimizer)
+                    training.state = jax.jit(begin, out_shardings=everywhere)(training.state)
+                which = f" of stage {number}, {stage.num_steps} updates" if config.stages else ""
+                say(f"compiling the training step{which}")
+                started = time.perf_counter()
+                jitted = stage.train_step(model, optimizer, config.data.transpose)
+                train_step = jitted.lower(training.state, feed(0, per_call)).compile()
+                if training.step == start_step:
+                    numbers["perf/compile_seconds"] = time.perf_counter() - started
                 performance.restart(training.step)
-                continue
-            if training.step >= num_steps:
-                break
-            with jax.transfer_guard("disallow"):
-                training.state, metrics = train_step(training.state, feed(training.step))
-            step = training.step = training.step + per_call
-            pending[step] = metrics
-            if step % config.train.log_every and step != num_steps:
-                continue
 
-            row = {"step": step, **training.read(pending), **performance.row(step)}
-            if is_first_row:
-                row["perf/compile_seconds"] = compile_seconds
-            log.write(row)
-            progress.report(row)
-            if watch is not None:
-                watch(row)
-            if step == num_steps and config.train.refit:
-                say("fitting the prior to posterior draws")
-                every = np.arange(len(dataset.train))
-                labels = dataset.train_labels(every) if config.data.labels and dataset.train_labels else None
-                training.state = refit_state(training.state, model, sampler, dataset.train, labels, step)
-            if step % config.checkpoint.every_steps == 0 or step == num_steps:
-                training.save()
-            pending, is_first_row = {}, False
-            performance.restart(step)
+            # 4. Updates. Metrics stay on the device until the next log step.
+            pending: dict[int, dict[str, Array]] = {}
+            while not training.stop_requested():
+                # A step is evaluated after it is saved. If a signal ends the evaluation, the resumed run repeats it.
+                if judge.is_due(training.step) and training.step not in estimates:
+                    with stop.at_once():
+                        row = judge.row(progress)
+                        log.write(row)
+                        estimates |= estimates_of([row])
+                        judge.draw(row)
+                        progress.report_evaluation(row)
+                        if watch is not None:
+                            watch(row)
+                    performance.restart(training.step)
+                    continue
+                if training.step >= stop_step:
+                    break
+                with jax.transfer_guard("disallow"):
+                    training.state, metrics = train_step(training.state, feed(training.step, per_call))
+                step = training.step = training.step + per_call
+                pending[step] = metrics
+                if step % config.train.log_every and step != stop_step:
+                    continue
+
+                row = {"step": step, **training.read(pending), **performance.row(step), **numbers}
+                log.write(row)
+                progress.report(row)
+                if watch is not None:
+                    watch(row)
+                if step == stop_step and stage.refit:
+                    say("fitting the prior to posterior draws")
+                    every = np.arange(num_data)
+                    labels = dataset.train_labels(every) if config.data.labels and dataset.train_labels else None
+                    training.state = refit_state(training.state, model, stage.posterior, dataset.train, labels, step)
+                if step % config.checkpoint.every_steps == 0 or step == stop_step:
+                    training.save()
+                pending, numbers = {}, {}
+                performance.restart(step)
+            if training.stop_requested():
+                training.read(pending)
+                break
 
         # 5. Interrupted: save this step and return.
-        if training.step < num_steps or training.stop_requested():
-            training.read(pending)
+        if training.step < config.num_steps or training.stop_requested():
             training.save()
             checkpoints.wait()
             return _interrupted(training, stop)

@@ -7,9 +7,9 @@ from kaem_jax.runs.experiment_file import read_experiment
 
 def test_kept_populations_adapt_at_first_on_a_ladder_that_suits_an_encoder():
     for variant, num_temperatures in (("", 6), (":tiny", 3)):
-        posterior = read_experiment(f"svhn_tempered{variant}").posterior
-        assert (posterior.num_temperatures, posterior.num_steps, posterior.steps_per_round) == (num_temperatures, 4, 2)
-        assert (posterior.adapt_steps, posterior.exponent, posterior.step_size) == (10_000, 1.0, 0.3)
+        posterior = read_experiment(f"svhn_tempered{variant}").stages[-1].posterior
+        assert (posterior.num_temperatures, posterior.num_steps, posterior.steps_per_round) == (num_temperatures, 2, 1)
+        assert (posterior.adapt_steps, posterior.exponent, posterior.step_size) == (1_000_000, 1.0, 0.3)
         assert posterior.persistent
 
 

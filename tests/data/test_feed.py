@@ -28,11 +28,11 @@ def test_every_epoch_visits_every_example_once(size, batch_size, seed):
 def test_all_data_or_just_the_batches_are_the_same_batches(rng):
     images = rng.integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
     mesh, labels = make_mesh(Parallel(data=4), 8, 1), rng.integers(0, 10, 50)
-    order = {"batch_size": 8, "seed": 3, "steps_per_call": 2, "labels": labels.__getitem__}
+    order = {"batch_size": 8, "seed": 3, "labels": labels.__getitem__}
     resident, streamed = (Feed(images, kept, mesh, **order) for kept in ("device", "host"))
     for step in range(0, 8, 2):
         indices = np.stack([batch_indices(step + i, size=50, batch_size=8, seed=3) for i in range(2)])
-        whole, sent = resident(step), streamed(step)
+        whole, sent = resident(step, 2), streamed(step, 2)
         assert whole.stored.shape == (50, 16)
         assert (sent.rows, sent.stored.dtype) == (None, jnp.uint8)
         for batch in (whole, sent):

@@ -9,8 +9,8 @@ from kaem_jax.runs.experiment import Train
 from kaem_jax.runs.experiment_file import read_experiment
 
 NAMES = (
-    "breast_cancer", "celeba", "cifar10:tiny", "darcy", "digits", "mnist:large", "sms", "svhn", "svhn:paper_tiny",
-    "svhn_neural:tiny", "svhn_tempered", "toys:moons", "wine:tiny",
+    "breast_cancer", "celeba", "cifar10:tiny", "darcy", "digits", "mnist", "sms", "svhn", "svhn:paper_tiny",
+    "baselines/neural:tiny", "svhn_tempered", "toys:moons", "wine:tiny",
 )  # fmt: skip
 
 
@@ -20,7 +20,10 @@ def test_every_experiment_can_have_any_length(name, num_steps):
     before = read_experiment(name)
     after = read_experiment(name, [f"--config.train.num_steps={num_steps}"])
     assert after.train.num_steps == num_steps
-    before, after = (config.train.num_steps // config.evaluation.every_steps for config in (before, after))
+    assert len(before.stages) == len(after.stages)
+    for old, new in zip(before.stages, after.stages, strict=True):
+        assert abs(new.num_steps - old.num_steps * num_steps / before.train.num_steps) <= 1
+    before, after = (config.num_steps // config.evaluation.every_steps for config in (before, after))
     assert min(2, before) <= after <= max(6, 2 * before)
 
 
@@ -43,4 +46,4 @@ def test_a_call_makes_the_most_updates_that_end_at_every_line_of_the_log(num_ste
     """Also of a run that goes on from a step at which no call would have ended."""
     train = Train(num_steps=num_steps, log_every=log_every, steps_per_call=most)
     fitting = [num for num in range(1, most + 1) if num_steps % num == log_every % num == step % num == 0]
-    assert train.updates_a_call(step) == max(fitting)
+    assert train.updates_a_call(num_steps, step) == max(fitting)

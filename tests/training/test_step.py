@@ -12,10 +12,10 @@ import kaem_jax as kaem
 from kaem_jax.data import PIXELS, Batch, batch_indices
 from kaem_jax.inference.samplers import Importance, ProposalChains, Sampler, SharedDraws
 from kaem_jax.mcmc import power_ladder
-from kaem_jax.runs import experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.settings.registry import PROPOSALS
 from kaem_jax.training import keys as keys_of
+from kaem_jax.training import stage
 from kaem_jax.training.loss import posterior_loss
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_train_step
@@ -54,12 +54,13 @@ def test_no_two_seeds_steps_or_uses_share_a_key_or_an_order():
             keys_of.sample_key(seed),
             keys_of.chain_start_key(root),
             keys_of.sampler_params_key(root),
+            *[derived(root, step) for derived in (keys_of.refit_key, keys_of.stage_key) for step in (3, 4)],
         ]
         keys += [key for step in range(4) for key in keys_of.step_keys(root, step)]
         orders += [tuple(batch_indices(epoch, size=9, batch_size=9, seed=seed)) for epoch in range(3)]
     keys += [*jax.random.split(keys_of.marginal_key())]
     numbers = [tuple(jax.random.key_data(key).tolist()) for key in keys]
-    assert len(set(numbers)) == len(numbers) == 2 * (5 + 7 + 3 + 4 * 4) + 2
+    assert len(set(numbers)) == len(numbers) == 2 * (5 + 7 + 3 + 4 + 4 * 5) + 2
     assert len(set(orders)) == 6
 
 
@@ -235,12 +236,12 @@ def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
 
 def test_a_run_hands_its_groups_to_the_step(monkeypatch):
     seen = {}
-    monkeypatch.setattr(experiment, "make_train_step", lambda *given, **options: seen.update(options, given=given))
+    monkeypatch.setattr(stage, "make_train_step", lambda *given, **options: seen.update(options, given=given))
     config = tiny_config(posterior__kind="tempered", optimizer__average_decay=0.75, data__transpose=True)
-    config.train_step("model", "optimizer")
+    config.all_stages[0].train_step("model", "optimizer", config.data.transpose)
     given = ("model", "optimizer", config.posterior)
     assert seen == {"given": given, "average_decay": 0.75, "transpose": True}
-    tiny_config().train_step("model", "optimizer")
+    tiny_config().all_stages[0].train_step("model", "optimizer")
     assert not seen["transpose"]
 
 

@@ -74,13 +74,13 @@ class Parts:
     state: TrainState
 
     def train_step(self):
-        return self.config.train_step(self.model, self.optimizer)
+        return self.config.all_stages[0].train_step(self.model, self.optimizer, self.config.data.transpose)
 
 
 def parts_of(config, num_data, key=None, data_shape=(8, 8)):
     """The objects of an experiment, as the program builds them."""
-    model, optimizer, sampler = config.model(data_shape), config.make_optimizer(), config.posterior
+    [stage, *_] = config.all_stages
+    model, optimizer, sampler = config.model(data_shape), stage.make_optimizer(), stage.posterior
     key = jax.random.key(0) if key is None else key
-    averaged = config.optimizer.average_decay > 0
-    state = init_train_state(key, model, optimizer, sampler, num_data, averaged=averaged)
+    state = init_train_state(key, model, optimizer, sampler, num_data, averaged=stage.keeps_average)
     return Parts(config, model, optimizer, sampler, state)

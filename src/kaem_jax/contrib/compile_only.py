@@ -24,6 +24,7 @@ from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.runs.bind import bind
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.training.keys import run_keys
+from kaem_jax.training.stage import state_after
 
 __all__ = ["KNOWN_DATA", "PROGRAMS", "Report", "compile_for", "compile_only", "described", "find_topology", "with_data"]
 
@@ -63,7 +64,9 @@ def compile_only(config: Experiment, topology: str, programs: Sequence[str] = ("
     print(f"{config.name} on {len(devices)} x {devices[0].device_kind}")
     config, *data = with_data(config)
     for program in programs:
-        print(described(compile_for(config, devices, program, *data), CHIPS.get(devices[0].device_kind)), flush=True)
+        for stage in range(len(config.all_stages) if program == "step" else 1):
+            report = compile_for(config, devices, program, *data, stage=stage)
+            print(described(report, CHIPS.get(devices[0].device_kind)), flush=True)
     return 0
 
 
@@ -147,31 +150,41 @@ def _gpus(count: int) -> Any:
 
 
 def compile_for(
-    config: Experiment, devices: Sequence[Any], program: str, data_shape: tuple[int, ...], num_train: int, dtype: Any
+    config: Experiment,
+    devices: Sequence[Any],
+    program: str,
+    data_shape: tuple[int, ...],
+    num_train: int,
+    dtype: Any,
+    *,
+    stage: int = 0,
 ) -> Report:
-    """Compiles a program for `devices`, and for data as `with_data` describes them.
+    """Compiles a program for `devices`, for data as `with_data` describes them, and the step for one of the stages.
 
     Raises:
       ConfigError: the run cannot be laid out on so many devices.
     """
-    mesh = make_mesh(config.parallel, config.data.batch_size, config.posterior.num_rungs, devices)
+    mesh = make_mesh(config.parallel, config.data.batch_size, config.num_rungs, devices)
     is_gpu = devices[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
     with jax.set_mesh(mesh):
-        lowered = _lower(config, mesh, data_shape, num_train, program, dtype)
+        lowered = _lower(config, mesh, data_shape, num_train, program, dtype, stage)
         started = time.perf_counter()
         compiled = lowered.compile({"xla_gpu_autotune_level": "0"} if is_gpu else {})
     memory: Any = compiled.memory_analysis()
     seconds = time.perf_counter() - started
+    if program == "step" and config.stages:
+        program = f"step of stage {stage + 1}"
     return Report(program, seconds, memory.peak_memory_in_bytes, measure(compiled.as_text() or ""))
 
 
 def _lower(
-    config: Experiment, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
+    config: Experiment, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any, stage: int
 ) -> jax.stages.Lowered:
     """Lowers the program for abstract arguments, of which only shapes are known."""
-    model, optimizer = config.model(data_shape), config.make_optimizer()
+    model, stages = config.model(data_shape), config.all_stages
     everywhere = replicated(mesh)
-    init = functools.partial(config.initial_state, model=model, num_data=num_train, optimizer=optimizer)
+    until = sum(one.num_steps for one in stages[: stage + 1])
+    init = functools.partial(state_after, stages, until, model=model, num_data=num_train)
     keys = jax.eval_shape(functools.partial(run_keys, config.seed))
     state = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init, keys.state))
     key = _placed(everywhere, keys.state)
@@ -186,7 +199,8 @@ def _lower(
             stored, rows = jax.ShapeDtypeStruct((*indices.shape, size), dtype, sharding=along), None
         classes: Any = jax.ShapeDtypeStruct((num_train,), jnp.int32, sharding=everywhere)
         batch = Batch(stored, rows, indices, classes if config.data.labels else None, data_shape)
-        return config.train_step(model, optimizer).lower(state, batch)
+        step = stages[stage].train_step(model, stages[stage].make_optimizer(), config.data.transpose)
+        return step.lower(state, batch)
     first = config.evaluation.estimator.tried_first
     x = jax.ShapeDtypeStruct((first.batch_size, *data_shape), jnp.float32, sharding=everywhere)
     evaluate = jax.jit(lambda key, params, x: first(key, model, params, x, config.proposal())[0])

@@ -33,6 +33,7 @@ from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import ProgressReporter, RunLog
 from kaem_jax.training.performance import Performance
+from kaem_jax.training.stage import state_after
 from kaem_jax.training.state import TrainState
 
 __all__ = ["train_replicas"]
@@ -75,8 +76,8 @@ def train_replicas(config: Experiment, workdir: pathlib.Path, num_replicas: int,
 
 
 def _check(config: Experiment, dataset: Dataset) -> None:
-    if config.train.refit:
-        raise ConfigError("train.refit=True is not for --num_replicas: fit the prior of a run by `kaem_jax.refit`")
+    if config.train.refit or config.stages:
+        raise ConfigError("--num_replicas is for runs of one stage without train.refit; give each run its own seed")
     if jax.process_count() > 1:
         raise ConfigError("--num_replicas is for one process; give each of several its own --config.seed")
     if not stays_on_devices(config.data.storage, dataset.train.dtype.itemsize * int(np.prod(dataset.train.shape))):
@@ -84,7 +85,7 @@ def _check(config: Experiment, dataset: Dataset) -> None:
             f"--num_replicas needs training data in the memory of the devices, and data.storage={config.data.storage!r}"
             " keeps them elsewhere"
         )
-    make_mesh(config.parallel, config.data.batch_size, config.posterior.num_rungs)  # of the evaluations
+    make_mesh(config.parallel, config.data.batch_size, config.num_rungs)  # of the evaluations
 
 
 def _check_alike(folders: Sequence[RunFolder]) -> None:
@@ -122,7 +123,7 @@ def _train(
             folder.write_config(one, dataset)
         logs = [enter(RunLog(folder.metrics, folder.tensorboard, step)) for folder in folders]
         feed, advance, state = _program(configs, model, dataset, states, step)
-        per_call = config.train.updates_a_call(step)
+        per_call = config.train.updates_a_call(config.num_steps, step)
         performance = Performance(step, config.data.batch_size * len(configs))
         progress, pending = ProgressReporter(config.train.num_steps, step), {}
         while step < config.train.num_steps and not stop.signal_name:
@@ -145,8 +146,7 @@ def _train(
 
 
 def _start(config: Experiment, model: Model, dataset: Dataset) -> TrainState:
-    optimizer = config.make_optimizer()
-    return config.initial_state(run_keys(config.seed).state, model, len(dataset.train), optimizer)
+    return state_after(config.all_stages, 0, run_keys(config.seed).state, model, len(dataset.train))
 
 
 def _newest(saved: Sequence[Checkpoints], templates: Sequence[TrainState]) -> tuple[int, Sequence[TrainState]]:
@@ -165,9 +165,10 @@ def _program(
     config, num = configs[0], len(configs)
     count = max(size for size in range(1, jax.device_count() + 1) if num % size == 0)
     mesh = Mesh(np.array(jax.devices()[:count]), ("replica",), (AxisType.Auto,))
-    train_step = config.train_step(model, config.make_optimizer())
+    [stage] = config.all_stages
+    train_step = stage.train_step(model, stage.make_optimizer(), config.data.transpose)
     shape = dataset.data_shape
-    num_data, per_call = len(dataset.train), config.train.updates_a_call(step)
+    num_data, per_call = len(dataset.train), config.train.updates_a_call(config.num_steps, step)
 
     def one(state: TrainState, rows: Array, stored: Array, classes: Array | None) -> Any:
         return train_step(state, Batch(stored, rows, rows, classes, shape))

@@ -119,7 +119,7 @@ def _run_trial(study: Any, trial: Any, config: Experiment, space: Space, folder:
     run = folder / "trials" / f"{trial.number:03d}"
 
     def watch(row: Mapping[str, Any]) -> None:
-        if _METRIC in row and row["step"] < config.train.num_steps:
+        if _METRIC in row and row["step"] < config.num_steps:
             trial.report(row[_METRIC], row["step"])
             if trial.should_prune():
                 raise optuna.TrialPruned

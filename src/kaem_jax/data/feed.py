@@ -92,7 +92,6 @@ class Feed:
       mesh: the devices to which minibatches are sent.
       batch_size: B.
       seed: decides the order; see `batch_indices`.
-      steps_per_call: K.
       labels: reads the classes of the data, if training sees them.
     """
 
@@ -104,13 +103,11 @@ class Feed:
         *,
         batch_size: int,
         seed: int,
-        steps_per_call: int = 1,
         labels: Labels | None = None,
     ):
         resident = stays_on_devices(storage, math.prod(values.shape) * values.dtype.itemsize)
         self._values, self._mesh = values, mesh
         self._order = {"size": len(values), "batch_size": batch_size, "seed": seed}
-        self._steps_per_call = steps_per_call
         everything = np.arange(len(values))
         self._resident = self._everything() if resident else None
         self._classes = None if labels is None else place(labels(everything).astype(np.int32), mesh)
@@ -129,9 +126,9 @@ class Feed:
 
         return place(rows(slice(None)), self._mesh) if jax.process_count() == 1 else gather(shape, rows, self._mesh)
 
-    def __call__(self, step: int) -> Batch:
-        """The K minibatches of steps `step`, `step` + 1, ..."""
-        indices = np.stack([batch_indices(step + k, **self._order) for k in range(self._steps_per_call)])
+    def __call__(self, step: int, count: int = 1) -> Batch:
+        """The minibatches of `count` steps: `step`, `step` + 1, ..."""
+        indices = np.stack([batch_indices(step + k, **self._order) for k in range(count)])
         placed = place(indices, self._mesh, None, "data")
         if self._resident is not None:
             return Batch(self._resident, placed, placed, self._classes, self._values.shape[1:])

@@ -41,7 +41,7 @@ class Judge:
         held_out: Array,
     ):
         self._training, self._settings, self._folder = training, config.evaluation, folder
-        self._num_steps, self._key_figures, self._held_out = config.train.num_steps, keys.figures, held_out
+        self._num_steps, self._key_figures, self._held_out = config.num_steps, keys.figures, held_out
         self._draw_every = config.checkpoint.every_steps
         self._again: Array | None = None
         self._keys, self._proposal = jax.random.split(keys.evaluation), config.proposal()

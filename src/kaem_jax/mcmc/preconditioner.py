@@ -9,7 +9,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Frame", "Metric", "average_metric", "flat_metric", "from_frame", "principal_frame", "to_frame", "whitened"]
+__all__ = [
+    "Frame", "Metric", "average_metric", "finite_rows", "flat_metric", "from_frame", "principal_frame", "to_frame",
+    "whitened",
+]  # fmt: skip
 
 _RATE = 0.02  # of the running average, once it has seen 1 / _RATE minibatches
 _FLOOR = 0.1  # smallest curvature of the prior, in units of 1 / latent^2
@@ -74,9 +77,9 @@ def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Ar
       count: number of minibatches before this one.
     """
     rate = jnp.maximum(1 / (jnp.asarray(count).astype(probes.dtype) + 1), _RATE)
-    known, num_known = _known(probes)
+    known, num_known = finite_rows(probes)
     product = jnp.matmul(known.T, known, precision="highest") / jnp.maximum(num_known, 1)
-    scores, num_scores = _known(prior_scores)
+    scores, num_scores = finite_rows(prior_scores)
     squares = jnp.sum(jnp.square(scores), axis=0) / jnp.maximum(num_scores, 1)
 
     def moved(old: Array, seen: Array, num: Array) -> Array:
@@ -85,7 +88,7 @@ def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Ar
     return Metric(moved(metric.likelihood, product, num_known), moved(metric.prior, squares, num_scores))
 
 
-def _known(rows: Array) -> tuple[Array, Array]:
+def finite_rows(rows: Array) -> tuple[Array, Array]:
     """Rows [N, Q] with zeros in place of non-finite rows, and the number of finite rows."""
     is_known = jnp.all(jnp.isfinite(rows), axis=1)
     return jnp.where(is_known[:, None], rows, 0), jnp.sum(is_known, dtype=rows.dtype)

@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -116,8 +116,10 @@ class Checkpoints:
             raise ValueError(f"it holds step {found}: somebody copied or renamed its folder")
         return from_nested(template, nested)
 
-    def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
+    def restore_newest(self, template_of: Callable[[int], TrainState]) -> tuple[int, TrainState] | None:
         """The newest readable checkpoint as (step, state), None if there are no checkpoints.
+
+        `template_of` gives the template of a step.
 
         Newer checkpoints that are damaged are moved to `damaged/`, beside the checkpoints' folder, with a warning.
 
@@ -128,7 +130,7 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
             try:
-                state = self.restore(step, template)
+                state = self.restore(step, template_of(step))
             except RunError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file

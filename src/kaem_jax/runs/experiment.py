@@ -2,14 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator
 from typing import Any
-
-import jax
-import optax
-from jax import Array
 
 from kaem_jax.data.settings import TABLES, TEXTS, DataSettings
 from kaem_jax.devices.mesh import Parallel
@@ -24,22 +21,21 @@ from kaem_jax.priors import ClusteredPrior, Prior
 from kaem_jax.settings import Settings, setting
 from kaem_jax.settings.registry import DECODERS, ESTIMATORS, LIKELIHOODS, PRIORS, PROPOSALS, SAMPLERS
 from kaem_jax.training.optimizer import Optimizer
-from kaem_jax.training.state import TrainState, init_train_state
-from kaem_jax.training.step import make_train_step
+from kaem_jax.training.stage import Stage, stage_after
 
 __all__ = ["Checkpointing", "Evaluation", "Experiment", "Train", "naming"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train(Settings):
-    """Length of the run.
+    """Length of the first stage, which is the whole run unless there are `stages`.
 
     Attributes:
       num_steps: number of updates.
       log_every: updates between lines of metrics.jsonl.
-      steps_per_call: largest number of updates per dispatch; the number used divides `num_steps` and `log_every`.
-      refit: refit a clustered prior to posterior draws of the training data after the last update
-        (`kaem_jax.refit`). During the updates the prior is a mixture of Gaussians.
+      steps_per_call: largest number of updates per dispatch; the number used divides the length of the stage and
+        `log_every`.
+      refit: see `Stage`.
     """
 
     num_steps: int = setting(3000, low=1)
@@ -47,9 +43,9 @@ class Train(Settings):
     steps_per_call: int = setting(1, low=1)
     refit: bool = False
 
-    def updates_a_call(self, step: int = 0) -> int:
-        """The number of updates per dispatch for a run that continues after `step`."""
-        whole = math.gcd(self.num_steps, self.log_every, step)
+    def updates_a_call(self, stop: int, step: int = 0) -> int:
+        """The number of updates per dispatch for a stage that ends at `stop` and continues after `step`."""
+        whole = math.gcd(stop, self.log_every, step)
         return next(num for num in range(min(self.steps_per_call, whole), 0, -1) if whole % num == 0)
 
 
@@ -110,10 +106,11 @@ class Experiment(Settings):
       prior: p(z).
       decoder: the network from features to data.
       likelihood: p(x | output).
-      posterior: how latents of data are drawn in training.
-      optimizer: Adam.
+      posterior: how latents of data are drawn in training, in the first stage.
+      optimizer: Adam, in the first stage.
       parallel: layout of the devices.
-      train: length of the run.
+      train: length of the first stage.
+      stages: later stages, each a `Stage`.
       evaluation: how the run is evaluated on held-out data.
       checkpoint: which checkpoints are kept.
 
@@ -131,6 +128,7 @@ class Experiment(Settings):
     optimizer: Optimizer = Optimizer()
     parallel: Parallel = Parallel()
     train: Train = Train()
+    stages: tuple[Stage, ...] = ()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpointing = Checkpointing()
 
@@ -139,9 +137,41 @@ class Experiment(Settings):
         self._check_intervals()
         self._check_data()
         self._check_evaluation()
-        with naming("posterior"):
-            self.posterior.check(self.prior)
-        self.make_optimizer()
+        for path, stage in zip(self._paths, self.all_stages, strict=True):
+            self._check_stage(path, stage)
+
+    @functools.cached_property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """The stages of the run; the first has the settings `posterior`, `optimizer` and `train`."""
+        first = Stage(
+            num_steps=self.train.num_steps, posterior=self.posterior, optimizer=self.optimizer, refit=self.train.refit
+        )
+        return (first, *self.stages)
+
+    @property
+    def _paths(self) -> tuple[str, ...]:
+        """What precedes the names of the settings of each stage."""
+        return ("", *(f"stages.{i}." for i in range(len(self.stages))))
+
+    @property
+    def num_steps(self) -> int:
+        """The number of updates of all stages."""
+        return sum(stage.num_steps for stage in self.all_stages)
+
+    @property
+    def num_rungs(self) -> int:
+        """The largest number of rungs in any stage."""
+        return max(stage.posterior.num_rungs for stage in self.all_stages)
+
+    @property
+    def encoder(self) -> Any:
+        """The encoder of the first stage that has one, else None."""
+        encoders = (getattr(stage.posterior, "encoder", None) for stage in self.all_stages)
+        return next((encoder for encoder in encoders if encoder is not None), None)
+
+    def stage_of(self, step: int) -> Stage:
+        """The stage to which update number `step` belongs; the first for 0."""
+        return self.all_stages[stage_after(self.all_stages, step)]
 
     def model(self, data_shape: tuple[int, ...]) -> Model:
         """The model for data of this shape.
@@ -152,8 +182,8 @@ class Experiment(Settings):
         with naming("decoder"):
             model = Model(self.prior, self.decoder, self.likelihood, tuple(data_shape))
         with naming("posterior.encoder"):
-            if (encoder := getattr(self.posterior, "encoder", None)) is not None:
-                model.bind_encoder(encoder)
+            if self.encoder is not None:
+                model.bind_encoder(self.encoder)
         return model
 
     def proposal(self, may_miss: bool = False) -> Proposal:
@@ -167,52 +197,27 @@ class Experiment(Settings):
             return proposal
         if may_miss:
             return Laplace()
-        encoder = proposal.encoder or getattr(self.posterior, "encoder", None)
-        return dataclasses.replace(proposal, encoder=encoder)
+        return dataclasses.replace(proposal, encoder=proposal.encoder or self.encoder)
 
     def inference_proposal(self, may_miss: bool) -> Proposal:
         """The proposal for a user's data. It is never the prior, whose draws seldom fit a single datum."""
         return self.proposal(may_miss) if isinstance(self.evaluation.proposal, EncoderProposal) else Laplace()
 
-    def evaluation_sampler(self, may_miss: bool = False) -> Sampler:
-        """The sampler of evaluation: chains from the proposal, or the training sampler if the proposal is the prior."""
+    def evaluation_sampler(self, may_miss: bool = False, step: int = 0) -> Sampler:
+        """The sampler of evaluation: chains from the proposal, or that of training if the proposal is the prior."""
+        posterior = self.stage_of(step).posterior
         num_steps = self.evaluation.posterior_steps
         if not isinstance(self.evaluation.proposal, PriorProposal):
             num_chains = self.evaluation.posterior_chains
             return ProposalChains(proposal=self.proposal(may_miss), num_steps=num_steps, num_chains=num_chains)
-        if not hasattr(self.posterior, "num_steps"):
-            return self.posterior
+        if not hasattr(posterior, "num_steps"):
+            return posterior
         with naming("evaluation.posterior_steps"):
-            sampler: Any = self.posterior
+            sampler: Any = posterior
             return dataclasses.replace(sampler, num_steps=num_steps)
-
-    def make_optimizer(self) -> optax.GradientTransformation:
-        """Adam with its schedules."""
-        return self.optimizer.build(self.train.num_steps)
-
-    def initial_state(
-        self, key: Array, model: Model, num_data: int, optimizer: optax.GradientTransformation | None = None
-    ) -> TrainState:
-        """The state before the first step; see `init_train_state`."""
-        averaged = self.optimizer.average_decay > 0
-        return init_train_state(key, model, optimizer, self.posterior, num_data, averaged=averaged)
-
-    def train_step(self, model: Model, optimizer: optax.GradientTransformation) -> jax.stages.Wrapped:
-        """The jitted training step; see `make_train_step`. With `train.refit`, clusters are Gaussian."""
-        if self.train.refit:
-            assert isinstance(model.prior, ClusteredPrior), "others are refused"
-            model = dataclasses.replace(model, prior=dataclasses.replace(model.prior, shape="gaussian"))
-        return make_train_step(
-            model,
-            optimizer,
-            self.posterior,
-            average_decay=self.optimizer.average_decay,
-            transpose=self.data.transpose,
-        )
 
     def _check_intervals(self) -> None:
         """Checks that intervals are multiples of each other, and that schedules end within the run."""
-        num_steps = self.train.num_steps
         for name, value, base_name, base in (
             ("evaluation.every_steps", self.evaluation.every_steps, "train.log_every", self.train.log_every),
             ("checkpoint.every_steps", self.checkpoint.every_steps, "evaluation.every_steps",
@@ -220,15 +225,37 @@ class Experiment(Settings):
         ):  # fmt: skip
             if value % base:
                 raise ValueError(f"{name}={value} must be a multiple of {base_name}={base}")
-        if (warmup := getattr(self.posterior, "kl_warmup_steps", 0)) >= num_steps:
+
+    def _check_stage(self, path: str, stage: Stage) -> None:
+        """Checks a stage against prior and data; `path` precedes the names of its settings."""
+        num_steps, posterior = stage.num_steps, stage.posterior
+        length, refit = (f"{path}num_steps", f"{path}refit") if path else ("train.num_steps", "train.refit")
+        if (warmup := getattr(posterior, "kl_warmup_steps", 0)) >= num_steps:
             raise ValueError(
-                f"posterior.kl_warmup_steps={warmup} must be below train.num_steps={num_steps}: it would not come to "
+                f"{path}posterior.kl_warmup_steps={warmup} must be below {length}={num_steps}: it would not come to "
                 "its end"
             )
+        if stage.refit and not isinstance(self.prior, ClusteredPrior):
+            raise ValueError(f"{refit}=True needs a clustered prior, and prior is a {type(self.prior).__name__}")
+        if self.data.labels and not isinstance(posterior, Variational):
+            raise ValueError(f"data.labels=True needs a variational posterior, and {path}posterior is another")
+        if self.data.transpose and getattr(posterior, "persistent", False):
+            raise ValueError(
+                f"{path}posterior has chains for each datum as it is stored, which contradicts data.transpose"
+            )
+        encoder = getattr(posterior, "encoder", None)
+        if encoder is not None and encoder != self.encoder:
+            raise ValueError(f"{path}posterior.encoder differs from that of an earlier stage: a run has one encoder")
+        with naming(f"{path}posterior"):
+            posterior.check(self.prior)
+        try:
+            stage.make_optimizer()
+        except ValueError as error:
+            raise ValueError(f"{path}{error}") from None
 
     def _check_data(self) -> None:
         """Checks that data, likelihood and networks fit together."""
-        data, prior, posterior = self.data, self.prior, self.posterior
+        data, prior = self.data, self.prior
         for names, group, part, is_it in (
             (TABLES, "likelihood", self.likelihood, isinstance(self.likelihood, Columns)),
             (TEXTS, "likelihood", self.likelihood, isinstance(self.likelihood, Categorical)),
@@ -239,8 +266,6 @@ class Experiment(Settings):
                     f"data.name={data.name!r} contradicts {group}={type(part).__name__}: tables need a likelihood of "
                     "columns, texts a categorical one and a sequence decoder, and nothing else takes these"
                 )
-        if self.train.refit and not isinstance(prior, ClusteredPrior):
-            raise ValueError(f"train.refit=True needs a clustered prior, and prior is a {type(prior).__name__}")
         output = getattr(self.decoder, "output", "identity")
         is_standardised = data.name in TABLES or data.name == "field"
         if is_standardised and output != "identity":
@@ -249,14 +274,10 @@ class Experiment(Settings):
                 "have no bounds: set 'identity'"
             )
         num_classes = getattr(prior, "num_classes", 0)
-        if data.labels != (num_classes > 0) or (data.labels and not isinstance(posterior, Variational)):
+        if data.labels != (num_classes > 0):
             raise ValueError(
-                f"data.labels={data.labels} contradicts prior.num_classes={num_classes} or the posterior: labels need "
-                "a clustered prior with the number of their classes, and a variational posterior"
-            )
-        if data.transpose and getattr(posterior, "persistent", False):
-            raise ValueError(
-                "posterior.persistent=True contradicts data.transpose: a chain belongs to a datum as it is stored"
+                f"data.labels={data.labels} contradicts prior.num_classes={num_classes}: labels need a clustered prior "
+                "with the number of their classes"
             )
 
     def _check_evaluation(self) -> None:

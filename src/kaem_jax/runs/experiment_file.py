@@ -23,13 +23,14 @@ _SCHEDULES = ("optimizer.prior.warmup_steps", "optimizer.decoder.warmup_steps", 
 def shipped() -> dict[str, pathlib.Path]:
     """The experiments in the package, by name."""
     folder = pathlib.Path(str(importlib.resources.files("kaem_jax.experiments")))
-    return {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
+    paths = sorted([*folder.glob("[!_]*.py"), *folder.glob("baselines/[!_]*.py")])
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 
 def read_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     """Reads the experiment of `--config NAME[:VARIANT]` and applies `--config.KEY=VALUE` arguments.
 
-    If `train.num_steps` is given, intervals and warm-ups scale in proportion, unless they are given too.
+    If `train.num_steps` is given, later stages, intervals and warm-ups scale in proportion, unless given too.
 
     Args:
       name: a file, or an experiment that ships with the package; a variant follows a colon: `svhn:tiny`. A file wins
@@ -50,11 +51,12 @@ def _followers(before: Experiment, length: int, given: Mapping[str, str]) -> lis
     """Arguments that scale intervals and schedules to a new length, except those that are given."""
     old = flatten(to_dict(before))
     ratio, following = length / old[_LENGTH], {}
-    for name in _SCHEDULES:
+    later = [f"stages.{i}.{name}" for i in range(len(before.stages)) for name in ("num_steps", *_SCHEDULES)]
+    for name in (*_SCHEDULES, *later):
         if old.get(name):  # it may be off
             following[name] = max(1, int(ratio * old[name]))
     # A short run is evaluated five times, not after every update.
-    at_least = {"evaluation.every_steps": min(old["evaluation.every_steps"], length) / _FEW}
+    at_least = {"evaluation.every_steps": min(old["evaluation.every_steps"], ratio * before.num_steps) / _FEW}
     numbers = {name: int(value) for name in old if (value := given.get(f"--config.{name}", "")).isdecimal()}
     fixed = [numbers[name] for name in _INTERVALS if numbers.get(name)]
     base = 1
@@ -78,7 +80,7 @@ def _dictionary(name: str) -> Mapping[str, Any]:
         path = known[file]
     try:
         found = runpy.run_path(str(path))["get_config"](*[variant] * bool(colon))
-        found = found.to_dict() if hasattr(found, "to_dict") else found  # a ConfigDict
+        found = _plain(found)
     except Exception as error:  # a user's own file may raise anything
         raise ConfigError(f"--config {name!r} cannot be read: {type(error).__name__}: {first_line(error)}") from None
     if not isinstance(found, Mapping):
@@ -86,3 +88,11 @@ def _dictionary(name: str) -> Mapping[str, Any]:
             f"--config {name!r}: get_config() returns {found!r}, which is neither a ConfigDict nor a dict"
         )
     return found
+
+
+def _plain(value: Any) -> Any:
+    """The value with dictionaries in place of ConfigDicts, also inside of tuples."""
+    value = value.to_dict() if hasattr(value, "to_dict") else value
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value

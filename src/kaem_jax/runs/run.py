@@ -17,6 +17,7 @@ from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import estimates_of, read_metrics
+from kaem_jax.training.stage import state_after
 from kaem_jax.training.state import TrainState
 
 __all__ = ["Run", "load_run"]
@@ -47,8 +48,8 @@ class Run:
     @classmethod
     def of_state(cls, config: Experiment, model: Model, state: TrainState, step: int, form: Form) -> "Run":
         """The run after `step` updates, with the parameters for evaluation and the adapted samplers."""
-        frozen = FrozenSampler.freeze(config.posterior, state.sampler, step)
-        sampler = config.evaluation_sampler()
+        frozen = FrozenSampler.freeze(config.stage_of(step).posterior, state.sampler, step)
+        sampler = config.evaluation_sampler(step=step)
         if isinstance(config.evaluation.proposal, PriorProposal):  # then it is the sampler of training, as adapted
             posterior = dataclasses.replace(frozen, sampler=sampler)
         else:
@@ -77,8 +78,6 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
         raise RunError(f"{folder.config} does not describe a model of this version of kaem_jax: {error}") from None
     if not folder.checkpoints.is_dir():
         raise RunError(f"{folder.root} has no checkpoints yet")
-    init = functools.partial(config.initial_state, model=model, num_data=saved["num_train"])
-    template = jax.eval_shape(init, run_keys(config.seed).state)
     with Checkpoints(folder.checkpoints, None) as checkpoints:
         steps = checkpoints.steps
         if step == "best":
@@ -90,6 +89,8 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
             chosen = step
         if chosen is None or chosen not in steps:
             raise RunError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
+        make = functools.partial(state_after, config.all_stages, chosen, model=model, num_data=saved["num_train"])
+        template = jax.eval_shape(functools.partial(make, trains=False), run_keys(config.seed).state)
         try:
             state = checkpoints.restore(chosen, template, for_evaluation=True)
         except RunError:

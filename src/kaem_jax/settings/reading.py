@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,7 +73,7 @@ def to_dict(value: Any, kinds: Registry | None = None, changed: bool = False) ->
                 found[name] = to_dict(getattr(value, name), field.metadata.get("kinds"), changed)
         return found
     if isinstance(value, tuple | list):
-        return [to_dict(entry) for entry in value]
+        return [to_dict(entry, changed=changed) for entry in value]
     if isinstance(value, str | int | float | bool) or value is None:
         return value
     if kinds is not None:
@@ -82,9 +83,11 @@ def to_dict(value: Any, kinds: Registry | None = None, changed: bool = False) ->
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """One flat dictionary for nested ones, with names joined by dots."""
+    """One flat dictionary for nested ones, with names joined by dots; entries of a list of groups have numbers."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
+        if isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
+            value = {str(i): entry for i, entry in enumerate(value)}
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
 
@@ -124,6 +127,9 @@ def _merged(cls: Any, values: Mapping[str, Any], overrides: Mapping[str, Any]) -
     merged: dict[str, Any] = dict(values)
     for name, override in overrides.items():
         before, field = values.get(name), fields.get(name)
+        if field is not None and (of_entry := _class_of_entries(cls, field)) and isinstance(override, Mapping):
+            merged[name] = _merged_entries(of_entry, name, list(before or ()), override)
+            continue
         inner = None if field is None else _class_of_group(cls, field, before, override)
         if isinstance(override, Mapping) and inner is not None:
             before = {"kind": before} if isinstance(before, str) else dict(before or {})
@@ -141,6 +147,22 @@ def _merged(cls: Any, values: Mapping[str, Any], overrides: Mapping[str, Any]) -
                 if not (value not in ("0", "", "False") if callable(allowed) else value in allowed):
                     merged.pop(name, None)
     return merged
+
+
+def _merged_entries(of_entry: Any, name: str, entries: list[Any], overrides: Mapping[str, Any]) -> list[Any]:
+    """Applies overrides to a list of groups; their names are numbers from 0."""
+    for number, override in overrides.items():
+        if not (number.isdecimal() and int(number) < len(entries) and isinstance(override, Mapping)):
+            raise ConfigError(f"{name}.{number} is not one of the {len(entries)} entries of {name}, {name}.0 to ...")
+        entries[int(number)] = _merged(of_entry, entries[int(number)], override)
+    return entries
+
+
+def _class_of_entries(cls: Any, field: Any) -> Any:
+    """The class of the groups of which a field has a tuple, None for other fields."""
+    hint = hints_of(cls)[field.name]
+    args = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
+    return args[0] if args and dataclasses.is_dataclass(args[0]) else None
 
 
 def _class_of_group(cls: Any, field: Any, before: Any, override: Any) -> Any:
@@ -176,5 +198,12 @@ def _read_field(cls: Any, field: Any, value: Any, path: str) -> Any:
             return None
         return read_kind(kinds, value, path, field.default)
     hint = hints_of(cls)[field.name]
+    if (of_entry := _class_of_entries(cls, field)) is not None:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path}={value!r} must be a tuple of groups of fields")
+        return tuple(
+            entry if isinstance(entry, of_entry) else read(of_entry, entry, f"{path}.{i}.")
+            for i, entry in enumerate(value)
+        )
     is_group = isinstance(hint, type) and dataclasses.is_dataclass(hint)
     return read(hint, value, f"{path}.") if is_group and not isinstance(value, hint) else value

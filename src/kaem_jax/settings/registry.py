@@ -136,6 +136,7 @@ SAMPLERS = Registry(
     "kaem_jax.inference.samplers.base:Sampler",
     importance="kaem_jax.inference.samplers.importance_sampler:Importance",
     langevin="kaem_jax.inference.samplers.langevin_sampler:Langevin",
+    particles="kaem_jax.inference.samplers.particles:Particles",
     tempered="kaem_jax.inference.samplers.tempered_sampler:Tempered",
     variational="kaem_jax.inference.samplers.variational_sampler:Variational",
 )

@@ -22,6 +22,7 @@ __all__ = [
     "run_keys",
     "sample_key",
     "sampler_params_key",
+    "stage_key",
     "step_keys",
 ]
 
@@ -37,7 +38,7 @@ class RunKeys(NamedTuple):
 
 
 class StepKeys(NamedTuple):
-    """Keys of one training step: draws, the loss, the sampler's loss, transposes.
+    """Keys of one training step: draws, the loss, the sampler's loss, transposes, moves with the loss.
 
     A new key must come last, so that the earlier ones keep their values.
     """
@@ -46,6 +47,7 @@ class StepKeys(NamedTuple):
     loss: Array
     sampler: Array
     transpose: Array
+    move: Array
 
 
 class EvaluationKeys(NamedTuple):
@@ -66,8 +68,8 @@ def run_keys(seed: int | Array) -> RunKeys:
 
 
 def step_keys(root_key: Array, step: Array | int) -> StepKeys:
-    """The keys of training step `step`, 0 .. 2^32 - 4."""
-    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 4))
+    """The keys of training step `step`, 0 .. 2^32 - 5."""
+    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 5))
 
 
 def chain_start_key(root_key: Array) -> Array:
@@ -80,9 +82,14 @@ def sampler_params_key(root_key: Array) -> Array:
     return jax.random.fold_in(root_key, jnp.uint32(_LAST - 1))
 
 
-def refit_key(root_key: Array) -> Array:
-    """Key for refitting the prior after the last step: step 2^32 - 3."""
-    return jax.random.fold_in(root_key, jnp.uint32(_LAST - 2))
+def refit_key(root_key: Array, step: Array | int) -> Array:
+    """Key for refitting the prior after step `step`: from that of step 2^32 - 3."""
+    return jax.random.fold_in(jax.random.fold_in(root_key, jnp.uint32(_LAST - 2)), step)
+
+
+def stage_key(root_key: Array, step: Array | int) -> Array:
+    """Key for the sampler of a stage that begins after step `step`: from that of step 2^32 - 4."""
+    return jax.random.fold_in(jax.random.fold_in(root_key, jnp.uint32(_LAST - 3)), step)
 
 
 def evaluation_keys(seed: int | Array) -> EvaluationKeys:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.samplers import ChainDraws, Draws, EncoderDraws
+from kaem_jax.inference.samplers import ChainDraws, Draws, EncoderDraws, ParticleDraws
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import ClusteredPrior
 
@@ -58,7 +58,8 @@ def posterior_loss(
         bound, metrics = draws.bound(model, params, x, table, labels)
         loss = -jnp.mean(bound)
         return loss, dict(draws.metrics) | metrics | {"loss": loss}
-    if not jax.tree_util.all_leaves([draws]):  # a class of the caller's own may be no pytree
+    # A class of the caller's own may be no pytree.
+    if not isinstance(draws, ParticleDraws) and not jax.tree_util.all_leaves([draws]):
         draws = jax.lax.stop_gradient(draws)
     log_prior = draws.mean(model.prior.log_prob(params["prior"], draws.z, table))
     metrics = dict(draws.metrics)

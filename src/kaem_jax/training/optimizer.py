@@ -72,8 +72,8 @@ class Optimizer(Settings):
     clip_norm: float = setting(10.0, above=0)
     average_decay: float = setting(0.0, low=0, high=0.999999)
 
-    def build(self, num_steps: int) -> optax.GradientTransformation:
-        """The optax transformation for a run of `num_steps` updates.
+    def build(self, num_steps: int, trains_encoder: bool = True) -> optax.GradientTransformation:
+        """The optax transformation for a stage of `num_steps` updates.
 
         Raises:
           ValueError: a schedule does not fit into the run.
@@ -85,6 +85,7 @@ class Optimizer(Settings):
             except ValueError as error:
                 raise ValueError(f"optimizer.{name}.{error}") from None
         groups = {name: optax.adam(rate) for name, rate in rates.items()}
+        groups["encoder"] = optax.adam(rates["decoder"]) if trains_encoder else optax.set_to_zero()
         groups["table"] = optax.adam(lambda step: _TABLE_RATE * rates["decoder"](step), eps=_TABLE_EPSILON)
         clip = optax.clip_by_global_norm(self.clip_norm)
         return optax.chain(
@@ -101,10 +102,12 @@ def _clipped_together(params: Params) -> Any:
 
 
 def _labels(params: Params) -> Any:
-    """The group of each leaf: `prior`, `table` for a table of n-grams, else `decoder`."""
+    """The group of each leaf: `prior`, `encoder`, `table` for a table of n-grams, else `decoder`."""
 
     def label(path: Any, _: Any) -> str:
         names = [getattr(entry, "key", None) for entry in path]
-        return "prior" if names[0] == "prior" else "table" if names[-2:] == ["ngrams", "table"] else "decoder"
+        if names[0] in ("prior", "encoder"):
+            return names[0]
+        return "table" if names[-2:] == ["ngrams", "table"] else "decoder"
 
     return jax.tree_util.tree_map_with_path(label, params)

@@ -74,13 +74,19 @@ def refit(
 
 
 def refit_state(state: TrainState, model: Model, sampler: Sampler, x: Any, labels: Any, step: int) -> TrainState:
-    """The trained state with its prior refitted to posterior draws under the evaluated parameters.
+    """The trained state with its prior refitted to kept chains, or to posterior draws under the evaluated parameters.
 
     The trained prior is kept if held-out draws are as probable under it: few data make many clusters overfit.
     """
-    posterior = FrozenSampler.freeze(sampler, state.sampler, step)
     assert isinstance(model.prior, ClusteredPrior), "the experiment refuses others"
-    codes, seed = _codes_and_seed(refit_key(state.root_key), model, state.evaluated, x, posterior, _NUM_DRAWS)
+    key = refit_key(state.root_key, step)
+    if (kept := sampler.kept(state.sampler, model)) is None:
+        posterior = FrozenSampler.freeze(sampler, state.sampler, step)
+        codes, seed = _codes_and_seed(key, model, state.evaluated, x, posterior, _NUM_DRAWS)
+    else:
+        codes, seed = np.asarray(kept), int(jax.random.bits(key))
+        is_seen = np.isfinite(codes).all(axis=(0, 2))
+        codes, labels = codes[:, is_seen], None if labels is None else labels[is_seen]
     _, fitted = fit_prior(seed, codes, model.prior, labels=labels)
     held_out = codes[0, held_out_tenth(seed, codes.shape[1])[0]]
     before, after = (mean_log_prob(model.prior, of, held_out) for of in (state.evaluated["prior"], fitted))

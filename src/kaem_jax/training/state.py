@@ -13,9 +13,9 @@ from jax import Array
 from kaem_jax.inference.samplers import Sampler
 from kaem_jax.inference.samplers.base import SamplerState
 from kaem_jax.model import Model, Params
-from kaem_jax.training.keys import chain_start_key, sampler_params_key
+from kaem_jax.training.keys import chain_start_key, sampler_params_key, stage_key
 
-__all__ = ["TrainState", "from_nested", "init_train_state", "to_nested"]
+__all__ = ["TrainState", "from_nested", "init_train_state", "state_of_next_stage", "to_nested"]
 
 
 @jax.tree_util.register_dataclass
@@ -72,6 +72,29 @@ def init_train_state(
         sampler=sampler.init(chain_start_key(root_key), model, params, num_data),
         root_key=root_key,
         average=params if averaged else None,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "sampler", "num_data", "averaged"))
+def state_of_next_stage(
+    state: TrainState,
+    model: Model,
+    optimizer: optax.GradientTransformation | None,
+    sampler: Sampler,
+    num_data: int,
+    averaged: bool,
+) -> TrainState:
+    """The state before the first step of a later stage, which keeps the parameters and their average; see above."""
+    key_params, key_chains = jax.random.split(stage_key(state.root_key, state.step))
+    params = sampler.init_params(key_params, model) | state.params
+    average = params if state.average is None else params | state.average
+    return TrainState(
+        step=state.step,
+        params=params,
+        opt_state=None if optimizer is None else optimizer.init(params),
+        sampler=sampler.init(key_chains, model, params, num_data),
+        root_key=state.root_key,
+        average=average if averaged else None,
     )
 
 

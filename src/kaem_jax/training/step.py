@@ -1,5 +1,7 @@
 """The jitted step of training."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -48,15 +50,20 @@ def make_train_step(
         with jax.named_scope("draw"):
             draws, carried = sampler.advance(keys.draw, state.step, state.sampler, model, state.params, x, indices)
 
-        def loss_at(params: Params) -> tuple[Array, Metrics]:
-            value, metrics = posterior_loss(keys.loss, model, params, x, draws, labels)
+        def loss_at(params: Params, z: Array | None) -> tuple[Array, Metrics]:
+            at = draws if z is None else dataclasses.replace(draws, z=z)
+            value, metrics = posterior_loss(keys.loss, model, params, x, at, labels)
             own = sampler.loss(keys.sampler, model, params, x, draws)
             if own is not None:
                 value, metrics = value + own, metrics | {"sampler_loss": own}
             return value + (0.0 if penalty is None else penalty(params["decoder"])), metrics
 
+        z = draws.z if sampler.moves_with_loss else None
         with jax.named_scope("loss"):
-            grads, metrics = jax.grad(loss_at, has_aux=True)(state.params)
+            (grads, slope), metrics = jax.grad(loss_at, argnums=(0, 1), has_aux=True)(state.params, z)
+        if z is not None:
+            score = -z.shape[0] * z.shape[1] * slope  # the loss is the mean over chains and data
+            carried = sampler.move(keys.move, carried, draws, score, indices)
         with jax.named_scope("update"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)

@@ -11,12 +11,15 @@ from jax import Array
 from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import choose, scan, vary_like
 from kaem_jax.inference.proposals.base import Proposal
+from kaem_jax.inference.proposals.encoder_proposal import approximate
 from kaem_jax.inference.proposals.path import move_inside
 from kaem_jax.inference.proposals.t_mixture import StudentMixture, spreads_of, whiten
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
+from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors.base import Table
 from kaem_jax.settings import setting
+from kaem_jax.settings.registry import ENCODERS
 
 __all__ = ["Laplace", "curvature_along", "probed_curvature"]
 
@@ -30,7 +33,7 @@ _GROW, _SHRINK = 4.0, 0.3  # of the damping, after a step that was refused or ta
 
 @dataclasses.dataclass(frozen=True)
 class Laplace(Proposal):
-    """Modes by Gauss-Newton steps from the best of many prior draws, with their curvature as precision.
+    """Modes by Gauss-Newton steps from an encoder's mean and the best of many prior draws, with their curvature.
 
     The precision of a mode is J^T W J + C: J the Jacobian of the decoder's output, W the curvature of the negative
     log-likelihood in that output, and C the diagonal curvature of the prior's negative log-density, at least `floor`.
@@ -44,6 +47,7 @@ class Laplace(Proposal):
       widening: factor on the scales that follow from the curvature.
       prior_share: share of prior draws, as a defence; 0 if the prior has no exact draws.
       floor: smallest curvature of the prior, in units of 1 / latent^2.
+      encoder: its mean is the first starting point, and prior draws are the others; None takes prior draws only.
 
     Example:
       >>> kaem.log_prob(key, model, params, x, proposal=kaem.Laplace(num_modes=2), num_samples=100).value.shape
@@ -57,6 +61,7 @@ class Laplace(Proposal):
     widening: float = setting(1.1, above=0)
     prior_share: float = setting(0.05, low=0, high=0.999)
     floor: float = setting(0.1, above=0)
+    encoder: Network | Encoder | None = setting(None, kinds=ENCODERS)
 
     @property
     def finds_modes(self) -> bool:
@@ -99,11 +104,14 @@ class Laplace(Proposal):
         )
 
     def _starts(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> Array:
-        """For each datum K draws of the prior that explain it well and lie apart, [K, B, *event].
+        """The encoder's mean, and draws of the prior that explain each datum well and lie apart, [K, B, *event].
 
         Picks the best draw, then the best of those not near earlier picks, and so on. Without the distance all starts
         would lie in one mode.
         """
+        means = [] if self.encoder is None else [approximate(self.encoder, model, params, x).mean]
+        if (num_picks := self.num_modes - len(means)) == 0:
+            return jnp.stack(means)
         num_chunks = -(-self.num_draws // _CHUNK)
         z = model.prior.sample(key, table, (num_chunks, -(-self.num_draws // num_chunks)))
 
@@ -127,8 +135,8 @@ class Laplace(Proposal):
             squared = norms - 2 * jnp.matmul(flat[best], flat.T, precision="highest") + norms[best][:, None]
             return jnp.where(squared < radius, -jnp.inf, score), best
 
-        _, chosen = scan(pick, log_joint, None, length=self.num_modes)
-        return z[chosen]
+        _, chosen = scan(pick, log_joint, None, length=num_picks)
+        return jnp.concatenate([*(mean[None] for mean in means), z[chosen]])
 
     def _climb(self, model: Model, params: Params, x: Array, table: Table, starts: Array) -> tuple[Array, Array, Array]:
         """Levenberg-Marquardt steps, each kept if it raises log p(x, z): modes, their log p(x, z) and precision."""

@@ -5,6 +5,7 @@ from kaem_jax.inference.samplers.chains import ChainSampler
 from kaem_jax.inference.samplers.draws import ChainDraws, Draws, SharedDraws, TemperedDraws
 from kaem_jax.inference.samplers.importance_sampler import Importance, ImportancePosterior, importance_posterior
 from kaem_jax.inference.samplers.langevin_sampler import Langevin
+from kaem_jax.inference.samplers.particles import ParticleDraws, Particles
 from kaem_jax.inference.samplers.proposal_chains import ProposalChains
 from kaem_jax.inference.samplers.tempered_sampler import Tempered
 from kaem_jax.inference.samplers.variational_sampler import EncoderDraws, Variational
@@ -18,6 +19,8 @@ __all__ = [
     "Importance",
     "ImportancePosterior",
     "Langevin",
+    "ParticleDraws",
+    "Particles",
     "ProposalChains",
     "Sampler",
     "SharedDraws",

@@ -34,9 +34,13 @@ class Sampler(Settings):
 
     Attributes:
       has_compiled_parts: whether `advance` calls compiled parts that other code shares, and is not compiled as a whole.
+      moves_with_loss: whether training differentiates the loss in the draws too, and gives this score to `move`.
+      trains_encoder: whether an encoder learns; otherwise it rests.
     """
 
     has_compiled_parts: ClassVar[bool] = False
+    moves_with_loss: ClassVar[bool] = False
+    trains_encoder: ClassVar[bool] = True
 
     @property
     def num_rungs(self) -> int:
@@ -91,6 +95,10 @@ class Sampler(Settings):
         """
         return self.draws(key, step, model, params, x), state
 
+    def move(self, key: Array, state: SamplerState, draws: Any, score: Array, indices: Array) -> SamplerState:
+        """The state after a move by the score of log p(x_b, z) at `draws.z`, if `moves_with_loss`."""
+        raise NotImplementedError(f"{type(self).__name__} does not move with the loss")
+
     def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> Draws:
         """Draws for data x [B, *data_shape]; see `advance`."""
         raise NotImplementedError(f"{type(self).__name__} must define `advance` or `draws`")
@@ -102,6 +110,10 @@ class Sampler(Settings):
         key_state, key_draw = jax.random.split(key)
         state = self.init(key_state, model, params, len(x))
         return self.advance(key_draw, 0, state, model, params, x)[0]
+
+    def kept(self, state: SamplerState, model: Model) -> Array | None:
+        """The kept posterior draws of all data, [C, N, *event], NaN for data not yet seen; None if none are kept."""
+        return None
 
     def frozen(self, state: SamplerState, step: Array | int) -> SamplerState:
         """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps."""

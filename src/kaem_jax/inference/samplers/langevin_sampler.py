@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
-from kaem_jax.inference.samplers.chains import ChainSampler, ChainState, with_rows
+from kaem_jax.inference.samplers.chains import ChainSampler, ChainState, of_rows, with_rows
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.mcmc import langevin_posterior, principal_frame
 from kaem_jax.model import Model, Params
@@ -30,6 +30,9 @@ class Langevin(ChainSampler):
         chains = self.first_chains(key, model, params, (self.num_chains, num_data))
         step_size = jnp.asarray(self.step_size, float) if self.adapt_steps else None
         return ChainState(step_size, self.first_metric(model.prior), chains)
+
+    def kept(self, state: ChainState, model: Model) -> Array | None:
+        return None if state.chains is None else of_rows(state.chains, (self.num_chains,), model.prior.event_shape)
 
     def advance(
         self,

@@ -104,6 +104,11 @@ class Tempered(ChainSampler):
             power_ladder(self.num_temperatures, self.exponent) if self.ladder == "adaptive" else None,
         )
 
+    def kept(self, state: ChainState, model: Model) -> Array | None:
+        if state.chains is None:
+            return None
+        return of_rows(state.chains.z, (self.num_temperatures, self.num_chains), model.prior.event_shape)[-1]
+
     def advance(
         self,
         key: Array,

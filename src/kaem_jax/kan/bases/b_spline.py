@@ -1,8 +1,10 @@
 """B-splines of degree 1 to 5 on even knots, closed at both ends of the domain."""
 
 import dataclasses
+import functools
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -44,26 +46,68 @@ class BSpline(Basis):
         )
 
     def combine(self, u: Array, num_intervals: int, scale: Array | None, coefficients: Array) -> Array:
-        span, values = self._nonzero(u, num_intervals)
-        lead, num_functions = coefficients.shape[:-1], coefficients.shape[-1]
-        rows = jnp.arange(math.prod(lead), dtype=jnp.int32).reshape(lead)
-        start, flat = rows * num_functions + span, coefficients.reshape(-1)
-        return sum((value * flat[start + j] for j, value in enumerate(values)), jnp.zeros((), u.dtype))
+        return _combine(u, coefficients, self.degree)
 
     def _nonzero(self, u: Array, num_intervals: int) -> tuple[Array, list[Array]]:
         """The interval of each position (the index of its first non-zero feature), and its degree + 1 non-zero values.
 
         Piegl & Tiller, The NURBS Book, algorithm A2.2, for knots at the integers.
         """
-        u = jnp.clip(u, 0, num_intervals)
-        span = jnp.minimum(jnp.floor(u), num_intervals - 1)  # the last interval is closed on the right
-        t = u - span
+        span, t = _split(u, num_intervals)
         values = [jnp.ones_like(t)]
         for degree in range(1, self.degree + 1):
-            carry = jnp.zeros_like(t)
-            for r in range(degree):
-                share = values[r] / degree
-                values[r] = carry + (r + 1 - t) * share
-                carry = (t + (degree - 1 - r)) * share
-            values.append(carry)
-        return span.astype(jnp.int32), values
+            values = _raised(values, t, degree)
+        return span, values
+
+
+def _split(u: Array, num_intervals: int) -> tuple[Array, Array]:
+    """The interval of each position, int32, and the position inside of it, 0 to 1."""
+    u = jnp.clip(u, 0, num_intervals)
+    span = jnp.minimum(jnp.floor(u), num_intervals - 1)  # the last interval is closed on the right
+    return span.astype(jnp.int32), u - span
+
+
+def _raised(values: list[Array], t: Array, degree: int) -> list[Array]:
+    """The non-zero values of splines of a degree, from those of one degree less."""
+    raised, carry = [], jnp.zeros_like(t)
+    for r, value in enumerate(values):
+        share = value / degree
+        raised.append(carry + (r + 1 - t) * share)
+        carry = (t + (degree - 1 - r)) * share
+    return [*raised, carry]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _combine(u: Array, coefficients: Array, degree: int) -> Array:
+    """Splines with coefficients [*lead, G] at positions u [..., *lead]."""
+    return _value_and_slope(u, coefficients, degree)[0]
+
+
+@_combine.defjvp
+def _derivative(degree: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Twice as fast as differentiating the sum: the gradient adds windows of coefficients, not single ones."""
+    (u, coefficients), (du, changes) = primals, tangents
+    value, slope, features, first = _value_and_slope(u, coefficients, degree)
+    numbers = jax.lax.GatherDimensionNumbers(offset_dims=(first.ndim,), collapsed_slice_dims=(), start_index_map=(0,))
+    windows = jax.lax.gather(
+        changes.reshape(-1), first[..., None], numbers, (degree + 1,), mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    )
+    return value, slope * du + sum(feature * windows[..., j] for j, feature in enumerate(features))
+
+
+def _value_and_slope(u: Array, coefficients: Array, degree: int) -> tuple[Array, Array, list[Array], Array]:
+    """Splines at u and their derivatives, the non-zero features, and the index of the first one's coefficient."""
+    lead, num_functions = coefficients.shape[:-1], coefficients.shape[-1]
+    num_intervals = num_functions - degree
+    span, t = _split(u, num_intervals)
+    lower = [jnp.ones_like(t)]
+    for k in range(1, degree):
+        lower = _raised(lower, t, k)
+    features = _raised(lower, t, degree)
+    rows = jnp.arange(math.prod(lead), dtype=jnp.int32).reshape(lead)
+    first, flat = rows * num_functions + span, coefficients.reshape(-1)
+    own = [flat[first + j] for j in range(degree + 1)]
+    value = sum((feature * c for feature, c in zip(features, own, strict=True)), jnp.zeros((), u.dtype))
+    is_inside = (u >= 0) & (u <= num_intervals)  # beyond the domain the splines are constant
+    slope = sum((feature * (own[j + 1] - own[j]) for j, feature in enumerate(lower)), jnp.zeros((), u.dtype))
+    return value, jnp.where(is_inside, slope, 0), features, first

@@ -1,0 +1,170 @@
+"""What the parts of the paper's tempering do to training on SVHN: objective and exchanges; JSON lines.
+
+    python benchmarks/ablation.py --data_dir DIR --out FOLDER [--updates 800] [--seeds 0]
+
+All arms have the paper's prior, decoder and sigma, with the sizes of `svhn:paper_tiny`, constant learning rates and
+minibatches of 16. Chains are 20 ULA steps from prior draws. Plain ULA makes `--updates` updates; tempered arms have 8
+rungs, and make as many decoder evaluations in fewer updates. Another arm is plain ULA for as few updates.
+
+Exchanges are accepted for each datum, as the library does, or jointly for the whole minibatch, as the codes of the
+paper do. Joint exchanges exist only here: with many data none is accepted.
+
+After training, a population of 8 rungs runs 40 rounds on 16 held-out images. Its swap acceptance and round trips are
+those of the arm's exchanges; the squared error of its last rung is always that of separate ones. Nats are of 32
+held-out images and distances of 2,000 samples, both as in quality.py. FOLDER/results.jsonl gets one line for each arm
+and seed; what is in it already is not done again. Copy it to benchmarks/results/ablation.jsonl.
+"""
+
+import contextlib
+import itertools
+import json
+import pathlib
+from argparse import Namespace
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from measure import Training, emit, make_parser, time_updates
+from models import configure
+from quality import NUM_IMAGES, judge_samples
+
+import kaem_jax as kaem
+from kaem_jax.data import Dataset, load_dataset, to_unit_interval
+from kaem_jax.evaluation.evaluators import log_likelihood
+from kaem_jax.evaluation.features import Extractor, make_extractor
+from kaem_jax.evaluation.generate import sample_in_batches
+from kaem_jax.inference.samplers.chains import ChainSampler
+from kaem_jax.mcmc import ULA, rounds
+from kaem_jax.model import Params
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.runs.run import Run
+
+UPDATES_A_CALL, NUM_RUNGS, NUM_JUDGED, NUM_POPULATIONS, NUM_ROUNDS = 10, 8, 32, 16, 40
+SETTINGS = (
+    "likelihood.sigma=0.3", "data.batch_size=16", f"data.num_held_out={NUM_IMAGES}",
+    "optimizer.prior.schedule=constant", "optimizer.decoder.schedule=constant",
+)  # fmt: skip
+# Objective, exchanges, and whether the arm makes as many decoder evaluations as plain ULA, or as few updates as others.
+ARMS: dict[str, tuple[str, str, bool]] = {
+    "ula": ("ula", "none", True),
+    "ula_few_updates": ("ula", "none", False),
+    "posterior_separate": ("posterior", "separate", True),
+    "posterior_joint": ("posterior", "joint", True),
+    "thermodynamic_separate": ("thermodynamic", "separate", True),
+    "thermodynamic_joint": ("thermodynamic", "joint", True),
+}
+
+
+@contextlib.contextmanager
+def joint_exchanges() -> Iterator[None]:
+    """Programs traced meanwhile accept or reject each exchange for all data at once, by the sum of their log ratios."""
+    separate = rounds.exchange
+
+    def exchange(key: Array, rung: Array, log_likelihood: Array, *how: Any) -> tuple[Array, Array]:
+        total = jnp.sum(log_likelihood, axis=1, keepdims=True)  # fresh populations have the same rungs for all data
+        shared, probability = separate(key, rung[:, :1], total, *how)
+        return jnp.broadcast_to(shared, rung.shape), jnp.broadcast_to(probability, (len(probability), rung.shape[1]))
+
+    with mock.patch.object(rounds, "exchange", exchange):
+        yield
+
+
+def configured(objective: str, data_dir: str, num_updates: int) -> Experiment:
+    """The experiment of an arm."""
+    tempered = () if objective == "ula" else (
+        "posterior.kind=tempered", f"posterior.num_temperatures={NUM_RUNGS}", "posterior.steps_per_round=5",
+        f"posterior.objective={objective}",
+    )  # fmt: skip
+    return configure("svhn", "ula_from_prior", data_dir, num_updates, *SETTINGS, *tempered)
+
+
+def evaluations(config: Experiment, objective: str) -> int:
+    """Decoder evaluations of one update for each datum: starts, moves, and the loss at its draws."""
+    sampler = config.posterior
+    assert isinstance(sampler, ChainSampler)
+    return sampler.num_rungs * (1 + sampler.num_steps) + (sampler.num_rungs if objective == "thermodynamic" else 1)
+
+
+def population(run: Run, x: Array, is_joint: bool) -> tuple[dict[str, float], float]:
+    """Metrics of tempered populations of the data, and the squared error of decoded draws of the last rung."""
+    sampler = kaem.Tempered(kernel=ULA(), num_temperatures=NUM_RUNGS, num_steps=5 * NUM_ROUNDS, step_size=0.02)
+
+    @jax.jit  # a program of this call alone, so that it has these exchanges
+    def drawn(key: Array, params: Params, x: Array) -> tuple[dict[str, Array], Array]:
+        draws = sampler.draw(key, run.model, params, x)
+        return draws.metrics, jnp.mean(jnp.square(run.model.decode(params, draws.z[0]) - x))
+
+    with joint_exchanges() if is_joint else contextlib.nullcontext():
+        metrics, error = drawn(jax.random.key(1), run.params, x)
+    return {name: float(value) for name, value in metrics.items()}, float(error)
+
+
+def evaluated(run: Run, dataset: Dataset, extractor: Extractor | None, exchanges: str) -> dict[str, Any]:
+    """The numbers of a trained model."""
+
+    def draw(key: Array, num: int) -> np.ndarray:
+        return np.concatenate(list(sample_in_batches(key, run.model, run.params, num)))
+
+    _, numbers = judge_samples(draw, dataset, extractor)
+    x = to_unit_interval(jnp.asarray(dataset.held_out[:NUM_JUDGED]))
+    metrics, error = population(run, x[:NUM_POPULATIONS], is_joint=False)
+    numbers["squared_error"] = error
+    if exchanges == "joint":
+        metrics, _ = population(run, x[:NUM_POPULATIONS], is_joint=True)
+    if exchanges != "none":
+        numbers |= {name: metrics[name] for name in ("swap_acceptance", "swap_acceptance_min", "round_trips")}
+    estimator, proposal = run.config.evaluation.estimator, run.config.proposal()
+    found = log_likelihood.evaluate(jax.random.key(7), run, x, estimator, proposal, of_pixels=True)
+    return numbers | {key: found[key] for key in ("nats", "standard_error", "ess", "is_bound")}
+
+
+def trained(arm: str, given: Namespace, dataset: Dataset, seed: int) -> tuple[Run, dict[str, int]]:
+    """The run of an arm, and its cost."""
+    objective, exchanges, is_equal = ARMS[arm]
+    config = configured(objective, given.data_dir, given.updates)
+    each, of_ula = evaluations(config, objective), evaluations(configured("ula", given.data_dir, 81), "ula")
+    of_tempered = evaluations(configured("posterior", given.data_dir, 81), "posterior")
+    wanted = given.updates * of_ula / (each if is_equal else of_tempered)
+    training = Training(config, dataset, seed, per_call=UPDATES_A_CALL)
+    with joint_exchanges() if exchanges == "joint" else contextlib.nullcontext():
+        time_updates(training, max(1, round(wanted / UPDATES_A_CALL)))
+    run = Run.of_state(config, training.model, training.state, training.num_updates, dataset.form)
+    total = training.num_updates * config.data.batch_size * each
+    return run, {"num_updates": training.num_updates, "decoder_evaluations": total}
+
+
+def main() -> None:
+    """Adds one JSON line for each arm and seed that results.jsonl does not have."""
+    options = {"data_dir": str, "out": pathlib.Path, "updates": 800, "seeds": [0], "arms": list(ARMS)}
+    given = make_parser(__doc__, **options).parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    results = given.out / "results.jsonl"
+    lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = {(line["arm"], line["seed"], line["updates_of_ula"]) for line in lines}
+    data = configured("ula", given.data_dir, given.updates).data
+    dataset = load_dataset(data)
+    classifier = given.out / f"classifier_svhn_{data.held_out}.npz"
+    extractor = make_extractor("classifier", classifier, data.name, dataset)
+    for seed, arm in itertools.product(given.seeds, given.arms):
+        if (arm, seed, given.updates) in done:
+            continue
+        objective, exchanges, _ = ARMS[arm]
+        run, cost = trained(arm, given, dataset, seed)
+        case = {
+            "arm": arm,
+            "objective": objective,
+            "exchanges": exchanges,
+            "seed": seed,
+            "updates_of_ula": given.updates,
+        }
+        line = emit("ablation", case, cost | evaluated(run, dataset, extractor, exchanges))
+        with results.open("a") as file:
+            file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A stage of training: consecutive updates with one posterior and one optimiser."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import optax
+from jax import Array
+
+from kaem_jax.inference.samplers import Importance, Sampler
+from kaem_jax.model import Model
+from kaem_jax.settings import Settings, setting
+from kaem_jax.settings.registry import SAMPLERS
+from kaem_jax.training.optimizer import Optimizer
+from kaem_jax.training.state import TrainState, init_train_state, state_of_next_stage
+from kaem_jax.training.step import make_train_step
+
+__all__ = ["Stage", "stage_after", "state_after"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage(Settings):
+    """Consecutive updates. Each stage starts with the parameters of the one before it and a fresh optimiser.
+
+    Attributes:
+      num_steps: number of updates.
+      posterior: how latents of data are drawn.
+      optimizer: Adam; its schedules span this stage.
+      refit: whether a clustered prior is fitted to posterior draws of the training data after the last update.
+    """
+
+    num_steps: int = setting(low=1)
+    posterior: Sampler = setting(Importance(), kinds=SAMPLERS)
+    optimizer: Optimizer = Optimizer()
+    refit: bool = False
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether a moving average of the parameters is kept."""
+        return self.optimizer.average_decay > 0
+
+    def make_optimizer(self) -> optax.GradientTransformation:
+        """Adam with the schedules of this stage."""
+        return self.optimizer.build(self.num_steps, self.posterior.trains_encoder)
+
+    def train_step(
+        self, model: Model, optimizer: optax.GradientTransformation, transpose: bool = False
+    ) -> jax.stages.Wrapped:
+        """The jitted training step; see `make_train_step`."""
+        decay = self.optimizer.average_decay
+        return make_train_step(model, optimizer, self.posterior, average_decay=decay, transpose=transpose)
+
+    def next_state(
+        self, state: TrainState, model: Model, num_data: int, optimizer: optax.GradientTransformation | None
+    ) -> TrainState:
+        """The state before the first update of this stage, after an earlier one."""
+        return state_of_next_stage(state, model, optimizer, self.posterior, num_data, self.keeps_average)
+
+
+def stage_after(stages: Sequence[Stage], step: int) -> int:
+    """The index of the stage to which update number `step` belongs; the first for 0."""
+    last = 0
+    for index, stage in enumerate(stages):
+        last += stage.num_steps
+        if step <= last:
+            return index
+    return len(stages) - 1
+
+
+def state_after(
+    stages: Sequence[Stage], step: int, key: Array, model: Model, num_data: int, trains: bool = True
+) -> TrainState:
+    """A state as it is after `step` updates in structure, and in value for `step` 0.
+
+    Args:
+      key: see `init_train_state`.
+      trains: whether the state has that of the optimiser.
+    """
+    first, *later = stages[: stage_after(stages, step) + 1]
+    optimizer = first.make_optimizer() if trains else None
+    state = init_train_state(key, model, optimizer, first.posterior, num_data, averaged=first.keeps_average)
+    for stage in later:
+        state = stage.next_state(state, model, num_data, stage.make_optimizer() if trains else None)
+    return state

@@ -1,0 +1,203 @@
+"""Runs of several stages: each its own posterior, rates and length; parameters, chains and fits pass from one on."""
+
+import dataclasses
+import functools
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.errors import ConfigError
+from kaem_jax.priors import fit_prior
+from kaem_jax.runs.checkpoints import Checkpoints
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.runs.experiment_file import read_experiment
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.settings import apply_overrides, flatten, read, to_dict
+from kaem_jax.train import Outcome, train_and_evaluate
+from kaem_jax.training.keys import refit_key, run_keys, stage_key
+from kaem_jax.training.refit import refit_state
+from kaem_jax.training.stage import stage_after, state_after
+from tests.training.conftest import rows_of
+from tests.training.tiny import arguments_of, tiny_dict
+
+NUM_DATA = 64
+ENCODER = {"kind": "mlp", "hidden": (8,)}
+
+
+def staged_dict():
+    """An encoder finds the posteriors in 20 updates, and chains follow for 20 more."""
+    group = {"warmup_steps": 2}
+    return tiny_dict() | {
+        "data": {"batch_size": 16, "num_train": NUM_DATA, "num_held_out": 20},
+        "prior": tiny_dict()["prior"] | {"base_density": "gaussian"},
+        "posterior": {"kind": "variational", "encoder": ENCODER},
+        "train": {"num_steps": 20, "log_every": 10},
+        "stages": [
+            {
+                "num_steps": 20,
+                "posterior": {"kind": "particles", "encoder": ENCODER, "num_chains": 2},
+                "optimizer": {"prior": group, "decoder": group | {"learning_rate": 1e-3}, "average_decay": 0.9},
+            }
+        ],
+        "evaluation": {
+            "estimator": {"kind": "importance", "num_samples": 20, "final_num_samples": 20, "chunk_size": 100},
+            "proposal": {"kind": "laplace", "encoder": ENCODER, "num_modes": 1, "num_steps": 2},
+            "every_steps": 20, "num_data": 10, "num_reconstructions": 4, "posterior_steps": 2, "posterior_chains": 2,
+        },
+        "checkpoint": {"every_steps": 20, "keep_last": 9},
+    }  # fmt: skip
+
+
+def staged(**overrides):
+    overrides |= {"parallel__data": 1, "parallel__temp": 1}
+    return read(Experiment, apply_overrides(Experiment, staged_dict(), arguments_of(overrides)))
+
+
+def state_at(workdir, step):
+    """The whole state of a checkpoint."""
+    folder = RunFolder(workdir)
+    config, saved = folder.saved_config(), folder.read_config()
+    model = config.model(tuple(saved["data_shape"]))
+    make = functools.partial(state_after, config.all_stages, step, model=model, num_data=saved["num_train"])
+    with Checkpoints(folder.checkpoints, None) as checkpoints:
+        return checkpoints.restore(step, jax.eval_shape(make, run_keys(config.seed).state))
+
+
+def assert_equal(a, b):
+    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two stages, and its folder."""
+    workdir = tmp_path_factory.mktemp("staged") / "run"
+    with jax.numpy_dtype_promotion("standard"):
+        assert train_and_evaluate(staged(), workdir) is Outcome.FINISHED
+    return workdir
+
+
+def test_each_stage_has_its_own_posterior_rates_and_fit(finished):
+    """Logs, checkpoints and loaded runs know the stage by the step."""
+    rows = [row for row in rows_of(finished) if "train/loss" in row]
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
+    assert ["train/kl" in row for row in rows] == [True, True, False, False]
+    assert ["perf/compile_seconds" in row for row in rows] == [True, False, True, False]
+    evaluated = [row["step"] for row in rows_of(finished) if "eval/log_likelihood" in row]
+    assert evaluated == [20, 40, 40]
+    first, last = (kaem.load_run(finished, step) for step in (20, 40))
+    assert type(first.training_posterior.sampler) is kaem.Variational
+    assert type(last.training_posterior.sampler) is kaem.Particles
+    before, after = state_at(finished, 20), state_at(finished, 40)
+    assert before.average is None
+    assert last.params["decoder"].keys() == after.average["decoder"].keys()
+    jax.tree.map(np.testing.assert_array_equal, last.params, after.average)
+    jax.tree.map(np.testing.assert_array_equal, before.params["encoder"], after.params["encoder"])  # it rests
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before.params, after.params)
+    assert all(size > 0 for size in jax.tree.leaves(moved["decoder"]))
+    # Moments are those of twenty updates, not of forty.
+    counts = [int(leaf) for leaf in jax.tree.leaves(after.opt_state) if leaf.dtype == np.int32]
+    assert set(counts) == {20}
+    assert int(after.sampler.num_batches) == 20
+
+
+@pytest.mark.slow
+def test_the_prior_is_fitted_at_the_end_of_each_stage(tmp_path, capfd):
+    """To posterior draws, and then to the kept chains, if the held-out part is likelier under the fit."""
+    clustered = {"kind": "clustered", "num_latents": 2, "num_clusters": 2, "map": "full", "grid_size": 4}
+    values = staged_dict() | {"prior": clustered, "parallel": {"data": 1, "temp": 1}}
+    values["train"]["refit"] = values["stages"][0]["refit"] = True
+    config = read(Experiment, values)
+    with jax.numpy_dtype_promotion("standard"):
+        assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
+    assert capfd.readouterr().err.count("fitting the prior to posterior draws") == 2
+    first, last = (state_at(tmp_path / "run", step) for step in (20, 40))
+    model = config.model((8, 8))
+    assert np.abs(first.params["prior"]["rotation"] - np.eye(2)).max() > 0.01  # gradients do not train it
+    chains = np.asarray(config.stages[0].posterior.kept(last.sampler, model))
+    assert chains.shape == (2, NUM_DATA, 2)
+    assert np.isfinite(chains).all()  # twenty batches of 16 have seen all
+    assert np.abs(chains[0] - chains[1]).max() > 0.1
+    refitted = refit_state(last, model, config.stages[0].posterior, None, None, 40)
+    _, fitted = fit_prior(int(jax.random.bits(refit_key(last.root_key, 40))), chains, model.prior)
+    is_fit = [np.allclose(state.params["prior"]["location"], fitted["location"]) for state in (last, refitted)]
+    assert is_fit in ([True, True], [False, False])
+    if is_fit[0]:
+        jax.tree.map(np.testing.assert_array_equal, last.params["prior"], last.average["prior"])
+
+
+def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
+    """Without an encoder they start at draws of the prior, which differ from stage to stage."""
+    langevin = kaem.Langevin(persistent=True, num_steps=1)
+    config = staged()
+    one = dataclasses.replace(config.stages[0], posterior=langevin, refit=False)
+    stages = (dataclasses.replace(one, num_steps=3), one, one)
+    model, key = config.model((8, 8)), run_keys(0).state
+    states = [state_after(stages, step, key, model, NUM_DATA) for step in (3, 4, 24)]
+    assert [stage_after(stages, step) for step in (0, 3, 4, 23, 24)] == [0, 0, 1, 1, 2]
+    z = [np.asarray(langevin.kept(state.sampler, model)) for state in states]
+    assert np.abs(z[0] - z[1]).max() > 0.1
+    later = one.next_state(dataclasses.replace(states[1], step=states[1].step + 7), model, NUM_DATA, None)
+    assert np.abs(np.asarray(langevin.kept(later.sampler, model)) - z[1]).max() > 0.1
+    assert len({tuple(jax.random.key_data(stage_key(states[0].root_key, step)).tolist()) for step in range(4)}) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [10, 20, 30])
+def test_a_run_that_stops_in_a_stage_or_between_two_ends_bit_for_bit(finished, tmp_path, at):
+    def stop(row):
+        if row["step"] == at and "train/loss" in row:
+            signal.raise_signal(signal.SIGTERM)
+
+    workdir = tmp_path / "run"
+    with jax.numpy_dtype_promotion("standard"):
+        assert train_and_evaluate(staged(), workdir, watch=stop) is Outcome.INTERRUPTED
+        assert train_and_evaluate(staged(), workdir) is Outcome.FINISHED
+    for step in (20, 40):
+        jax.tree.map(assert_equal, state_at(workdir, step), state_at(finished, step))
+    ours, theirs = (
+        [{name: value for name, value in row.items() if not name.startswith("perf/")} for row in rows_of(folder)]
+        for folder in (workdir, finished)
+    )
+    assert ours == theirs
+
+
+def test_settings_of_a_stage_are_read_written_and_overridden_by_number(tmp_path):
+    config = staged(stages__0__posterior__step_size=0.125, stages__0__num_steps=30)
+    assert (config.stages[0].posterior.step_size, config.stages[0].posterior.num_chains) == (0.125, 2)
+    assert (config.num_steps, [stage.num_steps for stage in config.all_stages]) == (50, [20, 30])
+    assert read(Experiment, json.loads(json.dumps(to_dict(config)))) == config
+    assert flatten(to_dict(config))["stages.0.posterior.step_size"] == 0.125
+    values = staged_dict() | {"stages": tuple(staged_dict()["stages"])}
+    path = tmp_path / "own.py"
+    path.write_text(f"from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({values!r})\n")
+    config = read_experiment(str(path), ["--config.train.num_steps=40"])
+    assert [stage.num_steps for stage in config.all_stages] == [40, 40]  # all stages keep their shares
+    assert config.stages[0].optimizer.decoder.warmup_steps == 4
+    config = read_experiment(str(path), ["--config.train.num_steps=40", "--config.stages.0.num_steps=7"])
+    assert config.stages[0].num_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ({"stages__1__num_steps": 3}, ("stages.1", "1 entries")),
+        ({"stages__0__num_step": 3}, ("stages.0.num_step", "did you mean 'num_steps'")),
+        ({"stages__0__num_steps": 0}, ("stages.0.num_steps=0",)),
+        ({"stages__0__posterior__step_size": 3}, ("stages.0.posterior.step_size=3", "at most 1")),
+        ({"stages__0__posterior__encoder__hidden": (9,)}, ("stages.0.posterior.encoder", "one encoder")),
+        ({"stages__0__optimizer__prior__warmup_steps": 30}, ("stages.0.optimizer.prior.warmup_steps=30", "20")),
+        ({"stages__0__refit": True}, ("stages.0.refit=True", "clustered")),
+        ({"train__refit": True}, ("train.refit=True", "clustered")),
+        ({"data__transpose": True}, ("stages.0.posterior", "data.transpose")),
+        ({"stages__0": 5}, ("stages.0",)),
+    ],
+)
+def test_contradictions_name_the_stage(overrides, parts, refuses):
+    with refuses(ConfigError, *parts):
+        staged(**overrides)
