@@ -79,7 +79,7 @@ def configured(objective: str, data_dir: str, num_updates: int) -> Experiment:
         "posterior.kind=tempered", f"posterior.num_temperatures={NUM_RUNGS}", "posterior.steps_per_round=5",
         f"posterior.objective={objective}",
     )  # fmt: skip
-    return configure("svhn", "ula_from_prior", data_dir, num_updates, *SETTINGS, *tempered)
+    return configure("svhn", "ula_from_prior", data_dir, [num_updates], *SETTINGS, *tempered)
 
 
 def evaluations(config: Experiment, objective: str) -> int:

@@ -39,9 +39,8 @@ OBJECTIVES = {
 }  # fmt: skip
 EXCHANGES = {"none": "-", "separate": "each datum", "joint": "minibatch"}
 ABLATION = {
-    "num_updates": "updates", "decoder_evaluations": "decoder evaluations", "swap_acceptance": "swap acceptance",
-    "round_trips": "round trips", "frechet_distance": "distance", "nats": "nats, at least",
-    "squared_error": "squared error",
+    "num_updates": "updates", "frechet_distance": "distance", "nats": "nats, at least",
+    "squared_error": "squared error", "swap_acceptance": "swaps accepted", "swap_acceptance_min": "of the worst pair",
 }  # fmt: skip
 DENSITIES = {"kaem": "KAEM", "flow": "spline flow", "mixture": "mixture (BIC)", "kernel": "kernel"}
 
@@ -189,14 +188,20 @@ def samplers(lines: Lines) -> str:
 
 def ablation(lines: Lines) -> str:
     """Objectives and exchanges of tempered training."""
-    rows = [["objective", "exchanges", *ABLATION.values()]]
+    rows = [["objective", "exchanges", "decoder evaluations", *ABLATION.values()]]
     cases = itertools.product(OBJECTIVES, EXCHANGES, sorted({line["num_updates"] for line in lines}, reverse=True))
     for objective, exchanges, num_updates in cases:
         own = [line for line in lines if has(line, objective=objective, exchanges=exchanges, num_updates=num_updates)]
         if own:
-            cells = [spread(line.get(key) for line in own) for key in ABLATION]
-            rows.append([OBJECTIVES[objective], EXCHANGES[exchanges], *cells])
+            cells = [spread(_rounded(line.get(key)) for line in own) for key in ABLATION]
+            cost = f"{mean(own, 'decoder_evaluations'):,.0f}"
+            rows.append([OBJECTIVES[objective], EXCHANGES[exchanges], cost, *cells])
     return markdown(rows)
+
+
+def _rounded(value: float | None) -> float | None:
+    """To four decimals, since acceptances may be as small as 1e-30."""
+    return None if value is None else round(value, 4)
 
 
 def _nats_and_distances(models: Sequence[Lines]) -> str:

@@ -4,7 +4,7 @@
     python -m kaem_jax.main --config experiments/celeba.py:tiny      # a few minutes on a laptop
 
 The prior is a mixture of clusters, each a product of learned univariate densities in its own axes. In stage 1 an
-encoder finds the posteriors. In stage 2 kept Langevin chains make them exact, and decoder and prior follow the chains.
+encoder finds the posteriors. In stage 2 kept Langevin chains correct them, and decoder and prior follow the chains.
 
 Data: celeb_a, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 RESULT
@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "decoder": {"learning_rate": 4e-3 if is_tiny else 2e-3},
             },
             "train": {"num_steps": 4000 if is_tiny else 20_000, "log_every": 100, "steps_per_call": 10, "refit": True},
-            # Stage 2: kept chains make them exact.
+            # Stage 2: kept chains correct them.
             "stages": (
                 {
                     "num_steps": 6000 if is_tiny else 40_000,

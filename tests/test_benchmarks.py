@@ -23,7 +23,7 @@ from kaem_jax.train import train_and_evaluate
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.stage import state_after
 from tests.linear_gaussian import linear_gaussian
-from tests.training.test_stages import NUM_DATA, staged_dict
+from tests.training.staged import NUM_DATA, staged_dict
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 

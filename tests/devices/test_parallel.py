@@ -1,5 +1,6 @@
 """The same numbers on every mesh of eight fake devices, and what travels between them."""
 
+import dataclasses
 import os
 import re
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import kaem_jax as kaem
@@ -17,6 +19,8 @@ from kaem_jax.devices.placement import constrain, place, place_lazily, replicate
 from kaem_jax.devices.processes import initialize
 from kaem_jax.errors import ConfigError
 from kaem_jax.mcmc import MALA, power_ladder
+from kaem_jax.training.state import init_train_state
+from kaem_jax.training.step import make_train_step
 from tests.training.tiny import parts_of, tiny_config
 
 MESHES = [(1, 1), (8, 1), (2, 4)]
@@ -53,6 +57,42 @@ def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
             results.append(jax.tree.map(np.asarray, (run.z, run.log_likelihood, run.info.round_trips)))
     assert results[0][0].std() > 0.5
     jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+@dataclasses.dataclass(frozen=True)
+class Itself:
+    """A decoder whose output is the latent."""
+
+    data_shape: tuple[int, ...]
+
+    def init(self, key):
+        return {}
+
+    def apply(self, params, features):
+        return features
+
+
+def test_kept_chains_are_bitwise_equal_on_every_mesh():
+    """Three updates of a model whose scores are elementwise; parameters stay, since they sum over data."""
+    prior = kaem.ClusteredPrior(num_latents=3, num_clusters=1, shape="gaussian", spread=0.0)
+    model = kaem.Model(prior, Itself((3,)), kaem.Gaussian(0.5), data_shape=(3,))
+    sampler, still, results = kaem.Particles(num_chains=2, step_size=0.3), optax.set_to_zero(), []
+    for mesh in ((1, 1), (2, 1), (1, 2), (2, 4)):
+        with on_mesh(*mesh):
+            here = jax.sharding.get_mesh()
+            state = jax.device_put(init_train_state(jax.random.key(0), model, still, sampler, 40), replicated(here))
+            x = place(np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32), here)
+            step = make_train_step(model, still, sampler)
+            for i in range(3):
+                rows = place(np.arange(8 * i, 8 * i + 16, dtype=np.int32)[None], here, None, "data")
+                state, _ = step(state, Batch(x, rows, rows))
+            assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+            results.append(jax.tree.map(np.asarray, state.sampler))
+    seen = sampler.kept(results[0], model)
+    assert np.isfinite(seen[:, :32]).all()
+    assert np.isnan(seen[:, 32:]).all()
+    for other in results[1:]:
+        jax.tree.map(np.testing.assert_array_equal, results[0], other)
 
 
 FROM_ENCODER = {"encoder__kind": "mlp", "encoder__hidden": (8,), "precondition": True, "persistent": True}
@@ -173,6 +213,15 @@ def test_meshes(refuses):
         with refuses(ConfigError, *parts):
             make_mesh(settings, *sizes)
     assert make_mesh(Parallel(data=2, temp=-1), 2, 4).shape == {"data": 2, "temp": 4}
+    for batch_size, num_rungs, shape in (
+        (16, 4, (8, 1)),
+        (4, 4, (4, 2)),
+        (4, 6, (4, 2)),
+        (2, 4, (2, 4)),
+        (1, 8, (1, 8)),
+    ):
+        assert make_mesh(Parallel(), batch_size, num_rungs).devices.shape == shape  # rungs take what data leave
+    assert make_mesh(Parallel(data=2), 2, 4).devices.shape == (2, 1)
     assert make_mesh(Parallel(data=2, temp=1), 2, 1).size == 2  # a part of the devices, where both are given
 
 

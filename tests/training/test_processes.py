@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from tests.training.conftest import command
 from tests.training.test_resume import final_state
+from tests.training.test_stages import assert_equal, state_at
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +35,7 @@ SETTINGS = {
 class Job:
     """Two processes of one command, or each of its own; on leaving it none is left, and a failure shows both logs."""
 
-    def __init__(self, arguments, logs, name, second=None):
+    def __init__(self, arguments, logs, name, second=None, environment=None):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             address = f"localhost:{free.getsockname()[1]}"
@@ -43,10 +45,10 @@ class Job:
         for i, log in enumerate(self.logs):
             # A proxy for the outside would be asked for the other process, too.
             direct = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-            environment = direct | {"JAX_NUM_CPU_DEVICES": "2"}
+            variables = direct | {"JAX_NUM_CPU_DEVICES": "2"} | (environment or {})
             with log.open("w") as file:
                 own = [*(second if second and i else arguments), *flags, f"--process_id={i}"]
-                self.processes.append(subprocess.Popen(own, stdout=file, stderr=file, env=environment))
+                self.processes.append(subprocess.Popen(own, stdout=file, stderr=file, env=variables))
 
     def __enter__(self):
         return self
@@ -126,6 +128,26 @@ def test_two_processes_evaluate_as_one_does(whole, tmp_path):
     figures = [{path.name for path in (tmp_path / folder / "figures").rglob("*.png")} for folder in ("alone", "job")]
     assert figures[0] == figures[1]
     assert (tmp_path / "job" / "report.html").exists()
+
+
+def test_stages_of_two_processes_are_those_of_one(tmp_path):
+    """On a mesh of two devices, whose sums have two terms: parameters, moments and kept chains bit for bit."""
+    file = pathlib.Path(__file__).with_name("staged.py")
+    program = [sys.executable, "-m", "kaem_jax.main", "--config", str(file), "--workdir"]
+    one = subprocess.run(
+        [*program, str(tmp_path / "alone")], capture_output=True, text=True, timeout=TIMEOUT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(file.parents[2])},
+    )  # fmt: skip
+    assert one.returncode == 0, one.stderr
+    with Job(
+        [*program, str(tmp_path / "job")],
+        tmp_path,
+        "job",
+        environment={"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(file.parents[2])},
+    ) as job:
+        job.finish()
+    for step in (20, 40):
+        jax.tree.map(assert_equal, state_at(tmp_path / "job", step), state_at(tmp_path / "alone", step))
 
 
 def assert_close(ours, theirs, name):

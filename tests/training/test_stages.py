@@ -22,34 +22,8 @@ from kaem_jax.training.keys import refit_key, run_keys, stage_key
 from kaem_jax.training.refit import refit_state
 from kaem_jax.training.stage import stage_after, state_after
 from tests.training.conftest import rows_of
-from tests.training.tiny import arguments_of, tiny_dict
-
-NUM_DATA = 64
-ENCODER = {"kind": "mlp", "hidden": (8,)}
-
-
-def staged_dict():
-    """An encoder finds the posteriors in 20 updates, and chains follow for 20 more."""
-    group = {"warmup_steps": 2}
-    return tiny_dict() | {
-        "data": {"batch_size": 16, "num_train": NUM_DATA, "num_held_out": 20},
-        "prior": tiny_dict()["prior"] | {"base_density": "gaussian"},
-        "posterior": {"kind": "variational", "encoder": ENCODER},
-        "train": {"num_steps": 20, "log_every": 10},
-        "stages": [
-            {
-                "num_steps": 20,
-                "posterior": {"kind": "particles", "encoder": ENCODER, "num_chains": 2},
-                "optimizer": {"prior": group, "decoder": group | {"learning_rate": 1e-3}, "average_decay": 0.9},
-            }
-        ],
-        "evaluation": {
-            "estimator": {"kind": "importance", "num_samples": 20, "final_num_samples": 20, "chunk_size": 100},
-            "proposal": {"kind": "laplace", "encoder": ENCODER, "num_modes": 1, "num_steps": 2},
-            "every_steps": 20, "num_data": 10, "num_reconstructions": 4, "posterior_steps": 2, "posterior_chains": 2,
-        },
-        "checkpoint": {"every_steps": 20, "keep_last": 9},
-    }  # fmt: skip
+from tests.training.staged import NUM_DATA, staged_dict
+from tests.training.tiny import arguments_of
 
 
 def staged(**overrides):
@@ -193,6 +167,7 @@ def test_settings_of_a_stage_are_read_written_and_overridden_by_number(tmp_path)
         ({"stages__0__posterior__encoder__hidden": (9,)}, ("stages.0.posterior.encoder", "one encoder")),
         ({"stages__0__optimizer__prior__warmup_steps": 30}, ("stages.0.optimizer.prior.warmup_steps=30", "20")),
         ({"stages__0__refit": True}, ("stages.0.refit=True", "clustered")),
+        ({"evaluation__proposal__encoder__hidden": (9,)}, ("evaluation.proposal.encoder", "one encoder")),
         ({"train__refit": True}, ("train.refit=True", "clustered")),
         ({"data__transpose": True}, ("stages.0.posterior", "data.transpose")),
         ({"stages__0": 5}, ("stages.0",)),

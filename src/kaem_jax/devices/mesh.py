@@ -21,11 +21,11 @@ class Parallel(Settings):
 
     Attributes:
       data: number of devices along the minibatch.
-      temp: number of devices along the rungs of a tempered posterior.
+      temp: number of devices along the rungs of a tempered posterior; 0: as few as let the minibatch fill the others.
     """
 
     data: int = setting(-1, low=-1)
-    temp: int = setting(1, low=-1)
+    temp: int = setting(0, low=-1)
 
 
 def make_mesh(settings: Parallel, batch_size: int, num_temperatures: int, devices: Sequence[Any] | None = None) -> Mesh:
@@ -40,6 +40,10 @@ def make_mesh(settings: Parallel, batch_size: int, num_temperatures: int, device
     devices = jax.devices() if devices is None else devices
     count = len(devices)
     data, temp = settings.data, settings.temp
+    if temp == 0:
+        sizes = range(1, num_temperatures + 1) if data == -1 else ()
+        fitting = (t for t in sizes if num_temperatures % t == count % t == batch_size % max(count // t, 1) == 0)
+        temp = next(fitting, 1)
     if data == -1:
         data = count // max(temp, 1)
     elif temp == -1:

@@ -6,7 +6,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from kaem_jax.data.settings import TABLES, TEXTS, DataSettings
 from kaem_jax.devices.mesh import Parallel
@@ -189,19 +189,17 @@ class Experiment(Settings):
     def proposal(self, may_miss: bool = False) -> Proposal:
         """The proposal of evaluation, with its encoder.
 
-        If values may be missing, Laplace approximations replace an encoder. The encoder reads missing values as 0, so
-        half a digit would look like a digit whose other half is blank.
+        If values may be missing, no encoder is used. It reads missing values as 0, so half a digit would look like a
+        digit whose other half is blank.
         """
         proposal = self.evaluation.proposal
-        if not isinstance(proposal, EncoderProposal):
+        if not _reads_data(proposal):
             return proposal
-        if may_miss:
-            return Laplace()
-        return dataclasses.replace(proposal, encoder=proposal.encoder or self.encoder)
+        return Laplace() if may_miss else dataclasses.replace(proposal, encoder=proposal.encoder or self.encoder)
 
     def inference_proposal(self, may_miss: bool) -> Proposal:
         """The proposal for a user's data. It is never the prior, whose draws seldom fit a single datum."""
-        return self.proposal(may_miss) if isinstance(self.evaluation.proposal, EncoderProposal) else Laplace()
+        return self.proposal(may_miss) if _reads_data(self.evaluation.proposal) else Laplace()
 
     def evaluation_sampler(self, may_miss: bool = False, step: int = 0) -> Sampler:
         """The sampler of evaluation: chains from the proposal, or that of training if the proposal is the prior."""
@@ -284,6 +282,8 @@ class Experiment(Settings):
         proposal = self.evaluation.proposal
         if isinstance(proposal, EncoderProposal) and self.proposal() == proposal and proposal.encoder is None:
             raise ValueError("evaluation.proposal.kind='encoder' needs a posterior with an encoder: set 'laplace'")
+        if _reads_data(proposal) and proposal.encoder not in (None, self.encoder):
+            raise ValueError("evaluation.proposal.encoder differs from that of the posterior: a run has one encoder")
         if isinstance(self.posterior, Variational) and isinstance(proposal, PriorProposal):
             raise ValueError(
                 "evaluation.proposal.kind='prior' would draw from the encoder of a variational posterior and call it "
@@ -292,6 +292,11 @@ class Experiment(Settings):
         with naming("evaluation.estimator"):
             self.evaluation.estimator.check(self.prior, proposal)
         self.evaluation_sampler()
+
+
+def _reads_data(proposal: Proposal) -> TypeGuard[EncoderProposal | Laplace]:
+    """Whether a proposal uses an encoder."""
+    return isinstance(proposal, EncoderProposal) or (isinstance(proposal, Laplace) and proposal.encoder is not None)
 
 
 @contextlib.contextmanager
