@@ -28,8 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from measure import Training, emit, make_parser, time_updates
-from models import configure
+from measure import Training, emit, experiment, make_parser, time_updates
 from quality import NUM_IMAGES, judge_samples
 
 import kaem_jax as kaem
@@ -45,8 +44,11 @@ from kaem_jax.runs.run import Run
 
 UPDATES_A_CALL, NUM_RUNGS, NUM_JUDGED, NUM_POPULATIONS, NUM_ROUNDS = 10, 8, 32, 16, 40
 SETTINGS = (
-    "likelihood.sigma=0.3", "data.batch_size=16", f"data.num_held_out={NUM_IMAGES}",
+    "data.batch_size=16", f"data.num_held_out={NUM_IMAGES}",
     "optimizer.prior.schedule=constant", "optimizer.decoder.schedule=constant",
+    "evaluation.estimator.num_temperatures=64", "evaluation.estimator.batch_size=64",
+    "evaluation.proposal.kind=laplace", "evaluation.proposal.num_modes=2", "evaluation.proposal.num_draws=1000",
+    "evaluation.proposal.num_steps=10",
 )  # fmt: skip
 # Objective, exchanges, and whether the arm makes as many decoder evaluations as plain ULA, or as few updates as others.
 ARMS: dict[str, tuple[str, str, bool]] = {
@@ -79,7 +81,9 @@ def configured(objective: str, data_dir: str, num_updates: int) -> Experiment:
         "posterior.kind=tempered", f"posterior.num_temperatures={NUM_RUNGS}", "posterior.steps_per_round=5",
         f"posterior.objective={objective}",
     )  # fmt: skip
-    return configure("svhn", "ula_from_prior", data_dir, [num_updates], *SETTINGS, *tempered)
+    run = [f"data.dir={data_dir}", f"train.num_steps={num_updates}"]
+    run += [f"optimizer.{group}.warmup_steps={num_updates // 80}" for group in ("prior", "decoder")]
+    return experiment("svhn:paper_tiny", [*SETTINGS, *run, *tempered])
 
 
 def evaluations(config: Experiment, objective: str) -> int:
@@ -126,8 +130,8 @@ def trained(arm: str, given: Namespace, dataset: Dataset, seed: int) -> tuple[Ru
     """The run of an arm, and its cost."""
     objective, exchanges, is_equal = ARMS[arm]
     config = configured(objective, given.data_dir, given.updates)
-    each, of_ula = evaluations(config, objective), evaluations(configured("ula", given.data_dir, 81), "ula")
-    of_tempered = evaluations(configured("posterior", given.data_dir, 81), "posterior")
+    each, of_ula = evaluations(config, objective), evaluations(configured("ula", given.data_dir, given.updates), "ula")
+    of_tempered = evaluations(configured("posterior", given.data_dir, given.updates), "posterior")
     wanted = given.updates * of_ula / (each if is_equal else of_tempered)
     training = Training(config, dataset, seed, per_call=UPDATES_A_CALL)
     with joint_exchanges() if exchanges == "joint" else contextlib.nullcontext():

@@ -116,13 +116,13 @@ def configure(name: str, model: str, data_dir: str, num_steps: Sequence[int], *s
     `num_steps` are the updates of each stage; only the models of `STAGED` have several.
     """
     first, *later = num_steps
-    run = [f"data.dir={data_dir}", f"train.num_steps={first}"]
+    run = [f"data.dir={data_dir}", f"train.num_steps={first}", f"train.refit={model in STAGED}"]
     run += [f"stages.{i}.num_steps={length}" for i, length in enumerate(later)]
     clusters = _CLUSTERS.get(name, ()) if model in ("clustered", "gaussians", "full") else ()
     config = experiment(f"{name}:tiny", (*_EVALUATION, *clusters, *MODELS[model], *run, *settings))
     if model in STAGED:
         return config
-    config = dataclasses.replace(config, stages=(), train=dataclasses.replace(config.train, refit=False))
+    config = dataclasses.replace(config, stages=())
     if model != "vamp":
         return config
     return dataclasses.replace(config, posterior=Vamp(encoder=config.posterior.encoder))  # type: ignore[attr-defined]
