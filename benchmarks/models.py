@@ -44,8 +44,11 @@ _CLUSTERS = {
     "svhn": ("prior.num_clusters=100", "prior.spread=0.7", "prior.map=shared", "prior.proportions=uniform"),
     "cifar10": ("prior.num_clusters=40", "prior.spread=0.2", *_DIAGONAL),
 }
-# Shares of the time for the stages of these; the rest is for the fit between them.
-STAGED = {"kaem": (0.35, 0.5), "kaem_gaussian": (0.35, 0.5)}
+STAGED = ("kaem", "kaem_gaussian")
+# Shares of the time for their stages; the rest is for the fit between them.
+SHARES = {"mnist": (0.35, 0.5), "svhn": (0.55, 0.4), "cifar10": (0.45, 0.35)}
+# The experiments of these begin with a prior that hardly moves.
+_RATES = {"svhn": ("optimizer.prior.learning_rate=1e-2",), "cifar10": ("optimizer.prior.learning_rate=5e-3",)}
 # A model whose prior is fitted to posterior draws of training images in the last part of its time: by seed and codes.
 Fit = Callable[[int, np.ndarray], tuple[Prior, Params]]
 
@@ -119,7 +122,8 @@ def configure(name: str, model: str, data_dir: str, num_steps: Sequence[int], *s
     run = [f"data.dir={data_dir}", f"train.num_steps={first}", f"train.refit={model in STAGED}"]
     run += [f"stages.{i}.num_steps={length}" for i, length in enumerate(later)]
     clusters = _CLUSTERS.get(name, ()) if model in ("clustered", "gaussians", "full") else ()
-    config = experiment(f"{name}:tiny", (*_EVALUATION, *clusters, *MODELS[model], *run, *settings))
+    rates = () if model in STAGED else _RATES.get(name, ())
+    config = experiment(f"{name}:tiny", (*_EVALUATION, *rates, *clusters, *MODELS[model], *run, *settings))
     if model in STAGED:
         return config
     config = dataclasses.replace(config, stages=())

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from measure import Training, emit, make_parser, time_updates
-from models import NAMES, REFITS, STAGED, configure
+from models import NAMES, REFITS, SHARES, STAGED, configure
 from rivals import mixture_of
 
 from kaem_jax.data import Dataset, load_dataset, to_pixels, to_unit_interval
@@ -67,7 +67,7 @@ def start(name: str, model: str, given: Namespace, dataset: Dataset, seed: int, 
 
 def probe(name: str, model: str, given: Namespace, dataset: Dataset, stage: int) -> Training:
     """A run at the beginning of a stage, on few data, so that all chains have started after two calls."""
-    config = configured(name, model, given, [PROBE_STEPS] * len(STAGED.get(model, (1,))))
+    config = configured(name, model, given, [PROBE_STEPS] * len(shares_of(name, model)))
     few = dataclasses.replace(dataset, train=dataset.train[np.arange(UPDATES_A_CALL * config.data.batch_size)])
     return Training(config, few, per_call=UPDATES_A_CALL, first_stage=stage)
 
@@ -83,12 +83,17 @@ def numbers_of(run: Run, dataset: Dataset) -> dict[str, Any]:
     return numbers | {key: found[key] for key in wanted}
 
 
+def shares_of(name: str, model: str) -> tuple[float, ...]:
+    """The shares of the time for the stages of a model."""
+    return SHARES[name] if model in STAGED else (1.0,)
+
+
 def updates_in_time(given: Namespace, name: str, dataset: Dataset) -> dict[str, list[int]]:
     """Updates of each stage of each model that take the wanted seconds; their costs are measured once."""
     path = given.out / "updates.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     models = {REFITS[model][0] if model in REFITS else model for model in given.models}
-    stages = [(model, stage) for model in sorted(models) for stage in range(len(STAGED.get(model, (1,))))]
+    stages = [(model, stage) for model in sorted(models) for stage in range(len(shares_of(name, model)))]
     cases = {(model, stage): " ".join([name, model, f"stage {stage + 1}", *given.set]) for model, stage in stages}
     trainings = {key: probe(name, key[0], given, dataset, key[1]) for key, case in cases.items() if case not in known}
     for training in trainings.values():
@@ -100,7 +105,7 @@ def updates_in_time(given: Namespace, name: str, dataset: Dataset) -> dict[str, 
     return {
         model: [
             UPDATES_A_CALL * int(share * given.seconds / known[cases[model, stage]] / UPDATES_A_CALL)
-            for stage, share in enumerate(STAGED.get(model, (1,)))
+            for stage, share in enumerate(shares_of(name, model))
         ]
         for model in models
     }

@@ -62,7 +62,8 @@ def test_models_that_are_compared_differ_in_their_priors_alone(benchmark_named):
             assert (other.stages, other.train.refit, other.posterior) == ((), False, own.posterior)
             assert (other.decoder, other.likelihood, other.evaluation) == (own.decoder, own.likelihood, own.evaluation)
             assert (other.prior.num_latents, other.data.num_train) == (size, 70)
-        assert mixture.optimizer == clustered.optimizer == own.optimizer
+        assert mixture.optimizer == clustered.optimizer
+        assert own.optimizer.decoder == vae.optimizer.decoder == mixture.optimizer.decoder
         assert mixture.prior == kaem.MixturePrior(num_latents=size, num_components=19)
         assert vae.optimizer.prior.learning_rate == 0 < clustered.optimizer.prior.learning_rate
         assert vae.prior.spread == 0 < clustered.prior.spread  # equal clusters would stay equal
