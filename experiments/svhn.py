@@ -40,8 +40,8 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "decoder": {"kind": "conv", "activation": "leaky_relu", "hidden": (128, 64, 32), "output": "sigmoid"},
             "likelihood": {"kind": "gaussian", "sigma": 0.1},
-            # Stage 1: an encoder finds the posteriors. Clusters are equal until the fit at its end, which finds groups and
-            # turns each into its own axes: clusters that differ from the start lag behind the encoder (docs/quality.md).
+            # Stage 1: an encoder finds the posteriors. Clusters stay equal until the fit at its end, which turns each
+            # into its own axes. Clusters that differ from the start lag behind the encoder (docs/quality.md).
             "posterior": {"kind": "variational", "encoder": encoder},
             "optimizer": {
                 "prior": {"learning_rate": 1e-4},
