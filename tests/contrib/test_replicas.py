@@ -90,7 +90,7 @@ def test_each_is_the_run_of_its_seed_and_goes_on_after_a_signal(tmp_path, monkey
 def test_what_is_refused_and_which_run_diverged(tmp_path, monkeypatch):
     for settings, message in (
         ({"data__storage": "host"}, "data.storage='host'"),
-        ({"prior__kind": "clustered", "train__refit": True}, "train.refit=True"),
+        ({"prior__kind": "clustered", "train__refit": True}, "of one stage"),
     ):
         with pytest.raises(ConfigError, match=message):
             train_replicas(tiny_config(**SETTINGS | settings), tmp_path / "run", 2)

@@ -185,7 +185,7 @@ def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, ca
         monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
         opened = Checkpoints(folder / "checkpoints", Checkpointing(keep_last=1, keep_best=1))
         with opened as checkpoints, pytest.raises(raised, match=said):
-            checkpoints.restore_newest(None)
+            checkpoints.restore_newest(lambda step: None)
     assert contents(folder) == before
 
 

@@ -20,13 +20,13 @@ from kaem_jax.data.settings import DataSettings
 from kaem_jax.devices.preemption import StopRequest
 from kaem_jax.errors import DivergedError
 from kaem_jax.evaluation import judge
-from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.progress import Progress
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training import step as train_step_module
 from kaem_jax.training.keys import refit_key, run_keys
 from kaem_jax.training.loss import posterior_loss
 from kaem_jax.training.refit import refit_state
+from kaem_jax.training.stage import Stage
 from tests.training.conftest import rows_of
 from tests.training.tiny import parts_of, tiny_config
 
@@ -56,7 +56,7 @@ def test_the_first_call_of_the_step(tmp_path, monkeypatch):
     def lower(state, batch):
         raise CalledError(state, batch)
 
-    monkeypatch.setattr(Experiment, "train_step", lambda *_: types.SimpleNamespace(lower=lower))
+    monkeypatch.setattr(Stage, "train_step", lambda *_: types.SimpleNamespace(lower=lower))
     config = tiny_config(
         seed=3, train__steps_per_call=5, optimizer__average_decay=0.5, prior__kind="clustered", prior__num_clusters=10,
         prior__num_classes=10, data__labels=True, data__num_train=100, posterior__kind="variational",

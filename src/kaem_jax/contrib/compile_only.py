@@ -178,7 +178,13 @@ def compile_for(
 
 
 def _lower(
-    config: Experiment, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any, stage: int
+    config: Experiment,
+    mesh: Mesh,
+    data_shape: tuple[int, ...],
+    num_train: int,
+    program: str,
+    dtype: Any,
+    stage: int = 0,
 ) -> jax.stages.Lowered:
     """Lowers the program for abstract arguments, of which only shapes are known."""
     model, stages = config.model(data_shape), config.all_stages

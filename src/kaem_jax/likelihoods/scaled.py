@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.devices.transforms import sum_of_rows
 from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
 from kaem_jax.likelihoods.intervals import log_normal_mass, truncated_normal
 from kaem_jax.settings import Settings, setting
@@ -69,10 +70,7 @@ class Gaussian(_Scaled):
 
     def log_prob(self, params: Params, output: Array, x: Array) -> Array:
         scale, mean = self._scales(params, x.shape[-1], output.dtype)
-        squares = jnp.square((x - output) / scale)
-        # A product with ones: on CPUs a sum over rows is not vectorised, and takes as long as a convolution.
-        distance = jnp.matmul(squares, jnp.ones_like(x, shape=x.shape[-1:]), precision="highest")
-        return self._from_distance(distance, mean, x.shape[-1])
+        return self._from_distance(sum_of_rows(jnp.square((x - output) / scale)), mean, x.shape[-1])
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
         # |x - y|^2 by one matrix product. Centring keeps the norms small, so cancellation loses few digits; TF32 or
