@@ -46,7 +46,12 @@ class BSpline(Basis):
         )
 
     def combine(self, u: Array, num_intervals: int, scale: Array | None, coefficients: Array) -> Array:
-        return _combine(u, coefficients, self.degree)
+        def by_features(u: Array, coefficients: Array) -> Array:
+            return jnp.sum(self.evaluate(u, num_intervals) * coefficients, axis=-1)
+
+        # A TPU gathers and adds the few non-zero terms one after another: all terms together are faster there.
+        few = functools.partial(_combine, degree=self.degree)
+        return jax.lax.platform_dependent(u, coefficients, tpu=by_features, default=few)
 
     def _nonzero(self, u: Array, num_intervals: int) -> tuple[Array, list[Array]]:
         """The interval of each position (the index of its first non-zero feature), and its degree + 1 non-zero values.
