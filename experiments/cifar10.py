@@ -49,11 +49,11 @@ def get_config(variant: str = "") -> ConfigDict:
                 "prior": {"learning_rate": 1e-4},
                 "decoder": {"learning_rate": 2e-3 if is_tiny else 1e-3},
             },
-            "train": {"num_steps": 4000 if is_tiny else 20_000, "log_every": 100, "steps_per_call": 10, "refit": True},
+            "train": {"num_steps": 4000 if is_tiny else 10_000, "log_every": 100, "steps_per_call": 10, "refit": True},
             # Stage 2: kept chains correct them.
             "stages": (
                 {
-                    "num_steps": 6000 if is_tiny else 40_000,
+                    "num_steps": 6000 if is_tiny else 20_000,
                     "posterior": {"kind": "particles", "encoder": encoder, "step_size": 0.5},
                     "optimizer": {
                         "prior": {"learning_rate": 3e-3},
@@ -62,10 +62,10 @@ def get_config(variant: str = "") -> ConfigDict:
                     },
                 },
             ),
-            "checkpoint": {"every_steps": 2000 if is_tiny else 10_000},
+            "checkpoint": {"every_steps": 2000 if is_tiny else 5_000},
             # The encoder rests in stage 2: its means are where the modes of the posteriors are looked for.
             "evaluation": {
-                "every_steps": 2000 if is_tiny else 10_000,
+                "every_steps": 2000 if is_tiny else 5_000,
                 "num_data": 100,
                 "num_reconstructions": 100,
                 "estimator": {
