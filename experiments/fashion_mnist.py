@@ -7,7 +7,7 @@ The prior is a mixture of clusters, each a product of learned univariate densiti
 encoder finds the posteriors. In stage 2 kept Langevin chains correct them, and decoder and prior follow the chains.
 
 Data: fashion_mnist, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
-RESULT
+Watch eval/log_likelihood (a lower bound) and train/log_likelihood. Nobody has run it yet; it takes as long as MNIST.
 """
 
 from kaem_jax.experiments._shared import check_variant, papers
