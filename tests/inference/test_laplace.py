@@ -187,3 +187,22 @@ def test_curvature_of_tails_that_are_not_log_concave_counts_as_zero():
     model, directions = SimpleNamespace(likelihood=SimpleNamespace(log_prob=log_prob)), jnp.eye(2)[:, None, None]
     found = curvature_along(model, {"likelihood": {}}, jnp.asarray([[[0.0, 3.0]]]), jnp.zeros((1, 2)), directions)
     np.testing.assert_allclose(found[:, 0, 0], [[2, 0], [0, 0]], atol=1e-6)
+
+
+def test_an_encoders_mean_is_the_first_start(gaussian):
+    """Other starts are those of prior draws, of which there are none with one mode; the mode found is the same."""
+    model, params, x = gaussian.model, gaussian.params, gaussian.x
+    encoder = kaem.MLP((5,))
+    params = params | {"encoder": model.bind_encoder(encoder).init(jax.random.key(4))}
+    mean, _ = model.bind_encoder(encoder).apply(params["encoder"], x)
+    given = {"num_draws": 50, "num_steps": 1}
+    key = jax.random.key(5)
+    alone = kaem.Laplace(num_modes=2, **given)._starts(key, model, params, x, gaussian.table)
+    for num_modes in (1, 3):
+        proposal = kaem.Laplace(num_modes=num_modes, encoder=encoder, **given)
+        starts = proposal._starts(key, model, params, x, gaussian.table)
+        assert starts.shape == (num_modes, *mean.shape)
+        np.testing.assert_allclose(starts[0], mean, rtol=1e-6)
+        np.testing.assert_array_equal(starts[1:], alone[: num_modes - 1])
+    fitted = kaem.Laplace(num_modes=1, num_steps=3, encoder=encoder).fit(key, model, params, x, gaussian.table)
+    np.testing.assert_allclose(fitted.modes[0], gaussian.mean, atol=1e-3)
