@@ -72,6 +72,8 @@ def test_each_stage_has_its_own_posterior_rates_and_fit(finished):
     assert last.params["decoder"].keys() == after.average["decoder"].keys()
     jax.tree.map(np.testing.assert_array_equal, last.params, after.average)
     jax.tree.map(np.testing.assert_array_equal, before.params["encoder"], after.params["encoder"])  # it rests
+    sizes = [{leaf.size for leaf in jax.tree.leaves(state.opt_state)} for state in (before, after)]
+    assert [64 * 8 in found for found in sizes] == [True, False]  # of Adam's moments of the encoder's first layer
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before.params, after.params)
     assert all(size > 0 for size in jax.tree.leaves(moved["decoder"]))
     # Moments are those of twenty updates, not of forty.

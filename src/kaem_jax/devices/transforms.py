@@ -66,17 +66,21 @@ def repeat(function: Callable[[Any], Any], items: Array) -> Any:
 
 
 def sum_of_rows(x: Array) -> Array:
-    """The sum over the last axis, [..., D] to [...], in blocks of up to 64 values that are products with ones.
+    """The sum over the last axis, [..., D] to [...].
 
-    On CPUs a plain sum over rows is not vectorised, and takes as long as a convolution. One product over all of D would
-    lose digits: it adds one value after another.
+    On CPUs a plain sum over rows is not vectorised, and takes as long as a convolution: there it is a product with ones
+    in blocks of up to 64 values. One product over a large D would lose digits, since it adds one value after another.
     """
     size = x.shape[-1]
     block = max(number for number in range(1, 65) if size % number == 0)
-    if block == 1:
-        return jnp.sum(x, axis=-1)
-    blocks = x.reshape(*x.shape[:-1], size // block, block)
-    return jnp.sum(jnp.matmul(blocks, jnp.ones_like(x, shape=(block,)), precision="highest"), axis=-1)
+    if block < 8:
+        block = size if size <= 256 else 1
+
+    def by_blocks(x: Array) -> Array:
+        blocks = x.reshape(*x.shape[:-1], size // block, block)
+        return jnp.sum(jnp.matmul(blocks, jnp.ones_like(x, shape=(block,))), axis=-1)
+
+    return jax.lax.platform_dependent(x, cpu=by_blocks, default=lambda x: jnp.sum(x, axis=-1))
 
 
 def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any) -> Any:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.devices.transforms import sum_of_rows
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.base_density import BaseDensity
@@ -32,10 +33,9 @@ def component_log_normalizer(bank: FunctionBank, base: BaseDensity, params: Para
 
 
 def _log_sum_exp(x: Array) -> Array:
-    """Log of the sum of exp(x) over the last axis; the sum is a product with ones, which is 3 times as fast on CPUs."""
+    """Log of the sum of exp(x) over the last axis, three times as fast as `logsumexp` on CPUs."""
     top = jax.lax.stop_gradient(jnp.max(x, axis=-1))
-    ones = jnp.ones_like(x, shape=x.shape[-1:])
-    return top + jnp.log(jnp.matmul(jnp.exp(x - top[..., None]), ones, precision="highest"))
+    return top + jnp.log(sum_of_rows(jnp.exp(x - top[..., None])))
 
 
 def component_densities(
