@@ -65,8 +65,8 @@ def repeat(function: Callable[[Any], Any], items: Array) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(jax.block_until_ready(function(item)) for item in items))
 
 
-def sum_of_rows(x: Array) -> Array:
-    """The sum over the last axis, [..., D] to [...].
+def sum_of_rows(x: Array, precision: str | None = None) -> Array:
+    """The sum over the last axis, [..., D] to [...]; `precision` is that of a product.
 
     On CPUs a plain sum over rows is not vectorised, and takes as long as a convolution: there it is a product with ones
     in blocks of up to 64 values. One product over a large D would lose digits, since it adds one value after another.
@@ -78,7 +78,7 @@ def sum_of_rows(x: Array) -> Array:
 
     def by_blocks(x: Array) -> Array:
         blocks = x.reshape(*x.shape[:-1], size // block, block)
-        return jnp.sum(jnp.matmul(blocks, jnp.ones_like(x, shape=(block,))), axis=-1)
+        return jnp.sum(jnp.matmul(blocks, jnp.ones_like(x, shape=(block,)), precision=precision), axis=-1)
 
     return jax.lax.platform_dependent(x, cpu=by_blocks, default=lambda x: jnp.sum(x, axis=-1))
 
