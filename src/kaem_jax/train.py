@@ -130,7 +130,7 @@ def train_and_evaluate(
             seed=config.seed,
             labels=dataset.train_labels if config.data.labels else None,
         )
-        stop_step = 0
+        stop_step, stopped = 0, False
         for number, stage in enumerate(config.all_stages, start=1):
             start_step, stop_step = stop_step, stop_step + stage.num_steps
             if training.step > stop_step:
@@ -152,7 +152,7 @@ def train_and_evaluate(
 
             # 4. Updates. Metrics stay on the device until the next log step.
             pending: dict[int, dict[str, Array]] = {}
-            while not training.stop_requested():
+            while not (stopped := training.stop_requested()):  # of several processes it says so once
                 # A step is evaluated after it is saved. If a signal ends the evaluation, the resumed run repeats it.
                 if judge.is_due(training.step) and training.step not in estimates:
                     with stop.at_once():
@@ -188,12 +188,12 @@ def train_and_evaluate(
                     training.save()
                 pending, numbers = {}, {}
                 performance.restart(step)
-            if training.stop_requested():
+            if stopped:
                 training.read(pending)
                 break
 
         # 5. Interrupted: save this step and return.
-        if training.step < config.num_steps or training.stop_requested():
+        if stopped:
             training.save()
             checkpoints.wait()
             return _interrupted(training, stop)

@@ -15,6 +15,7 @@ from kaem_jax.priors import fit_prior
 from kaem_jax.runs.checkpoints import Checkpoints
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.experiment_file import read_experiment
+from kaem_jax.runs.progress import Progress
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import apply_overrides, flatten, read, to_dict
 from kaem_jax.train import Outcome, train_and_evaluate
@@ -124,15 +125,22 @@ def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [10, 20, 30])
-def test_a_run_that_stops_in_a_stage_or_between_two_ends_bit_for_bit(finished, tmp_path, at):
+@pytest.mark.parametrize(("at", "says_so_once"), [(10, False), (20, False), (30, False), (10, True), (20, True)])
+def test_a_run_that_stops_in_a_stage_or_between_two_ends_bit_for_bit(finished, tmp_path, monkeypatch, at, says_so_once):
+    """With several processes, the request to stop is seen once."""
+
     def stop(row):
-        if row["step"] == at and "train/loss" in row:
+        if row["step"] == at and "train/loss" in row and not says_so_once:
             signal.raise_signal(signal.SIGTERM)
 
-    workdir = tmp_path / "run"
-    with jax.numpy_dtype_promotion("standard"):
+    workdir, asked = tmp_path / "run", []
+    with jax.numpy_dtype_promotion("standard"), monkeypatch.context() as patch:
+        if says_so_once:
+            patch.setattr(
+                Progress, "stop_requested", lambda own: own.step >= at and (asked.append(1) or len(asked) == 1)
+            )
         assert train_and_evaluate(staged(), workdir, watch=stop) is Outcome.INTERRUPTED
+    with jax.numpy_dtype_promotion("standard"):
         assert train_and_evaluate(staged(), workdir) is Outcome.FINISHED
     for step in (20, 40):
         jax.tree.map(assert_equal, state_at(workdir, step), state_at(finished, step))
