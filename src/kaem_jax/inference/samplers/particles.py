@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,6 @@ from jax import Array
 
 from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import scan
-from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.encoder_proposal import approximate
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.chains import as_rows, of_rows, with_rows
@@ -35,12 +34,13 @@ class ParticleState(NamedTuple):
     Attributes:
       precision: [L, L], the average of score score' over minibatches, in units of the particles' scales.
       num_batches: int32 scalar, the number of minibatches; the average is a plain one over the first 2,000.
-      chains: [N, L'], positions [C, N, *event] and their scales [1, N, *event] in the form of `as_rows`.
+      chains: [N, L'], positions [C, N, *event] and their scales [1, N, *event] in the form of `as_rows`;
+        None once frozen.
     """
 
     precision: Array
     num_batches: Array
-    chains: Array
+    chains: Any
 
 
 @jax.tree_util.register_dataclass
@@ -90,11 +90,9 @@ class Particles(Sampler):
     persistent: ClassVar[bool] = True
 
     def check(self, prior: Prior) -> None:
-        if self.encoder is not None:
-            EncoderProposal(self.encoder).check(prior)
-        elif prior.bounds is not None:
+        if prior.bounds is not None:
             raise ValueError(
-                f"particles move anywhere, and this prior has the support {prior.bounds}: take kernel mala"
+                f"particles move anywhere, and this prior has the support {prior.bounds}: take MALA chains"
             )
 
     def init_params(self, key: Array, model: Model) -> Params:
@@ -159,7 +157,7 @@ class Particles(Sampler):
         return of_rows(state.chains, (self.num_chains + 1,), model.prior.event_shape)[:-1]
 
     def frozen(self, state: ParticleState, step: Array | int) -> ParticleState:
-        return state._replace(chains=None)  # type: ignore[arg-type]
+        return state._replace(chains=None)
 
     def _fresh(self, key: Array, model: Model, params: Params, x: Array) -> ParticleDraws:
         """Chains that start at draws of the encoder, or of the prior."""
