@@ -32,15 +32,16 @@ from measure import Training, emit, experiment, make_parser, time_updates
 from quality import NUM_IMAGES, judge_samples
 
 import kaem_jax as kaem
-from kaem_jax.data import Dataset, load_dataset, to_unit_interval
-from kaem_jax.evaluation.evaluators import log_likelihood
-from kaem_jax.evaluation.features import Extractor, make_extractor
-from kaem_jax.evaluation.generate import sample_in_batches
+from kaem_jax.app.data import Dataset, load_dataset
+from kaem_jax.app.evaluation.evaluators import log_likelihood
+from kaem_jax.app.evaluation.features import Extractor, make_extractor
+from kaem_jax.app.evaluation.generate import sample_in_batches
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers.chains import ChainSampler
 from kaem_jax.mcmc import ULA, rounds
 from kaem_jax.model import Params
-from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.run import Run
+from kaem_jax.training.batch import to_unit_interval
 
 UPDATES_A_CALL, NUM_RUNGS, NUM_JUDGED, NUM_POPULATIONS, NUM_ROUNDS = 10, 8, 32, 16, 40
 SETTINGS = (

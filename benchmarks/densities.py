@@ -21,7 +21,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
 
-from kaem_jax.contrib.estimator import KAEM
+from kaem_jax.tables.estimator import KAEM
 
 TABLES = [
     "12_fault", "19_landsat", "20_letter", "22_magic.gamma", "28_pendigits", "2_annthyroid", "30_satellite", "33_skin",

@@ -15,8 +15,8 @@ from models import configure
 from quality import NUM_IMAGES, PROBE_STEPS, evaluated, refitted
 
 import kaem_jax as kaem
-from kaem_jax.data import load_dataset
-from kaem_jax.evaluation.features import make_extractor
+from kaem_jax.app.data import load_dataset
+from kaem_jax.app.evaluation.features import make_extractor
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer
 
-from kaem_jax.contrib.estimator import KAEM
+from kaem_jax.tables.estimator import KAEM
 
 SHARE, NUM_DRAWS, NUM_SETS = 0.2, 200, 5
 MECHANISMS = ["completely_at_random", "at_random"]

@@ -14,10 +14,11 @@ from measure import emit, make_parser
 from sklearn.decomposition import PCA
 
 import kaem_jax as kaem
-from kaem_jax.data import load_dataset, to_unit_interval
-from kaem_jax.evaluation.evaluators import log_likelihood
+from kaem_jax.app.data import load_dataset
+from kaem_jax.app.evaluation.evaluators import log_likelihood
 from kaem_jax.inference.evidence import AIS, Estimator, ImportanceEstimator
 from kaem_jax.inference.proposals import Proposal
+from kaem_jax.training.batch import to_unit_interval
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from measure import Training, emit, make_parser, time_updates
 from models import configure
 
 import kaem_jax as kaem
-from kaem_jax.data import load_dataset, to_unit_interval
+from kaem_jax.app.data import load_dataset
 from kaem_jax.inference.evidence import AIS, Estimator, ImportanceEstimator
+from kaem_jax.training.batch import to_unit_interval
 
 
 def cases(longest: int) -> list[tuple[str, Estimator]]:

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.data import Batch, Dataset, batch_indices
+from kaem_jax.app.data import Dataset
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.experiment.experiment_file import read_experiment
+from kaem_jax.app.loop import train_and_evaluate
+from kaem_jax.app.runs.load import Run, load_run
 from kaem_jax.model import Model
-from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.experiment_file import read_experiment
-from kaem_jax.runs.run import Run, load_run
-from kaem_jax.train import train_and_evaluate
+from kaem_jax.training.batch import Batch, batch_indices
 from kaem_jax.training.refit import refit_state
 from kaem_jax.training.stage import state_after
 

@@ -9,9 +9,9 @@ import numpy as np
 from measure import experiment
 from rivals import Vamp, fit_flow, fit_flow_matching
 
+from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.model import Params
 from kaem_jax.priors import ClusteredPrior, Prior, fit_prior
-from kaem_jax.runs.experiment import Experiment
 
 _MIXTURE = (
     "prior.kind=mixture", "prior.num_components=19", "prior.base_activation=silu", "prior.base_scale=0.1",

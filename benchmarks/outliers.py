@@ -19,7 +19,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from kaem_jax.contrib.estimator import KAEM
+from kaem_jax.tables.estimator import KAEM
 
 
 def rivals(seed: int, train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:

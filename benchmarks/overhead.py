@@ -18,8 +18,9 @@ from jax import Array
 from measure import Training, emit, experiment, make_parser, time_updates
 from models import MODELS
 
-from kaem_jax.data import Dataset, batch_indices, load_dataset
-from kaem_jax.runs.experiment import Experiment
+from kaem_jax.app.data import Dataset, load_dataset
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.training.batch import batch_indices
 
 UPDATES_A_TURN = 20
 SIZES: dict[str, tuple[str, str, tuple[int, int]]] = {

@@ -31,16 +31,17 @@ from measure import Training, emit, make_parser, time_updates
 from models import NAMES, REFITS, SHARES, STAGED, configure
 from rivals import mixture_of
 
-from kaem_jax.data import Dataset, load_dataset, to_pixels, to_unit_interval
-from kaem_jax.evaluation import figures
-from kaem_jax.evaluation.evaluators import log_likelihood
-from kaem_jax.evaluation.evaluators.sample_comparison import compare
-from kaem_jax.evaluation.features import Extractor, make_extractor
-from kaem_jax.evaluation.generate import sample_in_batches
+from kaem_jax.app.data import Dataset, load_dataset, to_pixels
+from kaem_jax.app.evaluation import figures
+from kaem_jax.app.evaluation.evaluators import log_likelihood
+from kaem_jax.app.evaluation.evaluators.sample_comparison import compare
+from kaem_jax.app.evaluation.features import Extractor, make_extractor
+from kaem_jax.app.evaluation.generate import sample_in_batches
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.runs.load import Run
 from kaem_jax.model import Params
 from kaem_jax.priors import Prior
-from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.run import Run
+from kaem_jax.training.batch import to_unit_interval
 from kaem_jax.training.refit import posterior_codes
 
 UPDATES_A_CALL, NUM_TURNS = 20, 20  # turns of the measurement, of one call each

@@ -23,7 +23,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
-from kaem_jax.contrib.estimator import KAEM
+from kaem_jax.tables.estimator import KAEM
 
 CLASS, NUM_BINS = "class", 10
 

@@ -26,8 +26,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 import kaem_jax as kaem
-from kaem_jax.data import load_dataset
-from kaem_jax.data.toys import TOYS
+from kaem_jax.app.data import load_dataset
+from kaem_jax.app.data.toys import TOYS
 from kaem_jax.priors.em import expectation, mean_log_prob
 from kaem_jax.training.refit import posterior_codes
 

@@ -24,8 +24,8 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neighbors import KernelDensity
 
 import kaem_jax as kaem
-from kaem_jax.contrib.estimator import KAEM
-from kaem_jax.data import Table, load_dataset
+from kaem_jax.app.data import Table, load_dataset
+from kaem_jax.tables.estimator import KAEM
 
 SHARE_MISSING, COVERED = 0.2, 0.9
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from measure import emit, experiment, make_parser
 
-from kaem_jax.data import Text, load_dataset
+from kaem_jax.app.data import Text, load_dataset
 from kaem_jax.likelihoods import Categorical
 
 _Gram = tuple[int, ...]

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from measure import emit, experiment, make_parser, trained
 
-from kaem_jax.data import Table
-from kaem_jax.data.toys import TOYS
-from kaem_jax.runs.run import Run
+from kaem_jax.app.data import Table
+from kaem_jax.app.data.toys import TOYS
+from kaem_jax.app.runs.load import Run
 
 NUM_TEST, NUM_NODES, EXTENT, PIXELS = 2000, 65_536, 4.0, 120
 

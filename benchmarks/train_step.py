@@ -16,11 +16,11 @@ from flax import nnx
 from measure import Training, emit, experiment, make_parser, measure, time_updates
 
 import kaem_jax as kaem
-from kaem_jax.data import Dataset, load_dataset
+from kaem_jax.app.data import Dataset, load_dataset
+from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.model import Model
 from kaem_jax.networks.base import NnxDecoder
 from kaem_jax.networks.conv import UpConvolutions
-from kaem_jax.runs.experiment import Experiment
 
 SHAPE, STEPS = (32, 32, 3), 20
 

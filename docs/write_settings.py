@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from kaem_jax.runs.experiment import Experiment
+from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.settings import Registry, to_dict
 from kaem_jax.settings.fields import hints_of
 from kaem_jax.settings.registry import BASES, KERNELS

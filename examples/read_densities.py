@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import kaem_jax as kaem
-from kaem_jax.data import are_pictures
+from kaem_jax.app.data import are_pictures
 
 LEVELS = np.array([0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])  # quantiles, one image each
 Y = np.linspace(-9, 9, 3601)  # coordinates; almost no mass lies beyond

@@ -9,7 +9,7 @@ importance sampling. `python benchmarks/toys.py` draws the densities and compute
 from kaem_jax.experiments._shared import values
 from ml_collections import ConfigDict
 
-from kaem_jax.data.settings import TOYS
+from kaem_jax.app.data.config import TOYS
 
 
 def get_config(variant: str = "") -> ConfigDict:

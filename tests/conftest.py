@@ -12,7 +12,7 @@ import jaxlib.version
 import numpy as np
 import pytest
 
-from kaem_jax.devices.compilation_cache import programs_folder
+from kaem_jax.app.devices.compilation_cache import programs_folder
 
 # Much of the time of this suite is compilation, so programs are kept for all workers and for the next session; those
 # of subprocesses, which may be killed, in a cache of the package. `pytest --cache-clear` deletes both.
@@ -115,3 +115,10 @@ def refuses():
 
     check.each = each
     return check
+
+
+@pytest.fixture
+def as_users_run_it():
+    """With the promotion of dtypes that optax's schedules need."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

@@ -15,15 +15,15 @@ import pytest
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.data import Table, load_dataset
-from kaem_jax.data.preprocessing import Column
-from kaem_jax.runs.experiment import Experiment
+from kaem_jax.app.data import Table, load_dataset
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.loop import train_and_evaluate
+from kaem_jax.keys import run_keys
 from kaem_jax.settings import read
-from kaem_jax.train import train_and_evaluate
-from kaem_jax.training.keys import run_keys
+from kaem_jax.tables.column import Column
 from kaem_jax.training.stage import state_after
+from tests.app.staged import NUM_DATA, staged_dict
 from tests.linear_gaussian import linear_gaussian
-from tests.training.staged import NUM_DATA, staged_dict
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.contrib.estimator import KAEM
+from kaem_jax.tables.estimator import KAEM
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "api.md"
 # Two registries' methods, whose page is docs/extend.md, and a module.

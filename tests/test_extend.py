@@ -12,14 +12,14 @@ import pytest
 from flax import nnx
 
 import kaem_jax as kaem
-from kaem_jax.cli import kaem as cli_kaem
+from kaem_jax.app.cli import kaem as cli_kaem
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.errors import RunError
 from kaem_jax.mcmc import make_kernel
 from kaem_jax.networks.base import NnxDecoder
-from kaem_jax.runs.experiment import Experiment
 from kaem_jax.settings import read, to_dict
 from kaem_jax.settings.registry import BASES
-from kaem_jax.train import Outcome, train_and_evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -115,11 +115,14 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
         kaem.load(tmp_path / "moved.npz")
     called = []
     monkeypatch.setattr(cli_kaem, "main", lambda argv=(): called.append(argv))  # only parts of models may be called
-    for group, value in (("decoder", {"kind": "kaem_jax.cli.kaem:main"}), ("likelihood", "kaem_jax.cli.kaem:main")):
+    for group, value in (
+        ("decoder", {"kind": "kaem_jax.app.cli.kaem:main"}),
+        ("likelihood", "kaem_jax.app.cli.kaem:main"),
+    ):
         description = json.loads(text)
         description["model"][group] = value
         np.savez(tmp_path / "calls.npz", description=json.dumps(description), **arrays)
-        with refuses(RunError, "calls.npz", "a part from outside kaem_jax, kaem_jax.cli.kaem:main"):
+        with refuses(RunError, "calls.npz", "a part from outside kaem_jax, kaem_jax.app.cli.kaem:main"):
             kaem.load(tmp_path / "calls.npz")
     assert not called
     outside = kaem.Model(kaem.MixturePrior(num_latents=2), page["by_linen"], page["LaplaceNoise"]())

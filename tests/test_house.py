@@ -78,7 +78,7 @@ import kaem_jax
 assert 'jax' not in sys.modules
 for name in kaem_jax.__all__:
     getattr(kaem_jax, name)
-import kaem_jax.train, kaem_jax.evaluation.figures
+import kaem_jax.app.loop, kaem_jax.app.evaluation.figures
 from jax._src import xla_bridge
 assert not xla_bridge.backends_are_initialized()
 import jax

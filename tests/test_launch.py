@@ -13,10 +13,10 @@ import tomllib
 import pytest
 import yaml
 
-from kaem_jax.cli.refusals import EXIT_DISK, EXIT_DIVERGED
-from kaem_jax.cli.train import _parser
+from kaem_jax.app.cli.exit_codes import EXIT_DISK, EXIT_DIVERGED
+from kaem_jax.app.cli.train import _parser
+from kaem_jax.app.experiment.experiment_file import read_experiment
 from kaem_jax.errors import EXIT_REFUSED
-from kaem_jax.runs.experiment_file import read_experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 SLURM, MANIFEST, DOCKERFILE = ROOT / "launch" / "slurm.sh", ROOT / "launch" / "gke.yaml", ROOT / "Dockerfile"

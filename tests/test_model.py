@@ -71,7 +71,7 @@ def test_no_data_make_no_images_and_have_no_posterior(refuses, kind):
     model = make_model(decoder=DECODERS.get(kind)(hidden=(4,)), data_shape=shape, grid_size=3)
     params = model.init(jax.random.key(0))
     assert jax.eval_shape(lambda key: model.sample(key, params, 0), jax.random.key(1)).shape == (0, *shape)
-    for function in (kaem.impute, kaem.encode):
+    for function in (kaem.impute, kaem.infer_latents):
         with refuses(ValueError, "x holds no data"):
             function(jax.random.key(2), model, params, np.zeros((0, *shape), np.float32))
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from kaem_jax.runs.experiment_file import read_experiment
+from kaem_jax.app.experiment.experiment_file import read_experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", *sorted((ROOT / "docs").glob("**/[a-z]*.md"))]

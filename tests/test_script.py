@@ -71,7 +71,7 @@ def test_mistakes_get_one_sentence(refuses):
     model, x = kaem.Model(prior, decoder, kaem.Gaussian(0.2), data_shape=(8, 8)), np.zeros((24, 8, 8), np.float32)
     params = model.init(jax.random.key(1))
     not_a_key, not_a_model = ["key=0", "jax.random.key(0)"], ["is not a kaem_jax.Model"]
-    functions = (kaem.log_prob, kaem.encode, kaem.impute)
+    functions = (kaem.log_prob, kaem.infer_latents, kaem.impute)
     refuses.each(
         (lambda: kaem.fit(0, model, x), not_a_key),
         (lambda: model.init(0), not_a_key),

@@ -7,10 +7,12 @@ from etils import epy
 
 with epy.lazy_api_imports(globals()):
     from kaem_jax import mcmc
-    from kaem_jax.inference.encode import encode
+    from kaem_jax.app.runs.export import export_model
+    from kaem_jax.app.runs.load import load, load_run
     from kaem_jax.inference.evidence import log_evidence
     from kaem_jax.inference.finite_mixture import FiniteMixture
     from kaem_jax.inference.impute import impute
+    from kaem_jax.inference.infer_latents import infer_latents
     from kaem_jax.inference.log_prob import log_prob
     from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal
     from kaem_jax.inference.samplers import (
@@ -24,6 +26,7 @@ with epy.lazy_api_imports(globals()):
     from kaem_jax.likelihoods import Bernoulli, Categorical, Columns, DiscretizedLogistic, Gaussian
     from kaem_jax.mcmc import explain_warning, langevin_posterior, tempered_posterior
     from kaem_jax.model import Model
+    from kaem_jax.model_file import save
     from kaem_jax.networks import KAN, MLP, ConvDecoder, ConvEncoder, SequenceDecoder, SequenceEncoder
     from kaem_jax.priors import (
         ClusteredPrior,
@@ -35,9 +38,6 @@ with epy.lazy_api_imports(globals()):
         fit_prior,
         sample_given,
     )
-    from kaem_jax.runs.export import export_model
-    from kaem_jax.runs.run import load_run
-    from kaem_jax.runs.saved import load, save
     from kaem_jax.settings.registry import register_basis, register_kernel
     from kaem_jax.training.fit import Fitted, fit
     from kaem_jax.training.loss import posterior_loss
@@ -74,13 +74,13 @@ __all__ = [
     "SequenceEncoder",
     "Tempered",
     "Variational",
-    "encode",
     "explain_warning",
     "export_model",
     "fit",
     "fit_prior",
     "importance_posterior",
     "impute",
+    "infer_latents",
     "langevin_posterior",
     "load",
     "load_run",

@@ -2,7 +2,7 @@
 
 import sys
 
-from kaem_jax.cli.kaem import main
+from kaem_jax.app.cli.kaem import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

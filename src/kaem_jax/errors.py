@@ -2,19 +2,6 @@
 
 import errno
 
-__all__ = [
-    "EXIT_REFUSED",
-    "ConfigError",
-    "DataError",
-    "DivergedError",
-    "RunError",
-    "causes_of",
-    "first_line",
-    "is_disk_full",
-    "is_out_of_memory",
-    "is_transient",
-]  # fmt: skip
-
 EXIT_REFUSED = 2  # exit code of every command for flags, configurations, data and folders that it refuses
 
 

@@ -10,14 +10,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "json_ready",
-    "replacing",
-    "write_json",
-    "write_lines",
-    "write_npz",
-]
-
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -5,7 +5,7 @@ The same as `kaem train`.
 
 import sys
 
-from kaem_jax.cli.kaem import main
+from kaem_jax.app.cli.kaem import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -18,8 +18,6 @@ from kaem_jax.settings import setting
 from kaem_jax.settings.arguments import as_shape, at_least_float32, check_key, check_latent
 from kaem_jax.settings.registry import DECODERS, LIKELIHOODS, PRIORS
 
-__all__ = ["Model", "Params", "check_params", "leaves_by_name"]
-
 Params = dict[str, Any]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.evaluation.generate import reconstruct
+from kaem_jax.app.evaluation.generate import reconstruct
 from kaem_jax.inference.evidence import (
     AIS,
     Auto,
@@ -146,7 +146,7 @@ def test_what_evaluates_keeps_all_digits():
         "log_evidence": lambda: kaem.log_evidence(key, model, params, x, "ais", num_temperatures=2, proposal=LAPLACE),
         "bounds": lambda: bidirectional_bounds(key, model, params, 4, num_temperatures=2),
         "reconstruct": lambda: reconstruct(key, model, params, x, sampler),
-        "encode": lambda: kaem.encode(key, model, params, x, proposal=LAPLACE, **chains),
+        "encode": lambda: kaem.infer_latents(key, model, params, x, proposal=LAPLACE, **chains),
         "impute": lambda: kaem.impute(key, model, params, x, proposal=LAPLACE, **chains),
         "positions": lambda: from_frame(frame, to_frame(frame, z, 1), (2,)),
         "pairs": lambda: model.likelihood.pairwise_log_prob({}, jnp.ones((5, 3)), x),

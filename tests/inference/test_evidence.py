@@ -18,7 +18,7 @@ from kaem_jax.inference.evidence.estimate import evidence_of_weights
 from kaem_jax.inference.evidence.importance_evidence import proposal_log_weights
 from kaem_jax.inference.evidence.tempered_evidence import RULES, _effective_rounds, integrate_log_likelihood
 from kaem_jax.inference.proposals import Laplace, PriorProposal
-from kaem_jax.inference.proposals.path import Path, evidence_path, log_joint_density
+from kaem_jax.inference.proposals.annealing_path import Path, evidence_path, log_joint_density
 from kaem_jax.inference.samplers.draws import RungDraws, TemperedDraws
 from kaem_jax.mcmc import MALA, PCNL, effective_sample_size, power_ladder
 from kaem_jax.training.loss import posterior_loss

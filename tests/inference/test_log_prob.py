@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.inference import encode as encoding
+from kaem_jax.inference import infer_latents as encoding
 from kaem_jax.inference import log_prob
 from kaem_jax.inference.evidence import Evidence
 from kaem_jax.inference.proposals import Laplace, PriorProposal
@@ -59,7 +59,7 @@ def test_efforts_that_are_given_are_spent(case, monkeypatch):
             return ChainDraws(z + jax.random.normal(key), {}), state
 
     monkeypatch.setattr(encoding, "ProposalChains", Chains)
-    found = kaem.encode(key, model, params, x, num_draws=3, num_steps=7, proposal=PriorProposal())
+    found = kaem.infer_latents(key, model, params, x, num_draws=3, num_steps=7, proposal=PriorProposal())
     of_draws = np.asarray(z + jax.random.normal(key))
     np.testing.assert_allclose(found.mean, np.mean(of_draws, axis=0), atol=1e-5)
     np.testing.assert_allclose(found.spread, np.std(of_draws, axis=0, ddof=1), atol=1e-5)
@@ -75,7 +75,7 @@ def test_efforts_that_are_given_are_spent(case, monkeypatch):
     np.testing.assert_allclose(filled.draws, np.where(np.isnan(x), noisy, x), atol=1e-4)
     spread = np.where(np.isnan(x), np.std(noisy, axis=0, ddof=1), 0)
     np.testing.assert_allclose(filled.spread, spread, atol=1e-4)
-    whole = kaem.encode(key, model, params, x[:1], num_draws=4, num_steps=7)  # nothing is missing
+    whole = kaem.infer_latents(key, model, params, x[:1], num_draws=4, num_steps=7)  # nothing is missing
     assert calls[-1][0] == model
     assert np.isfinite(whole.mean).all()
 
@@ -113,7 +113,7 @@ def test_what_has_no_log_p_is_refused(refuses):
     gap, tokens = np.array([[1.0, np.nan, 2.0, 0.0]]), np.array([[1, 2, 3, 0]])
     refuses.each(
         (lambda: kaem.log_prob(key, text, None, gap), ["x has NaN", "text"]),
-        (lambda: kaem.encode(key, text, None, gap), ["x has NaN", "text"]),
+        (lambda: kaem.infer_latents(key, text, None, gap), ["x has NaN", "text"]),
         (lambda: kaem.log_prob(key, text, None, tokens + 0.5), ["x has fractions"]),
         (lambda: kaem.impute(key, text, None, tokens), ["parts of a text cannot be missing"]),
     )
@@ -126,7 +126,7 @@ def test_codes_of_a_clustered_prior_have_its_clusters(monkeypatch):
     params, z = jax.jit(model.init)(jax.random.key(0)), 2 * jax.random.normal(jax.random.key(1), (4, 2, 2))
     params = params | {"prior": wild(params["prior"], 3.0)}
     monkeypatch.setattr(encoding, "posterior_draws", lambda *_: z)
-    found = kaem.encode(jax.random.key(1), model, params, jnp.ones((2, 4)))
+    found = kaem.infer_latents(jax.random.key(1), model, params, jnp.ones((2, 4)))
     shares = jax.jit(lambda z: jnp.mean(jnp.exp(model.prior.log_responsibilities(params["prior"], z)), axis=0))
     np.testing.assert_allclose(found.clusters, shares(z), atol=1e-4)
     np.testing.assert_allclose(np.sum(found.clusters, axis=1), 1, rtol=1e-4)

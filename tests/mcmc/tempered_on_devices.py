@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import kaem_jax as kaem
-from kaem_jax.devices.mesh import Parallel, make_mesh
+from kaem_jax.app.devices.mesh import Parallel, make_mesh
 
 
 def main():

@@ -17,7 +17,7 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.mcmc import HMC, MALA, PCNL, NormalReference, Until, bridge_log_z, power_ladder, rounds, tempered
-from tests.training.test_processes import Job
+from tests.app.test_processes import Job
 from tests.truth import assert_within
 
 REFERENCE = NormalReference(jnp.zeros(3), 3.0)

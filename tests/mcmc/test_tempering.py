@@ -14,7 +14,7 @@ from kaem_jax.mcmc import (
     DrawWarning,
     adapted_ladder,
     effective_sample_size,
-    power,
+    moves,
     power_ladder,
     rounds,
     tempering,
@@ -106,10 +106,10 @@ def test_the_tempered_score_is_right_in_every_coordinate(x64, rng):
     @jax.jit
     def moved(chains, beta):
         steps = jnp.full((2, 4), eta)
-        return power.move(jax.random.key(0), chains, standard_normal, log_likelihood, beta, steps, ULA(), None)[0]
+        return moves.move(jax.random.key(0), chains, standard_normal, log_likelihood, beta, steps, ULA(), None)[0]
 
     z = jnp.asarray(rng.normal(size=(2, 4, 3, 2)))
-    chains = power.evaluate(z, standard_normal, log_likelihood)
+    chains = moves.evaluate(z, standard_normal, log_likelihood)
     gap = moved(chains, betas).position - moved(chains, 0 * betas).position
     score = np.asarray(gap) / eta / np.asarray(betas)[..., None, None]
     shifts = 1e-5 * np.eye(6).reshape(6, 1, 1, 3, 2)
@@ -342,11 +342,11 @@ def test_every_rung_keeps_its_own_step_size_and_trace():
         return rounds.step_round(key, state, flat, tiny, power_ladder(2), steps, 0, kernel=ULA())
 
     state = rounds.init(start, flat, tiny, 2)
-    for index, (still, moves) in enumerate(((0, 1), (1, 0))):
+    for index, (still, moving) in enumerate(((0, 1), (1, 0))):
         new, info = after(state, jax.random.key(index))
         moved = np.abs(np.asarray(new.replicas.position - state.replicas.position))
         assert moved[still].max() < 1e-4
-        assert moved[moves].min() > 1e-3
-        np.testing.assert_array_equal(info.log_likelihood, new.replicas.log_likelihood[jnp.asarray([still, moves])])
-        assert new.rung.tolist() == [[moves] * 3, [still] * 3]
+        assert moved[moving].min() > 1e-3
+        np.testing.assert_array_equal(info.log_likelihood, new.replicas.log_likelihood[jnp.asarray([still, moving])])
+        assert new.rung.tolist() == [[moving] * 3, [still] * 3]
         state = new

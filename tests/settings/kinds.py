@@ -5,8 +5,8 @@ import dataclasses
 import hypothesis
 
 import kaem_jax as kaem
+from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.inference.samplers import ProposalChains
-from kaem_jax.runs.experiment import Experiment
 from kaem_jax.settings import Registry, registry
 from kaem_jax.settings.fields import hints_of
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kaem_jax as kaem
+from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.errors import ConfigError
 from kaem_jax.kan.bases import BSpline
-from kaem_jax.runs.experiment import Experiment
 from kaem_jax.settings import apply_overrides, flatten, read, to_dict
 from kaem_jax.settings.reading import read_kind
 from kaem_jax.settings.registry import BASES, PRIORS
@@ -199,10 +199,10 @@ def setting(default=fields.dataclasses.MISSING, **options):
     return plain(2345 if default == 3000 else default, **options)
 kaem_jax.settings.setting = fields.setting = setting
 
-from kaem_jax.data import load_dataset
-from kaem_jax.runs.experiment import Experiment, Train
-from kaem_jax.runs.experiment_file import read_experiment
-from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.app.data import load_dataset
+from kaem_jax.app.experiment.experiment import Experiment, Train
+from kaem_jax.app.experiment.experiment_file import read_experiment
+from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.settings import read
 folder = RunFolder(pathlib.Path(sys.argv[1]))
 (folder.root / "plain.py").write_text("def get_config():\\n    return {}\\n")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.data import batch_indices
-from kaem_jax.evaluation import judge
-from kaem_jax.train import Outcome, train_and_evaluate
-from kaem_jax.training.keys import run_keys
-from tests.training.conftest import rows_of
-from tests.training.test_resume import assert_same_run, final_state
-from tests.training.tiny import parts_of, tiny_config
+from kaem_jax.app.evaluation import periodic
+from kaem_jax.app.loop import Outcome, train_and_evaluate
+from kaem_jax.keys import run_keys
+from kaem_jax.training.batch import batch_indices
+from tests.app.conftest import rows_of
+from tests.app.test_resume import assert_same_run, final_state
+from tests.app.tiny import parts_of, tiny_config
 
 SHORT = {"train__num_steps": 20, "checkpoint__every_steps": 20, "evaluation__every_steps": 20}
 
@@ -50,8 +50,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_users_run_it")]
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    for name in ("draw_samples", "draw_judged"):
-        monkeypatch.setattr(judge, name, lambda *_: None)
+    for name in ("draw_samples", "draw_held_out"):
+        monkeypatch.setattr(periodic, name, lambda *_: None)
 
 
 def trained(config, workdir):

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.experiment.experiment_file import read_experiment
+from kaem_jax.app.loop import Outcome, train_and_evaluate
+from kaem_jax.app.runs.checkpoints import Checkpoints
+from kaem_jax.app.runs.progress import Progress
+from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.errors import ConfigError
+from kaem_jax.keys import refit_key, run_keys, stage_key
 from kaem_jax.priors import fit_prior
-from kaem_jax.runs.checkpoints import Checkpoints
-from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.experiment_file import read_experiment
-from kaem_jax.runs.progress import Progress
-from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import apply_overrides, flatten, read, to_dict
-from kaem_jax.train import Outcome, train_and_evaluate
-from kaem_jax.training.keys import refit_key, run_keys, stage_key
 from kaem_jax.training.refit import refit_state
 from kaem_jax.training.stage import stage_after, state_after
-from tests.training.conftest import rows_of
-from tests.training.staged import NUM_DATA, staged_dict
-from tests.training.tiny import arguments_of
+from tests.app.conftest import rows_of
+from tests.app.staged import NUM_DATA, staged_dict
+from tests.app.tiny import arguments_of
 
 
 def staged(**overrides):

@@ -9,19 +9,20 @@ import optax
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.data import PIXELS, Batch, batch_indices
+from kaem_jax import keys as keys_of
+from kaem_jax.app.data import PIXELS
+from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers import Importance, ProposalChains, Sampler, SharedDraws
 from kaem_jax.mcmc import power_ladder
-from kaem_jax.runs.run import Run
 from kaem_jax.settings.registry import PROPOSALS
-from kaem_jax.training import keys as keys_of
 from kaem_jax.training import stage
+from kaem_jax.training.batch import Batch, batch_indices
 from kaem_jax.training.loss import posterior_loss
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_train_step
+from tests.app.tiny import parts_of, tiny_config
 from tests.builders import make_model
 from tests.linear_gaussian import Linear
-from tests.training.tiny import parts_of, tiny_config
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 

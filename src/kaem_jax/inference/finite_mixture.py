@@ -14,13 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.transforms import STATIC, full_precision
 from kaem_jax.inference.log_prob import may_be_missing, of_observed
+from kaem_jax.jax_utils.transforms import STATIC, full_precision
 from kaem_jax.likelihoods import Masked
 from kaem_jax.model import Model, Params
 from kaem_jax.settings.arguments import check_key, check_model
-
-__all__ = ["FiniteMixture", "MixtureLogProb"]
 
 _PAIRS_AT_ONCE = 2**22  # of a datum and a point
 

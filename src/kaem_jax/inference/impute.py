@@ -6,14 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.transforms import full_precision
-from kaem_jax.inference.encode import posterior_draws
+from kaem_jax.inference.infer_latents import posterior_draws
 from kaem_jax.inference.log_prob import of_observed
 from kaem_jax.inference.proposals import Proposal
+from kaem_jax.jax_utils.transforms import full_precision
 from kaem_jax.model import Model, Params
 from kaem_jax.settings.arguments import check_key, check_model
-
-__all__ = ["Imputed", "impute"]
 
 
 class Imputed(NamedTuple):

@@ -6,14 +6,12 @@ import jax
 import numpy as np
 from jax import Array
 
-from kaem_jax.devices.transforms import full_precision
 from kaem_jax.inference.evidence import Evidence, log_evidence
 from kaem_jax.inference.proposals import Laplace, Proposal
+from kaem_jax.jax_utils.transforms import full_precision
 from kaem_jax.likelihoods import Masked
 from kaem_jax.model import Model, Params
 from kaem_jax.settings.arguments import check_key, check_model
-
-__all__ = ["check_tokens", "log_prob", "may_be_missing", "of_observed"]
 
 
 def of_observed(model: Model) -> Model:

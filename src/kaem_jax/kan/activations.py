@@ -6,8 +6,6 @@ from typing import Literal, get_args
 import jax
 from jax import Array
 
-__all__ = ["ACTIVATIONS", "KINKS", "Activation", "BaseActivation", "activation_function"]
-
 Activation = Literal[
     "identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid", "elu", "selu", "celu", "hard_swish"
 ]  # fmt: skip

@@ -12,8 +12,6 @@ from jax import Array
 from kaem_jax.kan.activations import ACTIVATIONS, KINKS
 from kaem_jax.kan.bases import Basis
 
-__all__ = ["FunctionBank"]
-
 Params = dict[str, Array]
 
 

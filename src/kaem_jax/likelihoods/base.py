@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["Likelihood", "Params", "Termwise", "check_in_unit_interval"]
-
 Params = dict[str, Array]
 
 _ROUNDING = 1e-6

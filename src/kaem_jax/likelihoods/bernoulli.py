@@ -10,8 +10,6 @@ from jax import Array
 from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
 from kaem_jax.settings import Settings
 
-__all__ = ["Bernoulli"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Bernoulli(Settings, Termwise):

@@ -10,8 +10,6 @@ from jax import Array
 from kaem_jax.likelihoods.base import Params, Termwise
 from kaem_jax.settings import Settings, setting
 
-__all__ = ["Categorical"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(Settings, Termwise):

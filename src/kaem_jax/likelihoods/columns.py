@@ -13,8 +13,6 @@ from kaem_jax.likelihoods.base import Params, Termwise
 from kaem_jax.likelihoods.intervals import log_normal_mass, truncated_normal
 from kaem_jax.settings import Settings, setting
 
-__all__ = ["Columns"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Columns(Settings, Termwise):

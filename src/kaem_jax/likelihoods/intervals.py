@@ -7,8 +7,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-__all__ = ["log_normal_mass", "truncated_normal"]
-
 _FARTHEST = 1e4  # deviations: gradients of infinite bounds would be no numbers
 
 

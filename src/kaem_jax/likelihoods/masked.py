@@ -12,8 +12,6 @@ from kaem_jax.likelihoods.base import Likelihood, Params, Termwise
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import LIKELIHOODS
 
-__all__ = ["Masked"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Masked(Termwise):

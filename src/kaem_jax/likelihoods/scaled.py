@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.devices.transforms import sum_of_rows
+from kaem_jax.jax_utils.transforms import sum_of_rows
 from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
 from kaem_jax.likelihoods.intervals import log_normal_mass, truncated_normal
 from kaem_jax.settings import Settings, setting
-
-__all__ = ["DiscretizedLogistic", "Gaussian"]
 
 _NUM_FOR_CENTRE = 15
 

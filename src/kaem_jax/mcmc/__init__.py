@@ -4,7 +4,6 @@ A log-density maps positions [..., *event] to one number for each chain, [...] n
 """
 
 from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explain_warning, r_hat, split_r_hat
-from kaem_jax.mcmc.host_loop import tempered
 from kaem_jax.mcmc.kernels import (
     HMC,
     MALA,
@@ -20,6 +19,7 @@ from kaem_jax.mcmc.langevin import LangevinPosterior, adapt_step_size, langevin_
 from kaem_jax.mcmc.preconditioner import Frame, Metric, average_metric, flat_metric, principal_frame, whitened
 from kaem_jax.mcmc.rounds import exchange
 from kaem_jax.mcmc.target import NormalReference, Reference
+from kaem_jax.mcmc.tempered import tempered
 from kaem_jax.mcmc.tempered_run import TemperedRun, Until, bridge_log_z
 from kaem_jax.mcmc.tempering import TemperedInfo, TemperedPosterior, tempered_posterior
 

@@ -10,8 +10,6 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-__all__ = ["DrawWarning", "effective_sample_size", "explain_warning", "r_hat", "split_r_hat", "warn_if"]
-
 Traces = TypeVar("Traces", Array, np.ndarray)
 
 

@@ -10,22 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.transforms import expand_to, scan
+from kaem_jax.jax_utils.transforms import expand_to, scan
 from kaem_jax.settings import Settings, setting
 from kaem_jax.settings.registry import KERNELS
-
-__all__ = [
-    "HMC",
-    "MALA",
-    "PCNL",
-    "ULA",
-    "Bounds",
-    "Kernel",
-    "LogDensity",
-    "Proposal",
-    "make_kernel",
-    "value_and_score",
-]
 
 LogDensity = Callable[[Array], Array]
 Score = Callable[[Array], Array]

@@ -6,8 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["adapted_ladder", "communication_barrier", "even_ladder", "power_ladder"]
-
 Values = TypeVar("Values", Array, np.ndarray)
 
 

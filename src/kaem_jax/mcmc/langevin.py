@@ -8,21 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.devices.transforms import scan
-from kaem_jax.mcmc import power
+from kaem_jax.jax_utils.transforms import scan
+from kaem_jax.mcmc import moves
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame, whitened
 from kaem_jax.settings.arguments import check_integer
-
-__all__ = [
-    "LangevinPosterior",
-    "adapt_step_size",
-    "check_chain_arguments",
-    "check_frame",
-    "check_start",
-    "langevin_posterior",
-]
 
 
 class LangevinPosterior(NamedTuple):
@@ -175,7 +166,7 @@ def langevin_posterior(
     densities = (log_density, lambda z: jnp.zeros(value.shape, value.dtype), jnp.ones(value.shape, z0.dtype))
 
     def move(key, chains, eta):
-        return power.move(key, chains, *densities, jnp.broadcast_to(eta, value.shape), kernel, bounds)
+        return moves.move(key, chains, *densities, jnp.broadcast_to(eta, value.shape), kernel, bounds)
 
     def warm(carry, inputs):
         chains, eta = carry
@@ -189,7 +180,7 @@ def langevin_posterior(
         return (chains, total + acceptance), chains.log_prior
 
     key_warm, key_run = jax.random.split(key)
-    chains = power.evaluate(z0, *densities[:2])
+    chains = moves.evaluate(z0, *densities[:2])
     if warmup_steps:
         inputs = (jnp.arange(warmup_steps), jax.random.split(key_warm, warmup_steps))
         (chains, eta), _ = scan(warm, (chains, eta), inputs)

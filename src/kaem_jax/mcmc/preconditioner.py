@@ -9,11 +9,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = [
-    "Frame", "Metric", "average_metric", "finite_rows", "flat_metric", "from_frame", "principal_frame", "to_frame",
-    "whitened",
-]  # fmt: skip
-
 _RATE = 0.02  # of the running average, once it has seen 1 / _RATE minibatches
 _FLOOR = 0.1  # smallest curvature of the prior, in units of 1 / latent^2
 

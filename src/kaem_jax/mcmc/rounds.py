@@ -10,22 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.transforms import expand_to, scan
-from kaem_jax.mcmc import power
+from kaem_jax.jax_utils.transforms import expand_to, scan
+from kaem_jax.mcmc import moves
 from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity
-
-__all__ = [
-    "SWAPS",
-    "Refresh",
-    "RoundInfo",
-    "Swap",
-    "TemperedState",
-    "exchange",
-    "init",
-    "rung_order",
-    "step_round",
-    "top_of",
-]
 
 Swap = Literal["even_odd", "none", "random"]
 SWAPS = ("even_odd", "none", "random")
@@ -43,7 +30,7 @@ class TemperedState(NamedTuple):
         if the last one.
     """
 
-    replicas: power.Chains
+    replicas: moves.Chains
     rung: Array
     heading: Array
 
@@ -83,7 +70,7 @@ def init(
         z0 = jnp.broadcast_to(z0, (num_temperatures, *z0.shape))
     elif axes != 2 or z0.shape[0] != num_temperatures:
         raise ValueError(f"z0 has shape {z0.shape}; wanted: [B, *event], or [T, B, *event] with T={num_temperatures}")
-    replicas = power.evaluate(z0, log_prior, log_likelihood)
+    replicas = moves.evaluate(z0, log_prior, log_likelihood)
     shape = replicas.log_likelihood.shape
     rung = jnp.broadcast_to(jnp.arange(num_temperatures, dtype=jnp.int32)[:, None], shape)
     start = jnp.zeros(shape, jnp.int32) if heading is None else jnp.asarray(heading, jnp.int32)
@@ -169,7 +156,7 @@ def step_round(
         if step_spread:
             factor = jnp.exp(step_spread * jax.random.normal(key_spread, eta.shape, eta.dtype))
             steps = jnp.minimum(eta * factor, kernel.largest_step_size)
-        replicas, acceptance = power.move(
+        replicas, acceptance = moves.move(
             key_move, replicas, log_prior, log_likelihood, beta, steps, kernel, bounds, exact, unit
         )
         return (replicas, total + acceptance), None

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["LogDensityOfOne", "NormalReference", "Reference", "Rows", "Target"]
-
 LogDensityOfOne = Callable[[Any], Array]
 
 

@@ -14,8 +14,6 @@ from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explai
 from kaem_jax.mcmc.ladder import communication_barrier
 from kaem_jax.mcmc.rounds import RoundInfo, TemperedState
 
-__all__ = ["Progress", "TemperedRun", "Tuning", "Until", "bridge_log_z"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Until:

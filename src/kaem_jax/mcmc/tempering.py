@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.devices.transforms import scan
+from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import communication_barrier
@@ -17,8 +17,6 @@ from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments, check
 from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame
 from kaem_jax.mcmc.rounds import SWAPS, Refresh, RoundInfo, init, rung_order, step_round, top_of
 from kaem_jax.settings.arguments import check_choice, check_integer
-
-__all__ = ["TemperedInfo", "TemperedPosterior", "adapted_steps", "tempered_posterior"]
 
 
 class TemperedInfo(NamedTuple):

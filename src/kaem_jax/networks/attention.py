@@ -5,8 +5,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-__all__ = ["Block", "Cache", "dense"]
-
 Cache = tuple[Array, Array]  # keys and values of all positions, [N, T, heads, width / heads] each
 
 

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from kaem_jax.devices.placement import constrain, is_spread
+from kaem_jax.jax_utils.placement import constrain, is_spread
 from kaem_jax.settings import Settings
-
-__all__ = ["OUTPUTS", "Decoder", "Encoder", "Network", "NnxDecoder", "NnxEncoder", "NnxNetwork", "Output"]
 
 Params = dict[str, Any]
 

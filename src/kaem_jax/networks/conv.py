@@ -19,8 +19,6 @@ from kaem_jax.kan.activations import Activation, activation_function
 from kaem_jax.networks.base import Network, NnxDecoder, NnxEncoder, Output
 from kaem_jax.settings import setting
 
-__all__ = ["ConvDecoder", "ConvEncoder", "Downsample", "Upsample"]
-
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MEAN, _DEVIATION = 0.5, 0.25  # of pixels in [0, 1], about
 

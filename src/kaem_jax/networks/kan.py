@@ -13,8 +13,6 @@ from kaem_jax.networks.base import OUTPUTS, Network, Output
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import BASES
 
-__all__ = ["KAN", "KanDecoder"]
-
 # E[silu(x)^2] under N(0, 1): base weights of variance 1 / (0.356 fan_in) keep unit variance from layer to layer.
 _SILU_SECOND_MOMENT = 0.356
 

@@ -12,8 +12,6 @@ from kaem_jax.kan.activations import Activation, activation_function
 from kaem_jax.networks.base import Network, NnxDecoder, NnxEncoder, Output
 from kaem_jax.settings import setting
 
-__all__ = ["MLP", "DenseLayers"]
-
 
 class DenseLayers(nnx.Module):
     """Dense layers with a non-linearity after every hidden one: [N, ...], flattened, to [N, widths[-1]]."""

@@ -5,8 +5,6 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-__all__ = ["HashedNgrams"]
-
 _FACTORS = (0x01000193, 0x85EBCA6B, 0xC2B2AE35)  # odd, of well-known hash functions (FNV, Murmur3)
 
 

@@ -10,14 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from kaem_jax.devices.transforms import scan
+from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.likelihoods import Categorical
 from kaem_jax.networks.attention import Block, Cache, dense
 from kaem_jax.networks.base import Network, NnxEncoder, NnxNetwork, Params
 from kaem_jax.networks.ngrams import HashedNgrams
 from kaem_jax.settings import positive, setting
-
-__all__ = ["BoundSequenceDecoder", "SequenceDecoder", "SequenceEncoder"]
 
 
 class TokenDecoder(nnx.Module):

@@ -20,17 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = [
-    "Map",
-    "directions",
-    "from_standard",
-    "init_map",
-    "inverse_of",
-    "squared_norms",
-    "to_standard",
-    "triangular_params",
-]
-
 Map = Literal["diagonal", "shared", "full"]
 Params = dict[str, Array]
 

@@ -9,21 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.transforms import STATIC
+from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.priors.base_density import BaseDensity, Gaussian
 from kaem_jax.priors.calls import compiled_method
 from kaem_jax.settings import Settings
 from kaem_jax.settings.arguments import Shape
-
-__all__ = [
-    "BoundPrior",
-    "Params",
-    "Prior",
-    "Table",
-    "component_log_weight",
-    "init_components",
-]
 
 Params = dict[str, Any]
 Table = Any  # a CdfTable or ClusteredTable; for a neural prior, which has none, its parameters

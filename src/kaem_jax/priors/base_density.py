@@ -13,16 +13,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-__all__ = [
-    "BaseDensity",
-    "BaseDensityName",
-    "Gaussian",
-    "LearnableGaussian",
-    "Lognormal",
-    "Uniform",
-    "make_base_density",
-]
-
 Params = dict[str, Array]
 
 _MIN_DEVIATION = 1e-2

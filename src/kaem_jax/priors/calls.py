@@ -15,8 +15,6 @@ from jax import Array
 
 from kaem_jax.settings.arguments import as_shape, at_least_float32, check_latent
 
-__all__ = ["as_table", "checked_params", "compiled_method"]
-
 _STATIC = ("self", "shape", "points")
 
 

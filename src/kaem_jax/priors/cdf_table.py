@@ -18,13 +18,6 @@ from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
 
-__all__ = [
-    "CdfTable",
-    "make_table",
-    "panel_edges",
-    "panel_nodes",
-]
-
 NUM_NODES = 5  # more are worse: the monomial basis is ill-conditioned (docs/decisions/quadrature.md)
 
 

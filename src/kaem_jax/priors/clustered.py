@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.devices.transforms import vary_like
+from kaem_jax.jax_utils.transforms import vary_like
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, BSpline
 from kaem_jax.priors import affine, inverse_transform
@@ -26,8 +26,6 @@ from kaem_jax.priors.uniform import uniform_points
 from kaem_jax.settings import setting
 from kaem_jax.settings.arguments import Shape, as_shape
 from kaem_jax.settings.registry import BASES
-
-__all__ = ["DOMAIN", "ClusteredPrior"]
 
 DOMAIN = (-5.0, 5.0)  # of a shape, in deviations of its cluster; beyond it the density is normal
 

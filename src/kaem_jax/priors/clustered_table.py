@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import is_spread
+from kaem_jax.jax_utils.placement import is_spread
 from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.affine import from_standard
 from kaem_jax.priors.base_density import BaseDensity
 from kaem_jax.priors.cdf_table import CdfTable
-
-__all__ = ["ClusteredTable", "marginal_cdf", "marginal_density", "marginal_quantile"]
 
 _MAX_MATRICES = 2**22  # entries of the matrices of full maps that are gathered at once
 _NUM_HALVINGS = 30

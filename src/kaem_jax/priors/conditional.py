@@ -11,8 +11,6 @@ from kaem_jax.priors.calls import as_table, checked_params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.settings.arguments import Shape, as_shape, check_latent
 
-__all__ = ["sample_given"]
-
 
 def sample_given(
     key: Array,

@@ -13,20 +13,6 @@ from kaem_jax.priors.affine import triangular_params
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
 
-__all__ = [
-    "MAX_ITERATIONS",
-    "TOLERANCE",
-    "Sums",
-    "chunks",
-    "expectation",
-    "fit_gaussians",
-    "maximise",
-    "mean_log_prob",
-    "start",
-    "terms_of_labels",
-    "weighted_sums",
-]
-
 _FEWEST_AT_ONCE, _ROWS_AT_ONCE = 64, 4096
 _ROWS_PER_CLUSTER = 500  # of the first iterations
 MAX_ITERATIONS = 100

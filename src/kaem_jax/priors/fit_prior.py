@@ -13,8 +13,6 @@ from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.em import expectation, fit_gaussians, mean_log_prob, terms_of_labels
 from kaem_jax.priors.shapes import fit_shapes
 
-__all__ = ["choose", "fit_prior", "held_out_tenth"]
-
 _Fit = TypeVar("_Fit")
 
 _SIZES: dict[Map, tuple[int, ...]] = {"full": (1, 4, 10, 25, 60), "diagonal": (1, 10, 40, 120)}

@@ -12,11 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-from kaem_jax.devices.placement import is_spread
+from kaem_jax.jax_utils.placement import is_spread
 from kaem_jax.priors.base_density import BaseDensity
 from kaem_jax.priors.cdf_table import NUM_NODES, CdfTable
-
-__all__ = ["cdf", "density", "normal_quantile", "quantile"]
 
 _NEWTON_STEPS = 8
 _LARGEST = 12.0  # deviations

@@ -19,8 +19,6 @@ from kaem_jax.priors.base import Params, Prior
 from kaem_jax.priors.calls import checked_params, compiled_method
 from kaem_jax.settings import setting
 
-__all__ = ["NeuralPrior"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeuralPrior(Prior):

@@ -25,8 +25,6 @@ from kaem_jax.settings import setting
 from kaem_jax.settings.fields import hints_of
 from kaem_jax.settings.registry import PRIORS
 
-__all__ = ["ComonotonePrior", "NonCentredPrior"]
-
 
 @dataclasses.dataclass(frozen=True)
 class NonCentredPrior(Prior):

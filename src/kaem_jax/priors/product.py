@@ -12,8 +12,6 @@ from kaem_jax.priors.quadrature import component_densities
 from kaem_jax.priors.tabulated import TabulatedPrior
 from kaem_jax.settings import setting
 
-__all__ = ["ProductPrior"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProductPrior(TabulatedPrior):

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Proportions", "init_proportions", "log_proportions"]
-
 Proportions = Literal["learned", "uniform"]
 
 

@@ -10,13 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.devices.transforms import sum_of_rows
+from kaem_jax.jax_utils.transforms import sum_of_rows
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.base_density import BaseDensity
 from kaem_jax.priors.cdf_table import panel_edges, panel_nodes
-
-__all__ = ["component_densities", "component_log_normalizer"]
 
 _PANELS_IN_ONE = 10  # how many panels of a table one panel of log Z replaces
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)

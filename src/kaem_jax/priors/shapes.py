@@ -16,8 +16,6 @@ from kaem_jax.priors import affine
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import DOMAIN, ClusteredPrior
 
-__all__ = ["fit_shapes"]
-
 _NUM_BINS = 512  # of the domain, by which coordinates are counted
 _PENALTIES = (0.3, 3.0, 30.0, 300.0)  # on squared second differences of coefficients
 _RIDGE = 1e-3

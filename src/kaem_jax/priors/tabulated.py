@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.transforms import vary_like
+from kaem_jax.jax_utils.transforms import vary_like
 from kaem_jax.kan.activations import BaseActivation
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, BSpline
@@ -21,8 +21,6 @@ from kaem_jax.priors.quadrature import component_log_normalizer
 from kaem_jax.priors.uniform import uniform_points
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import BASES
-
-__all__ = ["TabulatedPrior"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

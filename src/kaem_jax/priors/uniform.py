@@ -10,8 +10,6 @@ from jax import Array
 
 from kaem_jax.settings.arguments import check_choice
 
-__all__ = ["POINTS", "Points", "open_uniform", "sobol_points", "uniform_points"]
-
 Points = Literal["random", "sobol"]
 POINTS = ("random", "sobol")
 _BITS = 32

@@ -8,17 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = [
-    "Shape",
-    "as_shape",
-    "at_least_float32",
-    "check_choice",
-    "check_integer",
-    "check_key",
-    "check_latent",
-    "check_model",
-]
-
 Shape = int | Iterable[int]
 
 

@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 from kaem_jax.settings.registry import Registry, near_name
 
-__all__ = ["Raw", "Settings", "hints_of", "is_idle", "positive", "setting"]
-
 _MAX_INTEGER = 2**31 - 1  # what arrays of default integers hold
 
 

@@ -10,8 +10,6 @@ from kaem_jax.errors import ConfigError
 from kaem_jax.settings.fields import Raw, hints_of
 from kaem_jax.settings.registry import Registry, near_name
 
-__all__ = ["apply_overrides", "flatten", "read", "read_kind", "to_dict"]
-
 
 def read(cls: Any, values: Any, path: str = "") -> Any:
     """Builds an object of the dataclass `cls` from a mapping; fields that are left out have their defaults.

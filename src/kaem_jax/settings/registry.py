@@ -7,11 +7,6 @@ from typing import Any
 
 from kaem_jax.errors import first_line
 
-__all__ = [
-    "BASES", "DECODERS", "ENCODERS", "ESTIMATORS", "KERNELS", "LIKELIHOODS", "PRIORS", "PROPOSALS", "SAMPLERS",
-    "Registry", "near_name", "register_basis", "register_kernel",
-]  # fmt: skip
-
 
 class Registry:
     """Classes by name.

@@ -10,18 +10,16 @@ import numpy as np
 import optax
 from jax import Array
 
-from kaem_jax.data import Batch, batch_indices, refuse_bytes_of_bits
 from kaem_jax.errors import DivergedError
 from kaem_jax.inference.samplers import FrozenSampler, Importance, Langevin, Sampler
 from kaem_jax.likelihoods.base import check_in_unit_interval
 from kaem_jax.model import Model, Params, check_params
 from kaem_jax.settings.arguments import check_integer, check_key, check_model
-from kaem_jax.training.log import ProgressReporter
+from kaem_jax.training.batch import Batch, batch_indices, refuse_bytes_of_bits
 from kaem_jax.training.optimizer import Group, Optimizer
+from kaem_jax.training.progress import ProgressReporter
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_train_step
-
-__all__ = ["Fitted", "fit"]
 
 _FEW_LATENTS = 4  # up to this number, importance sampling covers the posterior
 _NUM_ROWS = 50  # of the history, unless asked otherwise
@@ -36,7 +34,7 @@ class Fitted(NamedTuple):
       history: metrics by name, float64 [R] each; `step` is the number of updates done. `loss` is in nats per datum.
       posterior: the sampler with the step sizes and ladder that training reached, for
         `posterior.draw(key, model, params, x)`. Chains that training kept are dropped, so each draw starts afresh;
-        `kaem_jax.encode` draws more accurately.
+        `kaem_jax.infer_latents` draws more accurately.
 
     Example:
       >>> fitted = kaem.fit(key, model, x, num_steps=20, progress=False)

@@ -8,8 +8,6 @@ from kaem_jax.inference.samplers import ChainDraws, Draws, EncoderDraws, Particl
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import ClusteredPrior
 
-__all__ = ["posterior_loss"]
-
 
 def posterior_loss(
     key: Array, model: Model, params: Params, x: Array, draws: Draws, labels: Array | None = None

@@ -9,8 +9,6 @@ import optax
 from kaem_jax.model import Params
 from kaem_jax.settings import Settings, setting
 
-__all__ = ["Group", "Optimizer"]
-
 # For a table of n-grams (docs/decisions/fields-and-texts.md): Adam's epsilon, in nats per text, and its learning rate,
 # as a multiple of the decoder's. Most entries seldom get a gradient; with optax's epsilon, Adam would move them by its
 # full rate, however small the gradient is, and the table would overfit.

@@ -7,19 +7,17 @@ import jax
 import numpy as np
 from jax import Array
 
-from kaem_jax.data import to_unit_interval
-from kaem_jax.devices.batches import in_batches
-from kaem_jax.devices.processes import from_writer, say
 from kaem_jax.inference.samplers import FrozenSampler, Sampler
+from kaem_jax.jax_utils.batches import in_batches
+from kaem_jax.jax_utils.processes import from_writer, say
+from kaem_jax.keys import refit_key
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.em import mean_log_prob
 from kaem_jax.priors.fit_prior import fit_prior, held_out_tenth
 from kaem_jax.settings.arguments import check_key, check_model
-from kaem_jax.training.keys import refit_key
+from kaem_jax.training.batch import to_unit_interval
 from kaem_jax.training.state import TrainState
-
-__all__ = ["posterior_codes", "refit", "refit_state"]
 
 _BATCH, _NUM_DRAWS = 500, 2
 

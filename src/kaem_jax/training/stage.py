@@ -15,8 +15,6 @@ from kaem_jax.training.optimizer import Optimizer
 from kaem_jax.training.state import TrainState, init_train_state, state_of_next_stage
 from kaem_jax.training.step import make_train_step
 
-__all__ = ["Stage", "stage_after", "state_after"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage(Settings):

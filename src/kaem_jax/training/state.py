@@ -12,10 +12,8 @@ from jax import Array
 
 from kaem_jax.inference.samplers import Sampler
 from kaem_jax.inference.samplers.base import SamplerState
+from kaem_jax.keys import chain_start_key, sampler_params_key, stage_key
 from kaem_jax.model import Model, Params
-from kaem_jax.training.keys import chain_start_key, sampler_params_key, stage_key
-
-__all__ = ["TrainState", "from_nested", "init_train_state", "state_of_next_stage", "to_nested"]
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +26,7 @@ class TrainState:
       params: parameters as `Model.init` returns them, with those of the sampler.
       opt_state: optax state; None, like the root key, if the state was restored for evaluation.
       sampler: state of the posterior sampler.
-      root_key: typed key of the run, never advanced; see `kaem_jax.training.keys.step_keys`.
+      root_key: typed key of the run, never advanced; see `kaem_jax.keys.step_keys`.
       average: exponential moving average of `params`, None where none is kept.
     """
 

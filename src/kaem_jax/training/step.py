@@ -7,15 +7,13 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from kaem_jax.data import Batch
-from kaem_jax.devices.placement import replicated
 from kaem_jax.inference.samplers import Sampler
+from kaem_jax.jax_utils.placement import replicated
+from kaem_jax.keys import step_keys
 from kaem_jax.model import Model, Params
-from kaem_jax.training.keys import step_keys
+from kaem_jax.training.batch import Batch
 from kaem_jax.training.loss import posterior_loss
 from kaem_jax.training.state import TrainState
-
-__all__ = ["make_train_step"]
 
 Metrics = dict[str, Array]
 

@@ -8,16 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import full_precision, scan
 from kaem_jax.inference.evidence.estimate import checked_proposal
 from kaem_jax.inference.proposals import Proposal
-from kaem_jax.inference.proposals.path import Path, evidence_path
-from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
+from kaem_jax.inference.proposals.annealing_path import Path, evidence_path
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import full_precision, scan
+from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, moves, power_ladder
 from kaem_jax.model import Model, Params
-
-__all__ = ["EvidenceBounds", "annealed_log_weights", "bidirectional_bounds", "path_log_weights"]
-
 
 _MAX_STEP_SIZE = 1.9  # of the pilot; positions are whitened, or those of a prior of about unit scale
 
@@ -66,14 +63,14 @@ def annealed_log_weights(
         chains, log_weight = carry
         key, beta, width, eta = inputs
         shape = chains.log_likelihood.shape
-        moved, _ = power.move(
+        moved, _ = moves.move(
             key, chains, log_prior, log_likelihood, jnp.broadcast_to(beta, shape), jnp.broadcast_to(eta, shape),
             kernel, bounds,
         )  # fmt: skip
         weighed = moved if reverse else chains
         return (moved, log_weight + width * weighed.log_likelihood), None
 
-    chains = power.evaluate(z0, log_prior, log_likelihood)
+    chains = moves.evaluate(z0, log_prior, log_likelihood)
     betas = betas.astype(chains.position.dtype)  # with jax_enable_x64 positions may still be float32
     inputs = (jax.random.split(key, betas.size - 1), betas[1:], jnp.diff(betas), step_size)
     (_, log_weight), _ = scan(advance, (chains, jnp.zeros_like(chains.log_likelihood)), inputs, reverse=reverse)
@@ -167,7 +164,7 @@ def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
         key, beta = inputs
         shape = chains.log_likelihood.shape
         eta = jnp.broadcast_to(jnp.exp(log_eta), shape)
-        chains, acceptance = power.move(
+        chains, acceptance = moves.move(
             key, chains, path.log_start, path.log_gain, jnp.broadcast_to(beta, shape), eta, kernel, path.bounds
         )
         can_move = jnp.isfinite(chains.log_prior + chains.log_likelihood)  # a datum that is not finite tells nothing
@@ -175,7 +172,7 @@ def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
         log_eta = jnp.minimum(log_eta + accepted - kernel.target_acceptance, largest)
         return (chains, log_eta), jnp.exp(log_eta)
 
-    chains = power.evaluate(path.draw(key_start, 1), path.log_start, path.log_gain)
+    chains = moves.evaluate(path.draw(key_start, 1), path.log_start, path.log_gain)
     inputs = (jax.random.split(key_run, betas.size - 1), betas[1:].astype(chains.position.dtype))
     start = jnp.asarray(math.log(kernel.first_step_size), chains.position.dtype)
     _, step_size = scan(advance, (chains, start), inputs)

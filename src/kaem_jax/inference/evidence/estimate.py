@@ -9,8 +9,6 @@ from jax import Array
 from kaem_jax.inference.proposals import PriorProposal, Proposal
 from kaem_jax.model import Model
 
-__all__ = ["Evidence", "checked_proposal", "evidence_of_weights", "is_bound", "mean_is_bound"]
-
 _MIN_ESS, _MIN_SHARE = 20, 0.05  # of an estimate, else it is a bound
 _MAX_BOUNDS = 0.05  # share of the data whose estimates may be bounds before their mean is one
 

@@ -10,15 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.devices.batches import filled_batches
 from kaem_jax.inference.evidence.estimate import Evidence, is_bound
 from kaem_jax.inference.evidence.log_evidence import Method, log_evidence, num_fits
 from kaem_jax.inference.proposals import PriorProposal, Proposal
+from kaem_jax.jax_utils.batches import filled_batches
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.settings import Settings, setting
-
-__all__ = ["AIS", "Auto", "Effort", "Estimator", "ImportanceEstimator"]
 
 _FIRST_TEMPERATURES = 32  # of the first annealing, which doubles
 

@@ -6,15 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import repeat
 from kaem_jax.inference.evidence.estimate import Evidence, is_bound
 from kaem_jax.inference.proposals import FittedProposal
-from kaem_jax.inference.proposals.path import log_weight
+from kaem_jax.inference.proposals.annealing_path import log_weight
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import repeat
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
-
-__all__ = ["importance_evidence", "proposal_log_weights", "weighed_draws"]
 
 # The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: two chunks may agree by chance.
 # Only 8 nets of Sobol points, because larger nets are more accurate.

@@ -7,20 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import full_precision, repeat
 from kaem_jax.inference.evidence.annealed_evidence import path_log_weights
 from kaem_jax.inference.evidence.estimate import Evidence, checked_proposal, evidence_of_weights
 from kaem_jax.inference.evidence.importance_evidence import importance_evidence, proposal_log_weights
 from kaem_jax.inference.evidence.tempered_evidence import RULES, tempered_evidence
 from kaem_jax.inference.proposals import FittedProposal, PriorProposal, Proposal, fitted_to
-from kaem_jax.inference.proposals.path import evidence_path
+from kaem_jax.inference.proposals.annealing_path import evidence_path
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import full_precision, repeat
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
 from kaem_jax.settings.arguments import check_choice
-
-__all__ = ["Method", "log_evidence", "num_fits"]
 
 Method = Literal["ais", "importance", "steppingstone", "ti"]
 

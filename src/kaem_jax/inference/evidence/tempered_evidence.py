@@ -7,10 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.inference.evidence.estimate import Evidence, is_bound
-from kaem_jax.inference.proposals.path import Path
+from kaem_jax.inference.proposals.annealing_path import Path
 from kaem_jax.mcmc import Kernel, effective_sample_size, power_ladder, tempered_posterior
-
-__all__ = ["RULES", "integrate_log_likelihood", "tempered_evidence"]
 
 RULES = ("steppingstone", "ti")
 _MIN_ROUNDS, _MIN_ESS = 20, 40  # below which nothing is said, or only a bound

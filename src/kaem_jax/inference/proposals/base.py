@@ -8,14 +8,12 @@ import math
 import jax
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import STATIC
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
 from kaem_jax.settings import Settings
-
-__all__ = ["FittedProposal", "PriorProposal", "Proposal", "fitted_to"]
 
 
 class FittedProposal(abc.ABC):

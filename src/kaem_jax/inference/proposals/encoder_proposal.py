@@ -18,8 +18,6 @@ from kaem_jax.settings import setting
 from kaem_jax.settings.arguments import at_least_float32
 from kaem_jax.settings.registry import ENCODERS
 
-__all__ = ["Approximation", "EncoderProposal", "approximate"]
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

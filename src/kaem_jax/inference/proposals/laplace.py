@@ -8,20 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import choose, scan, vary_like
+from kaem_jax.inference.proposals.annealing_path import move_inside
 from kaem_jax.inference.proposals.base import Proposal
 from kaem_jax.inference.proposals.encoder_proposal import approximate
-from kaem_jax.inference.proposals.path import move_inside
 from kaem_jax.inference.proposals.t_mixture import StudentMixture, spreads_of, whiten
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import choose, scan, vary_like
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors.base import Table
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import ENCODERS
-
-__all__ = ["Laplace", "curvature_along", "probed_curvature"]
 
 _DUPLICATE = 0.5  # modes nearer than this, in standard deviations, are one
 _APART = 0.5  # starts are at least so far apart, as a share of the typical distance of prior draws

@@ -9,13 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-from kaem_jax.devices.transforms import STATIC, choose
 from kaem_jax.inference.proposals.base import FittedProposal
+from kaem_jax.jax_utils.transforms import STATIC, choose
 from kaem_jax.model import Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
-
-__all__ = ["StudentMixture", "spreads_of", "whiten"]
 
 _FEW_DEGREES = 30  # as many normal draws make one draw of chi-squared
 

@@ -6,15 +6,13 @@ from typing import Any, ClassVar
 import jax
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import STATIC
 from kaem_jax.inference.samplers.draws import Draws
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.settings import Settings
 from kaem_jax.settings.arguments import check_key, check_model
-
-__all__ = ["FrozenSampler", "Sampler", "SamplerState"]
 
 SamplerState = Any  # a pytree that the sampler defines
 

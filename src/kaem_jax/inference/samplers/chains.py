@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.transforms import choose
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.encoder_proposal import approximate
 from kaem_jax.inference.proposals.laplace import probed_curvature
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import Draws
+from kaem_jax.jax_utils.transforms import choose
 from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.mcmc.langevin import check_chain_arguments
@@ -24,8 +24,6 @@ from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import ENCODERS, KERNELS
-
-__all__ = ["ChainSampler", "ChainState", "as_rows", "first_of_each", "of_rows", "with_rows"]
 
 _LANES = 128  # TPUs lay out the last axis in so many numbers; where rows fill them, no other axis is taken instead
 _NUM_PRIOR_DRAWS = 64  # of which a metric has the prior's curvature

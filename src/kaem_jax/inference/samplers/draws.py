@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import STATIC
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
-
-__all__ = ["ChainDraws", "Draws", "RungDraws", "SharedDraws", "TemperedDraws"]
 
 
 @jax.tree_util.register_dataclass

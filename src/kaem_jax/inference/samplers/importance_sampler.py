@@ -8,15 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import ChainDraws, SharedDraws
+from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.uniform import Points
 from kaem_jax.settings import setting
-
-__all__ = ["Importance", "ImportancePosterior", "importance_posterior", "resample", "weigh"]
 
 
 class ImportancePosterior(NamedTuple):

@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
 from kaem_jax.inference.samplers.chains import ChainSampler, ChainState, of_rows, with_rows
 from kaem_jax.inference.samplers.draws import ChainDraws
+from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.mcmc import langevin_posterior, principal_frame
 from kaem_jax.model import Model, Params
-
-__all__ = ["Langevin"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

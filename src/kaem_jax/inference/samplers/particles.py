@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import scan
 from kaem_jax.inference.proposals.encoder_proposal import approximate
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.chains import as_rows, of_rows, with_rows
 from kaem_jax.inference.samplers.draws import ChainDraws
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.mcmc.preconditioner import finite_rows
 from kaem_jax.model import Model, Params
@@ -21,8 +21,6 @@ from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import ENCODERS
-
-__all__ = ["ParticleDraws", "Particles"]
 
 _RATE = 5e-4  # of the running average of the precision
 _NUM_FRESH_MOVES = 100  # of chains that are not kept

@@ -8,21 +8,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.batches import filled_batches
-from kaem_jax.devices.transforms import expand_to
 from kaem_jax.inference.evidence.importance_evidence import weighed_draws
 from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
-from kaem_jax.inference.proposals.path import log_joint_density
+from kaem_jax.inference.proposals.annealing_path import log_joint_density
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import ChainDraws
+from kaem_jax.jax_utils.batches import filled_batches
+from kaem_jax.jax_utils.transforms import expand_to
 from kaem_jax.mcmc import langevin_posterior
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import PROPOSALS
-
-__all__ = ["ProposalChains"]
 
 _NUM_PROPOSALS = 16  # of the proposal, from which each start is chosen by its weight
 _AT_ONCE = 100  # data

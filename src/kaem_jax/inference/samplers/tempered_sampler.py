@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
 from kaem_jax.inference.proposals import EncoderProposal
-from kaem_jax.inference.proposals.path import Path, path_from_prior, path_from_proposal
+from kaem_jax.inference.proposals.annealing_path import Path, path_from_prior, path_from_proposal
 from kaem_jax.inference.samplers.chains import ChainSampler, ChainState, as_rows, of_rows, with_rows
 from kaem_jax.inference.samplers.draws import RungDraws, TemperedDraws
+from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.mcmc import (
     Frame,
     TemperedInfo,
@@ -26,8 +26,6 @@ from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
 from kaem_jax.settings import setting
-
-__all__ = ["Tempered"]
 
 
 class Population(NamedTuple):

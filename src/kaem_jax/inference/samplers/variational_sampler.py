@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import STATIC
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.encoder_proposal import approximate
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import ChainDraws
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import MLP, Encoder, Network
 from kaem_jax.priors import Prior
@@ -20,8 +20,6 @@ from kaem_jax.priors.base import Table
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import ENCODERS
-
-__all__ = ["EncoderDraws", "Variational"]
 
 
 @jax.tree_util.register_dataclass

@@ -11,8 +11,6 @@ from jax import Array
 from kaem_jax.kan.bases.base import Basis
 from kaem_jax.settings import setting
 
-__all__ = ["BSpline"]
-
 # Panels per interval that keep the quantile error at float32 level for energies that swing by 20 nats between
 # neighbouring breakpoints (docs/decisions/quadrature.md). Low degrees have kinks in f and steep straight flanks.
 _PANELS_PER_INTERVAL = {1: 20, 2: 10, 3: 10, 4: 10, 5: 10}

@@ -7,8 +7,6 @@ from jax import Array
 
 from kaem_jax.settings import Settings
 
-__all__ = ["Basis"]
-
 
 class Basis(Settings, abc.ABC):
     """A family of basis functions phi_1..phi_G of a position u, on N even intervals; the domain is 0 <= u <= N.

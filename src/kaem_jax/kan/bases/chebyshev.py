@@ -10,8 +10,6 @@ from jax import Array
 
 from kaem_jax.kan.bases.base import Basis
 
-__all__ = ["Chebyshev"]
-
 _MIN_EXCESS = 0.05  # keeps arccos away from its vertical tangent at 1
 
 

@@ -10,8 +10,6 @@ from jax import Array
 
 from kaem_jax.kan.bases.base import Basis
 
-__all__ = ["Fourier"]
-
 _MAX_FREQUENCY = 1.0  # bounds tau, so that the panels resolve the fastest feature whatever is learned
 
 

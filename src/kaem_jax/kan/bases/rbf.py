@@ -10,8 +10,6 @@ from jax import Array
 
 from kaem_jax.kan.bases.base import Basis
 
-__all__ = ["RadialBasis", "ReflectionalSwitch"]
-
 _MIN_WIDTH = 0.5  # in units of the spacing: narrower bumps would not overlap, nor would the panels resolve them
 
 

@@ -11,8 +11,6 @@ from jax import Array
 
 from kaem_jax.kan.bases.base import Basis
 
-__all__ = ["DerivativeOfGaussian", "MexicanHat", "Morlet", "Shannon"]
-
 _MIN_SCALE = 0.5  # in intervals, so that the panels resolve whatever is learned
 _MORLET_FREQUENCY = 5.0
 

@@ -1,0 +1,41 @@
+"""`kaem encode --workdir RUN [--data FILE] --out FILE`: posterior means and spreads of latents, cluster probabilities.
+
+A table has columns `mean_I`, `spread_I` and `cluster_C`, latents in the order of the flattened event; an .npz file has
+arrays `mean`, `spread` and `clusters`.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
+from kaem_jax.app.cli.options import at_least, check_file
+from kaem_jax.app.data import write_table
+from kaem_jax.files import write_npz
+from kaem_jax.inference.infer_latents import infer_latents
+from kaem_jax.keys import inference_key
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command with the arguments `argv`; returns its exit code."""
+    parser = make_parser("encode", "Posterior means and spreads of latents.", "FILE.csv, FILE.parquet or FILE.npz")
+    parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
+    given = parser.parse_args(argv)
+
+    out = given.out
+    check_file(out, (".csv", ".npz", ".parquet"), given.overwrite)
+    run, x = open_run(given)
+    may_miss = bool(np.isnan(x).any())
+    proposal = run.config.inference_proposal(may_miss)
+    options: dict[str, Any] = {"num_draws": given.draws, "proposal": proposal, "may_miss": may_miss}
+    found = apply(lambda key, x: infer_latents(key, run.model, run.params, x, **options), inference_key(given.seed), x)
+    arrays = {name: value for name, value in found._asdict().items() if value is not None}
+    if out.suffix.lower() == ".npz":
+        write_npz(out, arrays, compressed=True)
+    else:
+        flat = {name.removesuffix("s"): value.reshape(len(x), -1) for name, value in arrays.items()}
+        write_table(out, {f"{name}_{i}": v[:, i].tolist() for name, v in flat.items() for i in range(v.shape[1])})
+    print(f"latents of {len(x)} data at step {run.step} in {out}", file=sys.stderr)
+    return 0

@@ -1,0 +1,116 @@
+"""Reports errors that a user can correct: one sentence on standard error, and an exit code."""
+
+import contextlib
+import functools
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
+
+import absl.logging
+
+from kaem_jax.errors import (
+    EXIT_REFUSED,
+    ConfigError,
+    DataError,
+    DivergedError,
+    RunError,
+    causes_of,
+    first_line,
+    is_disk_full,
+    is_out_of_memory,
+    is_transient,
+)
+
+EXIT_DIVERGED = 3  # the same command would diverge again
+EXIT_DISK = 74  # EX_IOERR: a disk is full; what was saved before is kept
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: nothing is lost, run the same command again
+
+
+def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
+    """Decorates a command: an error that a user can correct becomes one sentence and one of the exit codes above."""
+
+    @functools.wraps(command)
+    def main(argv: Sequence[str]) -> int:
+        # Orbax logs every rename, and prints tracebacks of errors that it also raises.
+        absl.logging.set_verbosity(absl.logging.FATAL)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        # After a damaged file, orbax drops its other reads, each of which would print a traceback.
+        before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+        try:
+            with _handled_by(_interrupt):
+                return command(argv)
+        except KeyboardInterrupt:
+            # With `python -m`, an interrupt during `exec` of a string, as in dataclasses, ends the process by SIGINT
+            # despite the exit code, unless Python executes another string afterwards.
+            exec("")
+            print("interrupted; the same command starts again, or continues from its checkpoint", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        except Exception as error:
+            described = _describe(error)
+            if described is None:
+                raise
+            code, sentence = described
+            print(" ".join(f"error: {sentence}".split()), file=sys.stderr)
+            return code
+        finally:
+            sys.unraisablehook = before
+
+    return main
+
+
+def _describe(error: Exception) -> tuple[int, str] | None:
+    """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
+    if isinstance(error, ConfigError | RunError | DataError):
+        return EXIT_REFUSED, str(error)
+    if isinstance(error, DivergedError):
+        return EXIT_DIVERGED, str(error)
+    full = next((cause for cause in causes_of(error) if is_disk_full(cause)), None)
+    if full is not None:
+        return EXIT_DISK, f"no space left: {_reason(full)}; earlier checkpoints are kept, so make room and run it again"
+    if is_out_of_memory(error):
+        return (
+            EXIT_REFUSED,
+            f"out of memory ({_reason(error)}); in training lower data.batch_size, elsewhere give fewer data",
+        )
+    if is_transient(error):
+        return EXIT_INTERRUPTED, f"{_reason(error)}; this may pass, so run the same command again"
+    if isinstance(error, OSError):
+        return EXIT_REFUSED, _reason(error)
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return first_line(error)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Delays SIGTERM and Ctrl-C to the end of the block: a library that is interrupted while it loads may crash."""
+    received: list[int] = []
+    with _handled_by(lambda number, frame: received.append(number)):
+        yield
+    if received:
+        raise KeyboardInterrupt
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """Ends a command: until training has handlers of its own, SIGTERM does what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, object], object]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -1,0 +1,101 @@
+"""`kaem score --workdir RUN [--data FILE] --out scores.csv`: log p(x) of each datum, with its error.
+
+Columns are `log_prob` (nats; for tables and fields in the user's units), `standard_error`, `ess` and `is_bound`. If
+`is_bound`, log_prob is only a lower bound in expectation, and its error is meaningless: the ESS is below 5 % of the
+proposals or below 20, or the proposals come from one mode, as an encoder's do. If values are missing, `num_observed`
+counts the others. With `--typical N`, `typicality` is log_prob in standard deviations from the mean over N training
+data with the same values left out. A datum is unusual if its log_prob is low, and also if its typicality is high:
+simple images have more density than any of the data.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
+from kaem_jax.app.cli.options import at_least, check_file
+from kaem_jax.app.cli.where import add_where, compile_conditions, meeting, with_conditions
+from kaem_jax.app.data import Table, write_table
+from kaem_jax.app.runs.load import Run
+from kaem_jax.app.runs.open_data import open_data
+from kaem_jax.errors import ConfigError
+from kaem_jax.inference.evidence import Evidence
+from kaem_jax.inference.log_prob import log_prob
+from kaem_jax.keys import inference_key
+from kaem_jax.training.batch import as_seen
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command with the arguments `argv`; returns its exit code."""
+    parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
+    parser.add_argument("--proposals", type=at_least(2), default=1000, help="of each datum, for importance sampling")
+    add_where(parser, "log p(x | conditions) of rows of a table, -inf of rows that do not meet them")
+    parser.add_argument("--typical", type=at_least(0), default=0, metavar="N", help="compare with N training data")
+    given = parser.parse_args(argv)
+
+    out = given.out
+    check_file(out, (".csv", ".parquet"), given.overwrite)
+    if given.typical == 1:
+        raise ConfigError("--typical=1 must be 0 or at least 2")
+    if given.where is not None and given.typical:
+        raise ConfigError("--typical compares rows without conditions: leave out --where")
+    run, x = open_run(given)
+    key, key_typical = jax.random.split(inference_key(given.seed))
+    log_condition, error, meets = 0.0, 0.0, np.ones(len(x), bool)
+    gaps = np.isnan(x).reshape(len(x), -1)
+    if given.where is not None:
+        run = with_conditions(run, given.where)
+        log_condition, error = map(float, compile_conditions(key_typical, run)[1])
+        x, meets = meeting(run, x)
+    may_miss = bool(np.isnan(x).any())
+    proposal = run.config.inference_proposal(may_miss)
+    options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
+    options["chunk_size"] = run.config.evaluation.latents_at_once
+
+    def scored(key: jax.Array, x: jax.Array) -> Evidence:
+        found = log_prob(key, run.model, run.params, x, **options)
+        return found._replace(mean_standard_error=found.standard_error)  # batches are joined along the axis of data
+
+    others = _training_data(run, given) if given.typical else None  # refused before anything is computed
+    found = apply(scored, key, x)
+    in_units = np.where(meets, found.value - run.form.log_volume(x) - log_condition, -np.inf)
+    table = {
+        "log_prob": in_units.tolist(),
+        "standard_error": np.hypot(found.standard_error, error).tolist(),
+        "ess": found.ess.tolist(),
+        "is_bound": found.is_bound.tolist(),
+    }
+    if gaps.any():
+        is_cell = np.cumsum(run.form.sizes) - 1 if isinstance(run.form, Table) else slice(None)
+        table["num_observed"] = (~gaps[:, is_cell]).sum(axis=1).tolist()
+    if others is not None:
+        typicality = np.empty(len(x))
+        patterns, pattern = np.unique(gaps, axis=0, return_inverse=True)
+        for i, is_gap in enumerate(patterns):
+            alike = np.where(is_gap.reshape(x.shape[1:]), np.nan, others)
+            typical = apply(scored, key_typical, alike).value - run.form.log_volume(alike)
+            own = pattern.ravel() == i
+            typicality[own] = (in_units[own] - typical.mean()) / typical.std(ddof=1)
+        table["typicality"] = typicality.tolist()
+    write_table(out, table)
+    said = f"{len(x)} scores of step {run.step} in {out}"
+    if gaps.any() and others is None:
+        said += "; values are missing, and fewer have a larger log p: compare by --typical N"
+    print(said, file=sys.stderr)
+    return 0
+
+
+def _training_data(run: Run, given: argparse.Namespace) -> np.ndarray:
+    """The number of complete training data that is asked for, chosen by the seed, as the model sees them."""
+    train = open_data(run, given.workdir, given.data_path, given.data_dir).train
+    rows = np.random.default_rng(given.seed).permutation(len(train))
+    if isinstance(run.form, Table):  # nothing else misses values, and tables are in memory
+        rows = rows[np.isfinite(train[np.arange(len(train))]).all(axis=1)[rows]]
+    x = as_seen(train[np.sort(rows[: given.typical])])
+    if len(x) < 2:
+        raise ConfigError(f"--typical={given.typical}: only {len(x)} of the training data are complete")
+    return x

@@ -1,0 +1,87 @@
+"""How many latents depend on the data."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.app.runs.load import Run
+from kaem_jax.inference.samplers import Draws, FrozenSampler, SharedDraws
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import repeat
+from kaem_jax.model import Model, Params
+from kaem_jax.priors.base import Table
+
+_ACTIVE = 0.01
+_NUM_PRIOR_DRAWS = 4096
+_NUM_SHARED_PAIRS = 8
+
+
+def evaluate(key: Array, run: Run, x: Array) -> dict[str, Any]:
+    """Number of decoder inputs for which the data x [B, *data_shape] decide more than 1 % of the prior variance.
+
+    An input counts if its share lies more than two standard errors above 1 %: few chains make shares noisy.
+    """
+    if len(x) < 2:
+        return {"reason": f"{len(x)} held-out datum has no variance over data"}
+    shares, errors = jax.device_get(activity(key, run.model, run.params, x, run.posterior))
+    return {
+        "count": int(np.sum(shares - 2 * errors > _ACTIVE)),
+        "of": len(shares),
+        "threshold": _ACTIVE,
+        "num_data": len(x),
+        "share_of_variance_that_data_decide": [round(float(share), 4) for share in shares],
+        "standard_error_of_shares": [round(float(error), 4) for error in errors],
+    }
+
+
+def verdict(numbers: Mapping[str, Any]) -> str:
+    """Whether fewer latents may be enough."""
+    idle = numbers["of"] - numbers["count"]
+    return f"{idle} latents are not seen to depend on the datum: fewer may be enough" if idle else ""
+
+
+def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
+    """The share of each decoder input's prior variance explained by data x: Var_x E[v | x] / Var v.
+
+    Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). It is
+    estimated by the covariance over data of two independent posterior means (eight pairs if data share proposals): the
+    Monte Carlo error of one mean would make every latent look active.
+
+    Returns:
+      the shares [Q], 0 for an input that does not depend on the data and 1 for one that they fix, and their standard
+      errors over the data; if the data share proposals, also over pairs of independent proposal sets.
+    """
+    table = model.prior.tabulate(params["prior"])
+    drawn = jax.eval_shape(lambda key: posterior.draw(key, model, params, x), key)
+    num_pairs = _NUM_SHARED_PAIRS if isinstance(drawn, SharedDraws) else 1
+    key_prior, *keys = jax.random.split(key, 1 + 2 * num_pairs)
+
+    def centred_mean(key: Array) -> Array:
+        return _centred_mean(model, table, posterior.draw(key, model, params, x))
+
+    return _activity(key_prior, model, table, repeat(centred_mean, jnp.stack(keys)))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _centred_mean(model: Model, table: Table, draws: Draws) -> Array:
+    mean = draws.mean(model.prior.features(table, draws.z))
+    return constrain(mean - jnp.mean(mean, axis=0))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _activity(key: Array, model: Model, table: Table, means: Array) -> tuple[Array, Array]:
+    """Shares and errors by `means` [2 pairs, B, Q]; means 2i and 2i + 1 are independent."""
+    of_prior = model.prior.sample(key, table, (_NUM_PRIOR_DRAWS,))
+    variance = jnp.var(model.prior.features(table, of_prior), axis=0)
+    products = means[::2] * means[1::2] / variance  # [pairs, B, Q]
+    num_pairs, num_data, _ = products.shape
+    shares = jnp.sum(products, axis=1) / (num_data - 1)
+    squared_error = jnp.var(jnp.mean(products, axis=0), axis=0) / (num_data - 1)
+    if num_pairs > 1:  # data that share their proposals err together
+        squared_error += jnp.var(shares, axis=0, ddof=1) / num_pairs
+    return jnp.mean(shares, axis=0), jnp.sqrt(squared_error)

@@ -1,0 +1,92 @@
+"""What the clusters of a clustered prior represent: p(c | x), agreement with labels, and samples of each cluster."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.app.runs.load import Run
+from kaem_jax.inference.samplers import Draws, FrozenSampler
+from kaem_jax.jax_utils.batches import in_batches
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.model import Model, Params
+from kaem_jax.priors.clustered import ClusteredPrior
+
+_BATCH = 100  # data whose clusters are inferred at once
+_DATA_OF_EACH = 5  # data for each cluster; with fewer, a used cluster may have none by chance
+_NUM_SHOWN, _NUM_OF_EACH = 40, 12
+
+
+def evaluate(key: Array, run: Run, x: Array, labels: np.ndarray | None) -> dict[str, Any]:
+    """How many clusters the data x [B, *data_shape] use, and how these agree with labels, int [B], if there are any."""
+    if not isinstance(run.model.prior, ClusteredPrior):
+        return {"reason": f"a {type(run.model.prior).__name__} has no clusters"}
+
+    def probabilities(key: Array, x: Array) -> Array:
+        return cluster_probabilities(key, run.model, run.params, x, run.posterior)
+
+    found = np.concatenate(list(in_batches(probabilities, key, x, _BATCH)))
+    share = found.mean(axis=0)
+    result: dict[str, Any] = {
+        "effective_number": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30))))),
+        "clusters": found.shape[1],
+        "num_data": len(x),
+    }
+    return result if labels is None else result | agreement(found, labels)
+
+
+def verdict(numbers: Mapping[str, Any]) -> str:
+    """Whether the prior has more clusters than the data use."""
+    if numbers["num_data"] < _DATA_OF_EACH * numbers["clusters"]:
+        return "too few data to tell how many clusters are used: their number comes out too low"
+    if numbers["effective_number"] < 0.5 * numbers["clusters"]:
+        return "more than half of the clusters are hardly used: fewer would be enough"
+    return ""
+
+
+def cluster_probabilities(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
+    """P(c | x_b) = E[p(c | z) | x_b] over posterior draws, for x [B, *data_shape]: [B, C]."""
+    return _mean_responsibilities(model.prior, params["prior"], posterior.draw(key, model, params, x))
+
+
+@functools.partial(jax.jit, static_argnames="prior")
+def _mean_responsibilities(prior: ClusteredPrior, params: Params, draws: Draws) -> Array:
+    return constrain(draws.mean(jnp.exp(prior.log_responsibilities(params, draws.z))))
+
+
+def agreement(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """How well argmax of `probabilities` [B, C] agrees with labels [B].
+
+    Returns:
+      `adjusted_mutual_information` (Vinh et al., 2010; 0 by chance, 1 if clusters are classes), and `accuracy` if each
+      cluster is named after the label that is most frequent in it among these data.
+    """
+    from sklearn.metrics import adjusted_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
+    cluster = np.argmax(probabilities, axis=1)
+    return {
+        "adjusted_mutual_information": float(adjusted_mutual_info_score(labels, cluster)),
+        "accuracy": float(contingency_matrix(labels, cluster).max(axis=0).sum() / len(labels)),
+    }
+
+
+def heaviest_clusters(prior: ClusteredPrior, params: Params, num: int) -> list[tuple[int, float]]:
+    """At most `num` clusters with their shares, the heaviest first; `params` are the prior's."""
+    shares = np.exp(np.asarray(prior.log_proportions(params)))
+    return [(int(c), float(shares[c])) for c in np.argsort(-shares, kind="stable")[:num]]
+
+
+def samples_of_clusters(key: Array, run: Run) -> tuple[np.ndarray, list[str]]:
+    """Samples of the heaviest clusters, [R, K, *data_shape], and their names."""
+    prior: Any = run.model.prior
+    table = prior.tabulate(run.params["prior"])
+    heaviest = heaviest_clusters(prior, run.params["prior"], _NUM_SHOWN)
+    which = jnp.repeat(jnp.asarray([c for c, _ in heaviest], jnp.int32), _NUM_OF_EACH)
+    images = np.asarray(run.model.decode(run.params, prior.sample_of_cluster(key, table, which, which.shape), table))
+    names = [f"{c}\n{share:.1%}" for c, share in heaviest]
+    return images.reshape(len(heaviest), _NUM_OF_EACH, *images.shape[1:]), names

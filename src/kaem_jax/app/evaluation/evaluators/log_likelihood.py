@@ -1,0 +1,84 @@
+"""Held-out log-likelihood."""
+
+import math
+import time
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.app.data import Table
+from kaem_jax.app.runs.load import Run
+from kaem_jax.inference.evidence import Estimator, mean_is_bound
+from kaem_jax.inference.proposals import Proposal
+from kaem_jax.likelihoods import Bernoulli, Categorical, DiscretizedLogistic
+from kaem_jax.model import Model
+
+_ENOUGH = 40  # effective proposals: a bound with so many has another cause than too few of them
+
+
+def evaluate(
+    key: Array, run: Run, x: Array, estimator: Estimator, proposal: Proposal, of_pixels: bool = False
+) -> dict[str, Any]:
+    """Mean log-likelihood of held-out data, in nats per datum and in bits per dimension.
+
+    Args:
+      key: a PRNG key; the same key makes successive values comparable.
+      run: the model.
+      x: [N, *data_shape] held-out data as the model sees them.
+      estimator: the estimator of log p(x).
+      proposal: the proposal from which the estimator starts.
+      of_pixels: whether the data are pixels of 256 levels, scaled to [0, 1].
+    """
+    started = time.perf_counter()
+    estimate, effort = estimator(key, run.model, run.params, x, proposal)
+    estimate = jax.device_get(estimate)  # a statistic in NumPy needs no program
+    nats, error = float(np.mean(estimate.value)), float(estimate.mean_standard_error)
+    result: dict[str, Any] = {"nats": nats, "standard_error": error}
+    if isinstance(run.model.likelihood, Categorical):
+        result["nats_per_token"] = -nats * len(x) / float(jnp.sum(run.model.likelihood.is_read(x)))
+    elif not isinstance(run.form, Table):
+        result |= _bits(run.model, nats, error, of_pixels)
+    return result | {
+        "ess": float(np.median(estimate.ess)),
+        "ess_min": float(np.min(estimate.ess)),
+        "is_bound": bool(mean_is_bound(estimate.is_bound)),
+        "num_bounds": int(np.sum(estimate.is_bound)),
+        "method": effort.method,
+        **effort.settings,
+        "num_gradients": effort.num_gradients,
+        "effort_id": zlib.crc32(repr((estimator, proposal)).encode()),
+        "num_data": len(x),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def _bits(model: Model, nats: float, error: float, of_pixels: bool) -> dict[str, float]:
+    """Bits per dimension of densities and, for pixels, of probabilities of levels."""
+    size = math.prod(model.data_shape) * math.log(2)
+    bits = {"bits_per_dimension": -nats / size}
+    if isinstance(model.likelihood, DiscretizedLogistic):  # the nats are of levels already
+        if model.likelihood.levels == 256:
+            bits["bits_per_dimension_of_256_levels"] = bits["bits_per_dimension"]
+    elif of_pixels and not isinstance(model.likelihood, Bernoulli):
+        # Each level stands for a cell of width 1 / 255. Discrete models report this, with dequantisation noise.
+        bits["bits_per_dimension_of_256_levels"] = math.log2(255) - nats / size
+    return bits | {"bits_standard_error": error / size}
+
+
+def verdict(numbers: Mapping[str, Any]) -> str:
+    """Whether the number is an estimate or a bound."""
+    count = numbers.get("num_chains", numbers.get("num_samples"))
+    of = f" of {count:,}" if count and "num_annealed" not in numbers else ""  # with both, the ESS is of either
+    ess = f"{numbers['ess']:.3g}{of}"
+    if not numbers["is_bound"]:
+        few = f"; for {num:,} data only a bound" if (num := numbers.get("num_bounds", 0)) else ""
+        return f"an estimate: ESS {ess}{few}"
+    if numbers["ess_min"] >= max(_ENOUGH, 0.05 * (count or 0)):
+        return f"a bound whatever its ESS ({ess}): by its method, or since its proposal has one mode"
+    few = f"{numbers['num_bounds']:,} of {numbers['num_data']:,} data, more than 5 %, have a low ESS (median {ess})"
+    return f"a bound: {few}; the true value is better"

@@ -1,0 +1,124 @@
+"""Samples of a model against held-out images, in a space of features."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kaem_jax.app.data import Dataset, are_pictures, to_pixels
+from kaem_jax.app.evaluation.evaluators.distances import (
+    copying,
+    density_and_coverage,
+    frechet_distance,
+    jackknife,
+    kernel_distance,
+    precision_and_recall,
+)
+from kaem_jax.app.evaluation.features import Extractor
+from kaem_jax.app.evaluation.generate import sample_in_batches
+from kaem_jax.app.runs.load import Run
+from kaem_jax.keys import sample_key
+
+SAMPLE_METRICS = ("fid", "kid", "precision_recall", "density_coverage", "copying")
+_DISTANCES = {"fid": frechet_distance, "kid": kernel_distance}
+_OF_TRAINING = ("fid", "kid", "copying")
+_K_MANIFOLD, _K_COVERAGE = 3, 5
+_MAX_TRAIN_IMAGES = 10_000  # among which copies are looked for
+
+
+def evaluate(
+    run: Run, dataset: Dataset, metrics: Sequence[str], extractor: Extractor | None, num_images: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Samples of a model against held-out images; empty for other data.
+
+    Args:
+      run: the model.
+      dataset: its held-out part is compared with the samples; during training that part has `data.num_held_out` data.
+      metrics: names of metrics; those that are not in `SAMPLE_METRICS` are ignored.
+      extractor: as `make_extractor` returns it; None if these metrics are not asked for, or it is not available.
+      num_images: generated images; as many real ones at most are compared with them.
+      seed: decides the samples, which are those of `kaem sample` with this seed, and the random subsets of the data.
+    """
+    metrics = [name for name in metrics if name in SAMPLE_METRICS]
+    if not metrics or not are_pictures(run.form, dataset.data_shape):
+        return {}
+    # Data may be sorted by class, so subsets are taken in random order.
+    rng = np.random.default_rng(seed)
+    held_out = to_pixels(dataset.held_out[rng.permutation(len(dataset.held_out))[:num_images]])
+    train_rows = rng.permutation(len(dataset.train))
+
+    def read_train(num: int) -> np.ndarray:
+        order = np.argsort(rows := train_rows[:num])  # files are read from front to back
+        return to_pixels(dataset.train[rows[order]])[np.argsort(order)]
+
+    drawn = sample_in_batches(sample_key(seed), run.model, run.params, num_images)
+    generated = np.concatenate([to_pixels(batch) for batch in drawn])
+    return compare(metrics, generated, held_out, read_train, extractor)
+
+
+def compare(
+    metrics: Sequence[str],
+    generated: np.ndarray,
+    held_out: np.ndarray,
+    read_train: Callable[[int], np.ndarray],
+    extractor: Extractor | None,
+) -> dict[str, dict[str, Any]]:
+    """Sample metrics of generated images.
+
+    Args:
+      metrics: names from `SAMPLE_METRICS`.
+      generated, held_out: uint8 [N, H, W, C], rounded in the same way, in random order.
+      read_train: maps n to at most n training images, in the same form and in random order. `copying` needs them; `fid`
+        and `kid` report the distance of as many training images as there are generated ones, as a yardstick.
+      extractor: computes features. Without one (None), metrics give a `reason`.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    features: dict[str, np.ndarray] = {}
+    for name in metrics:
+        try:
+            if extractor is None:
+                raise ValueError(
+                    "the data have no labels to train a classifier with: give other features (--features, or "
+                    "evaluation.features)"
+                )
+            if not features:
+                features = {"real": extractor(held_out), "fake": extractor(generated)}
+            if name in _OF_TRAINING and "known" not in features:
+                wanted = max(_MAX_TRAIN_IMAGES, len(generated)) if "copying" in metrics else len(generated)
+                features["known"] = extractor(read_train(wanted))
+            results[name] = _of_features(name, **features)
+            results[name] |= {"features": extractor.name, "num_features": features["real"].shape[1]}
+        except ValueError as error:
+            results[name] = {"reason": str(error)}
+    return results
+
+
+def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: np.ndarray | None = None) -> dict[str, Any]:
+    if name in _DISTANCES:
+        assert known is not None
+        distance = _DISTANCES[name]
+        found: dict[str, Any] = {"value": distance(real, fake), "standard_error": jackknife(distance, real, fake)}
+        if len(known) >= len(fake):  # distances of fewer images have another bias
+            found["value_of_training_images"] = distance(real, known[: len(fake)])
+        return found | {"num_real": len(real), "num_generated": len(fake)}
+    # Balls shrink as the number of points grows: only samples of equal size have comparable manifolds.
+    size = min(len(real), len(fake))
+    real, fake = real[:size], fake[:size]
+    sizes = {"num_real": size, "num_generated": size}
+    if name == "precision_recall":
+        precision, recall = precision_and_recall(real, fake, _K_MANIFOLD)
+        return {"precision": precision, "recall": recall, "k": _K_MANIFOLD, **sizes}
+    if name == "density_coverage":
+        density, coverage = density_and_coverage(real, fake, _K_COVERAGE)
+        return {"density": density, "coverage": coverage, "k": _K_COVERAGE, **sizes}
+    assert known is not None
+    known = known[:_MAX_TRAIN_IMAGES]
+    ratio, error = copying(known, real, fake)
+    return {"ratio": ratio, "standard_error": error, "num_train": len(known), **sizes}
+
+
+def verdict_of_copying(numbers: Mapping[str, Any]) -> str:
+    """Whether the model may repeat its training data."""
+    if numbers["ratio"] < 1 - 2 * numbers["standard_error"]:
+        return "samples lie nearer to training data than to held-out data: some may be copies"
+    return "no sign of copies"

@@ -1,0 +1,69 @@
+"""Feature extractors, which turn images into vectors before samples are compared."""
+
+import pathlib
+import pkgutil
+
+from kaem_jax.app.data import Dataset, is_image, to_pixels
+from kaem_jax.app.evaluation.features.base import Extractor
+from kaem_jax.app.evaluation.features.classifier import (
+    classifier_features,
+    load_classifier,
+    save_classifier,
+    train_classifier,
+)
+from kaem_jax.app.evaluation.features.inception import inception_extractor
+from kaem_jax.app.evaluation.features.random_network import random_extractor
+from kaem_jax.errors import ConfigError
+from kaem_jax.jax_utils.processes import is_writer
+
+__all__ = ["Extractor", "make_extractor"]
+
+_ALLOWED = "classifier, random, inception[:WEIGHTS.pth], a classifier.npz of another run, or package.module:function"
+
+
+def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
+    """The feature extractor that a user names.
+
+    Args:
+      spec: `classifier`: a small network trained on the labelled training split, kept in the file `own`; `random`: a
+        network with random weights, without labels; `inception` or `inception:WEIGHTS.pth`: InceptionV3 by
+        torch-fidelity (the extra `inception`), weights from its cache or from a file; the `classifier.npz` of another
+        run, so that runs share one space of features; or `package.module:function`: a function of uint8 NumPy arrays
+        [N, H, W, C].
+      own: where this run's classifier is, or will be written.
+      source: the name of the data.
+      dataset: on which the classifier is trained.
+
+    Raises:
+      ConfigError: `spec` names no features that are available, or they cannot be computed for these images.
+    """
+    extractor = _named(spec, own, source, dataset)
+    if is_image(dataset.data_shape):
+        extractor(to_pixels(dataset.held_out[:1]))  # what fails is refused before training, not left out after it
+    return extractor
+
+
+def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
+    if spec == "classifier":
+        if not own.exists():
+            if not dataset.is_labelled or not is_image(dataset.data_shape):
+                allowed = _ALLOWED.removeprefix("classifier, ")
+                raise ConfigError(f"features 'classifier' need labelled images, these have none; allowed: {allowed}")
+            classifier = train_classifier(source, dataset)
+            if is_writer():
+                save_classifier(own, classifier)
+            return classifier_features(classifier)
+        spec = str(own)
+    if spec == "random":
+        return random_extractor()
+    name, _, rest = spec.partition(":")
+    if name == "inception":
+        return inception_extractor(rest or None)
+    if spec.endswith(".npz"):
+        return classifier_features(load_classifier(pathlib.Path(spec)))
+    if all(part.isidentifier() for part in (*name.split("."), *rest.split("."))):
+        try:
+            return Extractor(spec, pkgutil.resolve_name(spec))
+        except Exception as error:  # importing runs the user's code
+            raise ConfigError(f"features {spec} cannot be imported: {error}") from None
+    raise ConfigError(f"--features or evaluation.features: {spec!r} is not known; allowed: {_ALLOWED}")

@@ -1,0 +1,127 @@
+"""Samples and reconstructions of a trained model, batch by batch, so that any number fits into memory."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.app.runs.load import Run
+from kaem_jax.inference.samplers import Draws, FrozenSampler
+from kaem_jax.jax_utils.batches import in_batches
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import full_precision
+from kaem_jax.model import Model, Params
+from kaem_jax.priors import Prior
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.training.batch import to_unit_interval
+
+BLOCK = 4096  # latents drawn at once
+_BATCH = 256
+
+
+def sample_in_batches(
+    key: Array,
+    model: Model,
+    params: Params,
+    num: int,
+    *,
+    cluster: int | None = None,
+    label: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Draws from the model, E[x | z] at prior draws z, in batches of at most 256.
+
+    `cluster` or `label` draws from one cluster of a clustered prior, or from the clusters of one class.
+
+    Raises:
+      ValueError: the prior has no such cluster or class; see `check_part`.
+
+    Yields:
+      [n, *data_shape]. The first k draws are the same for every `num` of at least k.
+    """
+    table = model.prior.tabulate(params["prior"])
+    for first in range(0, num, BLOCK):
+        key_block = jax.random.fold_in(key, first // BLOCK)
+        z = _draw_latents(key_block, model.prior, table, BLOCK, cluster, label)
+        for start in range(0, min(BLOCK, num - first), _BATCH):
+            images = np.asarray(_decode(model, params, z[start : start + _BATCH], table))
+            yield images[: num - first - start]
+
+
+def sample_with_noise(
+    key: Array, model: Model, params: Params, num: int, *, cluster: int | None = None, label: int | None = None
+) -> np.ndarray:
+    """Draws x ~ p(x) with the likelihood's noise, [num, *data_shape]; arguments as for `sample_in_batches`.
+
+    Tables, fields and texts are sampled in this way: a mean row has no categories, and tokens have no mean.
+    """
+    key_z, key_x = jax.random.split(key)
+    table = model.prior.tabulate(params["prior"])
+    z = _draw_latents(key_z, model.prior, table, num, cluster, label)
+
+    def simulate(key: Array, z: Array) -> Array:
+        return _simulate(model, key, params, z, table)
+
+    return np.concatenate(list(in_batches(simulate, key_x, z, min(_BATCH, num))))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode(model: Model, params: Params, z: Array, table: Any) -> Array:
+    return constrain(model.decode(params, constrain(z, "data"), table))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _simulate(model: Model, key: Array, params: Params, z: Array, table: Any) -> Array:
+    return constrain(model.simulate(key, params, constrain(z, "data"), table))
+
+
+def _draw_latents(key: Array, prior: Prior, table: Any, num: int, cluster: int | None, label: int | None) -> Array:
+    if cluster is not None:
+        return check_part(prior, cluster=cluster).sample_of_cluster(key, table, cluster, (num,))
+    if label is not None:
+        return check_part(prior, label=label).sample_of_class(key, table, label, (num,))
+    return prior.sample(key, table, (num,))
+
+
+def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> ClusteredPrior:
+    """The prior, if it has this cluster and this class.
+
+    Raises:
+      ValueError: the cluster or class does not exist.
+    """
+    name, value = ("cluster", cluster) if label is None else ("label", label)
+    if not isinstance(prior, ClusteredPrior):
+        raise ValueError(f"{name}={value} needs a clustered prior; latents of this one have no clusters")
+    if cluster is not None:
+        prior.check_cluster(cluster)
+    if label is not None:
+        prior.check_label(label)
+    return prior
+
+
+@full_precision
+def reconstruct(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
+    """Posterior means of E[x | z] for each datum of x [B, *data_shape], in which missing values are NaN.
+
+    Returns:
+      reconstructions [B, *data_shape], and the mean squared error over all known values, a scalar.
+    """
+    return _means(model, params, posterior.draw(key, model, params, x), x)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _means(model: Model, params: Params, draws: Draws, x: Array) -> tuple[Array, Array]:
+    mean = draws.mean(model.decode(params, draws.z))
+    return constrain(mean), jnp.nanmean(jnp.square(mean - constrain(x, "data")))
+
+
+def reconstruct_in_batches(key: Array, run: Run, data: np.ndarray) -> Iterator[np.ndarray]:
+    """Posterior means of E[x | z] for each of `data`, in batches of at most 256, by the run's posterior sampler."""
+
+    def mean(key: Array, x: Array) -> Array:
+        return reconstruct(key, run.model, run.params, to_unit_interval(x), run.posterior)[0]
+
+    yield from in_batches(mean, key, data, _BATCH)

@@ -1,0 +1,196 @@
+"""What each latent learned: its density on a grid, its modes, and how much of the output moves with it."""
+
+import functools
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.app.data import Text
+from kaem_jax.app.evaluation.generate import BLOCK
+from kaem_jax.app.runs.load import Run
+from kaem_jax.keys import marginal_key
+from kaem_jax.likelihoods import Categorical
+from kaem_jax.model import Model, Params
+from kaem_jax.priors.base import Table
+
+_NUM_SMOOTHED = 4000
+_NUM_DECODED, _NUM_TEXTS_DECODED = 20_000, 1000
+_AT_ONCE = 32  # the layers of more images would take more memory than the rest of an evaluation
+_MIN_PROMINENCE = 0.01  # as a fraction of the highest mode
+
+
+class Learned(NamedTuple):
+    """The univariate densities, most informative first.
+
+    If several densities share a latent (in a comonotone prior), one density per latent comes first, then the others.
+
+    Attributes:
+      z, density, base: [N, L] as `density_curves` returns them.
+      names: one name for each of the L latents.
+      explained: [L] share of the output's variance that moves with each.
+      coordinates: [L] position of each in the flattened latent; comonotone densities share positions.
+    """
+
+    z: np.ndarray
+    density: np.ndarray
+    base: np.ndarray
+    names: list[str]
+    explained: np.ndarray
+    coordinates: np.ndarray
+
+
+def learned_densities(key: Array, run: Run) -> Learned:
+    """The univariate densities of a model, ranked with draws from `key`."""
+
+    def of_densities(values: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(values, run.model.prior.centred.event_shape).ravel()
+
+    z, density, base, names = density_curves(run.model, run.params)
+    num_decoded = _NUM_TEXTS_DECODED if isinstance(run.form, Text) else _NUM_DECODED
+    explained = np.asarray(explained_variance(key, run.model, run.params, num_decoded))
+    coordinates = of_densities(np.arange(explained.size).reshape(explained.shape))
+    explained = of_densities(explained)
+    is_again = np.arange(coordinates.size) >= np.unique(coordinates).size  # the first row has one of each latent
+    order = np.lexsort((-explained, is_again))
+    z, density, base = (values[:, order] for values in (z, density, base))
+    return Learned(z, density, base, [names[i] for i in order], explained[order], coordinates[order])
+
+
+def latent_names(shape: tuple[int, ...]) -> list[str]:
+    """Names such as "z3" or "z3,1" of the coordinates of latents of this shape, in row-major order."""
+    return ["z" + ",".join(map(str, index)) for index in np.ndindex(*shape)]
+
+
+def density_curves(
+    model: Model, params: Params, num_points: int = 400
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Every univariate density and its base on its own range, for plotting.
+
+    Returns:
+      z, density, base, each [num_points, L] for the L latents in row-major order, and their L names.
+    """
+    names = latent_names(model.prior.centred.event_shape)
+    curves = _curves if model.prior.has_quantiles else _smooth_curves
+    z, density, base = (np.asarray(a).reshape(num_points, -1) for a in curves(model, params["prior"], num_points))
+    return z, density, base, names
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_points"))
+def _curves(model: Model, params: Params, num_points: int) -> tuple[Array, Array, Array]:
+    prior = model.prior.centred
+    table = prior.tabulate(params)
+    levels = jnp.asarray([1e-4, 1 - 1e-4]).reshape(2, *[1] * len(prior.event_shape))
+    low, high = prior.quantile(table, jnp.broadcast_to(levels, (2, *prior.event_shape)))
+    ends = (-math.inf, math.inf) if prior.bounds is None else prior.bounds
+    below, above = (0.05 * (high - low) if math.isinf(end) else 0 for end in ends)  # nothing lies beyond a bound
+    z = jnp.linspace(low - below, high + above, num_points)
+    return z, prior.density(table, z), jnp.exp(prior.base.log_prob(table.base, z))
+
+
+def _smooth_curves(model: Model, params: Params, num_points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The marginals of a prior without quantiles, from draws."""
+    prior = model.prior
+    draws = np.asarray(prior.sample(marginal_key(), prior.tabulate(params), (_NUM_SMOOTHED,)))
+    z = np.linspace(draws.min(axis=0), draws.max(axis=0), num_points)
+    return z, smooth_densities(draws, z), np.exp(prior.base.log_prob({}, jnp.asarray(z)))
+
+
+def smooth_densities(draws: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Kernel estimates of the density of each column of draws [N, L] at z [K, L]: [K, L]."""
+    from scipy.stats import gaussian_kde  # takes a third of a second to import: only where it is used
+
+    return np.stack([gaussian_kde(column)(at) for column, at in zip(draws.T, z.T, strict=True)], axis=1)
+
+
+def explained_variance(key: Array, model: Model, params: Params, num_decoded: int = _NUM_DECODED) -> Array:
+    """Total-effect Sobol index of every latent coordinate, by Jansen's estimator: [*event_shape].
+
+    It is the share of the output's variance, summed over pixels or over indicators of tokens, that is left when all
+    other coordinates are known; shares add up to more than 1 where coordinates interact. The coordinates of a neural or
+    clustered prior are not independent; there it is the share that changes when one of them alone is drawn again.
+    `num_decoded` latents are decoded in all, spread over the coordinates, 32 to 4,096 for each.
+    """
+    prior = model.prior
+    table = prior.tabulate(params["prior"])
+    size = math.prod(prior.event_shape)
+    num_samples = _AT_ONCE * min(BLOCK // _AT_ONCE, max(1, num_decoded // (_AT_ONCE * size)))
+    first, second = (prior.sample(k, table, (BLOCK,))[:num_samples] for k in jax.random.split(key))
+    return _total_effects(model, params, table, first, second)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _total_effects(model: Model, params: Params, table: Table, first: Array, second: Array) -> Array:
+    shape, num_samples = first.shape[1:], len(first)
+    first, second = (z.reshape(num_samples, -1) for z in (first, second))
+
+    def decode(latents: Array) -> Array:
+        made = model.decode(params, latents.reshape(-1, _AT_ONCE, *shape), table)
+        if isinstance(model.likelihood, Categorical):
+            made = jax.nn.one_hot(made, model.likelihood.vocabulary)
+        return made.reshape(num_samples, -1)
+
+    base = decode(first)
+    # The variance is over both sets of draws: dividing by that of few draws would bias the index upwards.
+    variance = jnp.sum(jnp.var(jnp.concatenate([base, decode(second)]), axis=0, ddof=1))
+
+    def replaced(i: Array) -> Array:
+        moved = decode(first.at[:, i].set(second[:, i]))
+        return 0.5 * jnp.mean(jnp.sum(jnp.square(moved - base), axis=-1)) / jnp.maximum(variance, 1e-30)
+
+    return jax.lax.map(replaced, jnp.arange(first.shape[1])).reshape(shape)
+
+
+def describe_latents(learned: Learned) -> list[dict[str, Any]]:
+    """One entry for each univariate density: the content of latents.json.
+
+    Each has `name`, `explained_variance`, `mean`, `standard_deviation`, `distance_from_base` (total variation in 0..1;
+    the base's mass beyond the curve counts) and `modes`, as `find_modes` returns them.
+    """
+    entries = []
+    for i, name in enumerate(learned.names):
+        z, density, base = learned.z[:, i], learned.density[:, i], learned.base[:, i]
+        share = density / density.sum()
+        mean = float(share @ z)
+        beyond = max(1 - float(np.trapezoid(base, z)), 0.0)  # the rule may exceed 1 a little
+        entry = {
+            "name": name,
+            "explained_variance": float(learned.explained[i]),
+            "mean": mean,
+            "standard_deviation": float(np.sqrt(share @ (z - mean) ** 2)),
+            "distance_from_base": float(0.5 * (np.trapezoid(np.abs(density - base), z) + beyond)),
+            "modes": find_modes(z, density),
+        }
+        entries.append(entry)
+    return entries
+
+
+def find_modes(z: np.ndarray, density: np.ndarray) -> list[dict[str, float]]:
+    """Local maxima, also at an end of the support, whose prominence is at least 1 % of the highest.
+
+    Args:
+      z: [N] increasing points.
+      density: [N] values there, which may fall to 0 beyond the ends.
+
+    Returns:
+      the `location`, `height` and `mass` of each, from left to right; the masses between valleys add up to 1.
+    """
+    from scipy.integrate import cumulative_trapezoid
+    from scipy.signal import find_peaks, peak_prominences  # takes a second to import: only where it is used
+
+    walled = np.concatenate([[0.0], density, [0.0]])
+    peaks = find_peaks(walled)[0]
+    ranked = walled.copy()
+    ranked[peaks] *= 1 + 1e-9 * np.arange(len(peaks), 0, -1)  # all peaks of equal height would be prominent
+    peaks = peaks[peak_prominences(ranked, peaks)[0] >= _MIN_PROMINENCE * density.max()] - 1
+    valleys = [first + np.argmin(density[first:last]) for first, last in itertools.pairwise(peaks)]
+    below = cumulative_trapezoid(density, z, initial=0)
+    masses = np.diff(below[np.array([0, *valleys, -1])]) / below[-1]
+    return [
+        {"location": float(z[peak]), "height": float(density[peak]), "mass": float(mass)}
+        for peak, mass in zip(peaks, masses, strict=True)
+    ]

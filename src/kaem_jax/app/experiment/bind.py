@@ -1,0 +1,97 @@
+"""Completes an experiment with sizes that only its data give, and refuses settings that do not fit the data."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from kaem_jax.app.data import Dataset, Table, Text
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.errors import ConfigError
+from kaem_jax.jax_utils.processes import say
+from kaem_jax.likelihoods import Categorical, Columns
+from kaem_jax.training.batch import as_seen
+
+_NUM_LOOKED_AT = 100
+
+
+def bind(config: Experiment, dataset: Dataset) -> Experiment:
+    """Adds the sizes of a table's columns, or the number of different tokens of texts, to the experiment.
+
+    Raises:
+      ConfigError: a setting does not fit the data; the message names the field and a way out.
+    """
+    likelihood: Any = config.likelihood
+    if isinstance(likelihood, Columns) and isinstance(dataset.form, Table):
+        likelihood = dataclasses.replace(likelihood, sizes=dataset.form.sizes)
+    if isinstance(likelihood, Categorical) and isinstance(dataset.form, Text):
+        likelihood = dataclasses.replace(likelihood, vocabulary=dataset.form.num_tokens)
+    config = dataclasses.replace(config, likelihood=likelihood)
+    _check_sizes(config, dataset)
+    _check_columns(dataset)
+    _check_pixels(config, dataset)
+    _check_labels(config, dataset)
+    return config
+
+
+def _check_sizes(config: Experiment, dataset: Dataset) -> None:
+    """Refuses settings that need more data than there are."""
+    if config.data.batch_size > len(dataset.train):
+        raise ConfigError(
+            f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
+            f"training split of data.name={config.data.name!r}"
+        )
+
+
+def _check_columns(dataset: Dataset) -> None:
+    """Refuses constant columns: their density would grow without bound."""
+    if not isinstance(dataset.form, Table):
+        return
+    train = np.asarray(dataset.train)
+    for column, end in zip(dataset.form.columns, np.cumsum(dataset.form.sizes), strict=True):
+        known = train[np.isfinite(train[:, end - 1]), end - 1]
+        if not column.categories and known.size and known.max() == known.min():
+            raise ConfigError(
+                f"data.columns: {column.name!r} has one value only in the training rows, {column.mean:g}; leave it out"
+            )
+
+
+def _check_pixels(config: Experiment, dataset: Dataset) -> None:
+    """Refuses settings for pixels where the data are not pixels."""
+    height_and_width = dataset.data_shape[:2]
+    if config.data.transpose and (len(height_and_width) < 2 or height_and_width[0] != height_and_width[1]):
+        raise ConfigError(
+            f"data.transpose=True needs square images or fields; data of shape {dataset.data_shape} are not: set False"
+        )
+    levels = getattr(config.likelihood, "levels", None)
+    if levels is not None:
+        steps = as_seen(dataset.held_out[:_NUM_LOOKED_AT]).astype(np.float64) * (levels - 1)
+        rounding = (levels - 1) * 2.0**-24  # of values in float32
+        if np.abs(steps - np.round(steps)).max() > 1e-3 + rounding:
+            raise ConfigError(
+                f"likelihood.levels={levels} needs data that are multiples of 1 / {levels - 1}, and those of "
+                f"data.name={config.data.name!r} are not: set their number of levels, or likelihood.kind='gaussian'"
+            )
+
+
+def _check_labels(config: Experiment, dataset: Dataset) -> None:
+    """Refuses labels that are missing, or are not the prior's classes."""
+    if not config.data.labels:
+        return
+    if dataset.train_labels is None:
+        raise ConfigError(f"data.labels=True needs classes, and data.name={config.data.name!r} has none: set False")
+    found = np.unique(dataset.train_labels(np.arange(len(dataset.train))))
+    num_classes = getattr(config.prior, "num_classes", 0)
+    if found[0] < 0 or found[-1] >= num_classes:
+        raise ConfigError(
+            f"prior.num_classes={num_classes} does not fit labels from {found[0]} to {found[-1]}: it must be at least "
+            f"{found[-1] + 1}"
+        )
+    if missing := sorted(set(range(num_classes)) - set(found.tolist())):
+        if getattr(config.prior, "proportions", "uniform") == "uniform":
+            raise ConfigError(
+                f"prior.num_classes={num_classes}, and no training datum has the label {missing[0]}: the clusters of "
+                "that class would keep their share of the prior. Number labels from 0 without gaps, or set "
+                "prior.proportions='learned'"
+            )
+        say(f"no training datum has the label {missing[0]}: samples of that class are meaningless")

@@ -1,0 +1,293 @@
+"""Answers the page's questions about a run, as JSON, with numbers, images and sentences as the page shows them."""
+
+import base64
+import dataclasses
+import io
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy import special
+from PIL import Image
+
+from kaem_jax.app.data import Dataset, are_pictures, to_pixels
+from kaem_jax.app.evaluation.generate import check_part
+from kaem_jax.app.evaluation.latent_paths import latents_between
+from kaem_jax.app.evaluation.latents import density_curves, explained_variance, latent_names, smooth_densities
+from kaem_jax.app.explorer.reading import heaviest_clusters, percent, read_posterior, read_score
+from kaem_jax.app.runs.load import Run
+from kaem_jax.errors import ConfigError
+from kaem_jax.jax_utils.batches import filled_batches
+from kaem_jax.keys import inference_key, marginal_key, sample_key
+from kaem_jax.model import Model
+from kaem_jax.priors import sample_given
+from kaem_jax.priors.base import Table
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.training.batch import as_seen
+
+NUM_POINTS = 161  # of an axis: the places of its handle
+NUM_HELD_OUT = 24  # shown at once
+
+_BATCHES = (1, 16)  # numbers of latents for which decoding is compiled
+_NUM_DECODED = 4000  # to rank the latents
+_NUM_MEDIAN_DRAWS = 1000
+_NUM_ON_PATH = 9
+_WIDEST = 4.0  # standard normal coordinates are shown so far
+
+_decode = jax.jit(Model.decode, static_argnums=0)
+
+Picture = dict[str, Any]  # `latent`: D numbers, `image`: address of its E[x | z], `clusters`: the heaviest p(c | z)
+
+
+class Axes(NamedTuple):
+    """The axis of every latent, [D, K] each.
+
+    Attributes:
+      latent: the values that the latent takes along its axis.
+      z: the argument of its density at these values: `latent` itself, unless latents are standard normal coordinates.
+      density: its marginal density.
+      base: the base density.
+    """
+
+    latent: np.ndarray
+    z: np.ndarray
+    density: np.ndarray
+    base: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """A run that is explored. Methods raise `ValueError` for latents of a wrong shape and clusters that do not exist.
+
+    Attributes:
+      run: the trained model.
+      workdir: its folder, as the user gave it.
+      dataset: its data, None if they were not found.
+      table: the table of its prior.
+      axes: the axes of its latents.
+      shares: [D] share of the output's variance that each latent moves.
+    """
+
+    run: Run
+    workdir: pathlib.Path | str
+    dataset: Dataset | None
+    table: Table
+    axes: Axes
+    shares: np.ndarray
+
+    def describe(self) -> dict[str, Any]:
+        """What the page needs before its first question.
+
+        `start` is the first picture; `latents` are ordered by information and `clusters` by weight, each shown at its
+        medians.
+        """
+        run, prior = self.run, self.run.model.prior
+        names, about = latent_names(prior.event_shape), _about(run, self.workdir)
+        clusters, start = self._clusters(), None
+        if not clusters:
+            draws = prior.sample(sample_key(0), self.table, (_NUM_MEDIAN_DRAWS,))
+            (start,) = self.decode(np.median(np.asarray(draws), axis=0).reshape(1, -1))
+        return {
+            "about": about,
+            "name": run.config.name,
+            "workdir": str(self.workdir),
+            "step": run.step,
+            "event_shape": list(prior.event_shape),
+            "start": clusters[0]["median"] if clusters else start,
+            "latents": [
+                {
+                    "index": int(i),
+                    "name": names[i],
+                    "share": percent(self.shares[i]),
+                    "values": _decimals(self.axes.latent[i]),
+                    "z": _decimals(self.axes.z[i]),
+                }
+                for i in np.argsort(-self.shares, kind="stable")
+            ],
+            "clusters": clusters,
+            "can_lock": prior.has_exact_conditionals,
+            "num_held_out": 0 if self.dataset is None else len(self.dataset.held_out),
+        }
+
+    def curves(self, cluster: int | None = None) -> list[dict[str, str]]:
+        """The densities of all latents, in one cluster or in all: SVG paths in a box of K - 1 by 100 units."""
+        density = self.axes.density
+        if cluster is not None:
+            prior = check_part(self.run.model.prior, cluster=cluster)
+            if prior.has_quantiles:
+                density = np.asarray(prior.density(self.table.only(cluster), jnp.asarray(self.axes.z.T))).T
+            else:
+                draws = prior.sample_of_cluster(marginal_key(), self.table, cluster, (_NUM_MEDIAN_DRAWS,))
+                density = smooth_densities(np.asarray(draws), self.axes.z.T).T
+        top = np.maximum(density, self.axes.base).max(axis=1, keepdims=True)
+        return [
+            {"learned": f"M0,100 L{_outline(learned)} L{NUM_POINTS - 1},100", "base": f"M{_outline(base)}"}
+            for learned, base in zip(density / top, self.axes.base / top, strict=True)
+        ]
+
+    def decode(self, latents: Sequence[Sequence[float]] | np.ndarray) -> list[Picture]:
+        """A picture of each of the latents [N, D]."""
+        flat = np.asarray(latents, np.float32)
+        if flat.ndim != 2 or flat.shape[1] != len(self.shares) or not np.isfinite(flat).all():
+            raise ValueError(f"latents must be rows of {len(self.shares)} finite numbers; given: shape {flat.shape}")
+        model, params = self.run.model, self.run.params
+        z, found = flat.reshape(-1, *model.prior.event_shape), list[Picture]()
+        for rows, count in filled_batches(len(z), _BATCHES[0] if len(z) == 1 else _BATCHES[1]):
+            part = jnp.asarray(z[rows])
+            images = to_pixels(np.asarray(_decode(model, params, part, self.table)))
+            pictures: list[Picture] = [
+                {"latent": _decimals(flat[row]), "image": _address(image), "clusters": None}
+                for row, image in zip(rows[:count], images, strict=False)
+            ]
+            if isinstance(model.prior, ClusteredPrior):
+                shares = np.exp(np.asarray(model.prior.log_responsibilities(params["prior"], part, self.table)))
+                for picture, share in zip(pictures, shares, strict=False):
+                    picture["clusters"] = heaviest_clusters(share)
+            found += pictures
+        return found
+
+    def draw(
+        self,
+        seed: int,
+        latent: Sequence[float] | np.ndarray,
+        locked: Sequence[bool] | np.ndarray,
+        cluster: int | None = None,
+        num: int = 1,
+    ) -> list[Picture]:
+        """`num` draws of the prior, or of one cluster, given the coordinates of `latent` [D] that are `locked` [D]."""
+        prior, key = self.run.model.prior, sample_key(seed)
+        if any(locked):
+            params, given = self.run.params["prior"], jnp.asarray(latent, jnp.float32).reshape(prior.event_shape)
+            is_known = jnp.asarray(locked, bool).reshape(prior.event_shape)
+            z = sample_given(key, prior, params, given, is_known, num, table=self.table, cluster=cluster)
+        elif cluster is None:  # also of priors that draw by chains
+            z = prior.sample(key, self.table, (num,))
+        else:
+            z = check_part(prior, cluster=cluster).sample_of_cluster(key, self.table, cluster, (num,))
+        return self.decode(np.asarray(z).reshape(num, -1))
+
+    def path(self, first: Sequence[float], second: Sequence[float]) -> list[Picture]:
+        """Pictures from `first` [D] to `second` [D], straight in probability; see `latents_between`."""
+        ends = jnp.asarray([first, second], jnp.float32).reshape(2, *self.run.model.prior.event_shape)
+        between = latents_between(self.run.model, self.run.params, ends[0], ends[1], _NUM_ON_PATH)
+        inner = np.asarray(between).reshape(_NUM_ON_PATH, -1)[1:-1]
+        # A coordinate whose probability rounds to 1 cannot be recovered from it, so the ends stay as given.
+        return self.decode(np.concatenate([[first], inner, [second]]))
+
+    def held_out(self, first: int) -> list[dict[str, Any]]:
+        """The next `NUM_HELD_OUT` held-out data from position `first` on."""
+        data = self._data()
+        rows = np.arange(first, min(first + NUM_HELD_OUT, len(data.held_out)))
+        labels = None if data.held_out_labels is None else np.asarray(data.held_out_labels(rows))
+        return [
+            {
+                "index": int(row),
+                "image": _address(image),
+                "title": f"held-out datum {row}" + ("" if labels is None else f", class {labels[i]}"),
+            }
+            for i, (row, image) in enumerate(zip(rows, to_pixels(data.held_out[rows]), strict=True))
+        ]
+
+    def read_held_out(self, index: int) -> dict[str, Any]:
+        """`read` of a held-out datum."""
+        return self.read(as_seen(self._data().held_out[index]))
+
+    def read(self, x: np.ndarray) -> dict[str, Any]:
+        """What the model says about x [*data_shape], NaN where values are missing (shown black).
+
+        Returns:
+          `image` and `reconstruction`, addresses; `draws`, pictures; `clusters` and `score`, sentences.
+        """
+        key_posterior, key_score = jax.random.split(inference_key(0))
+        draws, mean, clusters = read_posterior(key_posterior, self.run, x)
+        return {
+            "image": _address(to_pixels(np.nan_to_num(x)[None])[0]),
+            "reconstruction": _address(to_pixels(np.asarray(mean)[None])[0]),
+            "draws": self.decode(np.asarray(draws).reshape(len(draws), -1)),
+            "clusters": None if clusters is None else heaviest_clusters(np.asarray(clusters)),
+            "score": read_score(key_score, self.run, x),
+        }
+
+    def _clusters(self) -> list[dict[str, Any]]:
+        """Number, share and median of each cluster; empty for a prior without clusters."""
+        prior = self.run.model.prior
+        if not isinstance(prior, ClusteredPrior):
+            return []
+        shares, order = np.exp(self.table.log_proportions), np.argsort(-self.table.log_proportions, kind="stable")
+        half = jnp.full((prior.num_clusters, *prior.event_shape), 0.5, self.table.dtype)
+        medians = prior.quantile_of_cluster(self.table, half, jnp.asarray(order, jnp.int32))
+        return [
+            {"index": int(c), "share": percent(shares[c]), "median": picture}
+            for c, picture in zip(order, self.decode(np.asarray(medians)), strict=True)
+        ]
+
+    def _data(self) -> Dataset:
+        if self.dataset is None:
+            raise ValueError("this session has no held-out data")
+        return self.dataset
+
+
+def open_session(run: Run, workdir: pathlib.Path | str, dataset: Dataset | None) -> Session:
+    """Tabulates the prior and ranks the latents.
+
+    Raises:
+      ConfigError: data are rows of a table, continuous fields, texts, or arrays that are not images.
+    """
+    if not are_pictures(run.form, run.model.data_shape):
+        raise ConfigError(
+            f"--workdir {workdir}: kaem explore shows images, [H, W], [H, W, 1] or [H, W, 3], and the data of this run "
+            f"are {run.form.kind} of shape {run.model.data_shape}; kaem sample draws from it"
+        )
+    shares = explained_variance(sample_key(0), run.model, run.params, _NUM_DECODED)
+    table = run.model.prior.tabulate(run.params["prior"])
+    return Session(run, workdir, dataset, table, _axes(run, table), np.asarray(shares).ravel())
+
+
+def _axes(run: Run, table: Table) -> Axes:
+    prior = run.model.prior
+    if _is_shared(run):
+        z = np.broadcast_to(
+            np.linspace(-_WIDEST, _WIDEST, NUM_POINTS, dtype=np.float32), (*prior.event_shape, NUM_POINTS)
+        )
+        density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+        return Axes(z, z, density, density)
+    z, density, base, _ = (np.asarray(curve) for curve in density_curves(run.model, run.params, NUM_POINTS))
+    latent = z
+    if prior.is_standard_normal:
+        u = prior.cdf(table, jnp.asarray(z).reshape(-1, *prior.event_shape))
+        latent = np.clip(np.asarray(special.ndtri(u)).reshape(z.shape), -2 * _WIDEST, 2 * _WIDEST)
+    return Axes(latent.T, z.T, density.T, base.T)
+
+
+def _is_shared(run: Run) -> bool:
+    """Whether each latent moves several densities, as in a comonotone prior."""
+    return run.model.prior.event_shape != run.model.prior.centred.event_shape
+
+
+def _about(run: Run, workdir: pathlib.Path | str) -> str:
+    size = " x ".join(map(str, run.model.data_shape))
+    about = f"{math.prod(run.model.prior.event_shape)} latents, images of {size}, step {run.step:,} of {workdir}."
+    if _is_shared(run):
+        about += " Each latent moves several densities; shown is its own, a standard normal."
+    return about
+
+
+def _decimals(values: np.ndarray) -> list[float]:
+    """The shortest decimals that round to these float32 numbers."""
+    return [float(str(value)) for value in np.asarray(values, np.float32)]
+
+
+def _outline(heights: np.ndarray) -> str:
+    """Points of a curve whose heights are in 0..1."""
+    return " ".join(f"{k},{100 - 95 * height:.1f}" for k, height in enumerate(heights))
+
+
+def _address(image: np.ndarray) -> str:
+    """A data URL with the image uint8 [H, W, C] as PNG."""
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

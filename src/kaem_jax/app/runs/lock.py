@@ -1,0 +1,212 @@
+"""Claims a folder for a run: no results may be lost, only the same run is continued, and one at a time may hold it."""
+
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import shutil
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+
+from filelock import FileLock, Timeout
+
+from kaem_jax.app.data import Dataset
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.log import read_metrics
+from kaem_jax.app.runs.run_folder import RunFolder, environment
+from kaem_jax.errors import RunError
+from kaem_jax.files import write_json
+from kaem_jax.jax_utils.processes import barrier, check_same_on_all_processes, from_writer, is_writer, say
+from kaem_jax.settings import flatten, to_dict
+
+# Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
+# Data are compared by their fingerprint, not by their location.
+_FREE_FIELDS = (
+    "name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir", "data.path",
+)  # fmt: skip
+
+# Results are the same bit for bit only if these keep their values.
+_OF_BITS = ("parallel.data", "parallel.temp", "data.storage")
+
+
+@contextlib.contextmanager
+def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: bool) -> Iterator[None]:
+    """Holds the folder for the run; with `overwrite`, deletes an earlier run in it.
+
+    Every process makes all checks before one of them writes.
+    """
+    fingerprint = dataset.fingerprint()
+    check_folder(folder, config, fingerprint, overwrite)
+    settings_read = zlib.crc32(json.dumps(to_dict(config), sort_keys=True).encode())
+    read = {"the configuration": settings_read, "the training data": fingerprint}
+    check_same_on_all_processes(read | {"the held-out data": dataset.held_out_fingerprint()})
+    with only_run_in(folder.root):
+        check_folder(folder, config, fingerprint, overwrite)  # again: a run may have ended here meanwhile
+        _check_is_shared(folder)
+        barrier("checked")
+        if is_writer() and overwrite:
+            _delete_run(folder)
+        barrier("prepared")
+        yield
+
+
+@contextlib.contextmanager
+def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]:
+    """Holds the lock of a folder for all processes of a job together; creates the folder if it is missing.
+
+    The operating system releases the lock of a process that dies.
+
+    Args:
+      flag: the option that names the folder, for messages.
+
+    Raises:
+      RunError: a run of another job holds the lock; every process of this job raises it.
+      OSError: the folder cannot be created or written to, or its file system has no locks.
+    """
+    lock, holder = FileLock(folder / ".lock"), folder / ".lock.json"
+    problem: OSError | None = None
+    is_new = not folder.exists()
+    if is_writer():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except OSError as error:  # Timeout is one
+            problem = error
+    if from_writer(problem is not None):
+        if problem is not None and not isinstance(problem, Timeout):
+            raise problem
+        raise RunError(f"{flag} {folder} is in use by {_describe(holder)}; wait for its end, or choose another {flag}")
+    try:
+        if lock.is_locked:
+            since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            write_json(holder, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+        yield
+    finally:
+        if lock.is_locked:
+            holder.unlink(missing_ok=True)
+            if is_new and not any(path.name != ".lock" for path in folder.iterdir()):
+                # The run was refused before it wrote anything, and nobody else can be in it.
+                shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+
+
+def check_folder(folder: RunFolder, config: Experiment, fingerprint: int, overwrite: bool = False) -> None:
+    """Checks that the folder holds no run, or a run of `config` on data with this fingerprint.
+
+    With `overwrite` the folder may hold any run, but no files of other origin whose names are among those that would
+    be deleted.
+
+    Raises:
+      RunError: the folder is a file, holds another run, or has results that would be lost. Nothing is changed.
+    """
+    if folder.root.exists() and not folder.root.is_dir():
+        raise RunError(f"--workdir {folder.root} is a file; give a folder")
+    there = [path for path in folder.files if path.exists()]
+    there += [path for path in folder.folders if path.is_dir() and any(path.iterdir())]
+    if overwrite:
+        if there and not holds_run(folder):
+            raise RunError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
+        return
+    if not folder.config.exists():
+        if there:
+            raise RunError(
+                f"{there[0]} exists but {folder.config} does not, so what wrote it is unknown, and training "
+                "would replace it; choose another --workdir"
+            )
+        return
+    _check_same_run(folder, config, fingerprint)
+    if folder.checkpoints.is_dir() and any(path.name.isdecimal() for path in folder.checkpoints.iterdir()):
+        return
+    # A crash can lose the first checkpoint, while it is written. If the second is missing too, somebody removed them.
+    last = max((row["step"] for row in read_metrics(folder.metrics) if "train/loss" in row), default=0)
+    if folder.read_summary() is not None or last > 2 * folder.saved_config().checkpoint.every_steps:
+        raise RunError(
+            f"{folder.root} holds results of {last} steps but {folder.checkpoints} no checkpoint, so training would "
+            "begin again and replace them; restore the checkpoints, choose another --workdir, or start again with "
+            "--overwrite"
+        )
+
+
+def warn_of_other_bits(folder: RunFolder, config: Experiment) -> None:
+    """Warns of versions, devices and settings that affect the exact bits and differ from config.json."""
+    before, now = folder.read_config(), environment()
+    was, is_now = flatten({name: before.get(name) for name in now}), flatten(now)
+    was_set, is_set = flatten(to_dict(folder.saved_config())), flatten(to_dict(config))
+    changes = [f"{name} {was[name]} -> {value}" for name, value in is_now.items() if was.get(name, value) != value]
+    changes += [f"{name} {was_set[name]} -> {is_set[name]}" for name in _OF_BITS if was_set[name] != is_set[name]]
+    if changes:
+        say(f"warning: this run goes on otherwise, and perhaps not bit for bit: {', '.join(changes)}")
+
+
+def holds_run(folder: RunFolder) -> bool:
+    """Whether a run wrote here: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
+    steps = folder.checkpoints.iterdir() if folder.checkpoints.is_dir() else ()
+    # A step that is being written has a longer name, which begins with its number.
+    has_losses = folder.metrics.is_file() and '"train/loss"' in folder.metrics.read_text(errors="replace")
+    if has_losses or any(step.name.partition(".")[0].isdecimal() for step in steps):
+        return True
+    try:
+        return {"config", "data_shape"} <= json.loads(folder.config.read_text()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _check_same_run(folder: RunFolder, config: Experiment, fingerprint: int) -> None:
+    trained_on = folder.read_config()["data_fingerprint"]
+    if trained_on != fingerprint:
+        raise RunError(
+            f"--workdir {folder.root} holds a run on other data: their fingerprint was {trained_on} and is now "
+            f"{fingerprint}; restore the data, choose another --workdir, or start again with --overwrite"
+        )
+    before, now = flatten(to_dict(folder.saved_config())), flatten(to_dict(config))
+    changed = [
+        name
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and not name.startswith(_FREE_FIELDS)
+    ]
+    if changed:
+        shown = "; ".join(f"{n} was {before.get(n)!r} and is now {now.get(n)!r}" for n in changed[:3])
+        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+        raise RunError(
+            f"--workdir {folder.root} holds another run: {shown}{more}; choose another --workdir, "
+            "or start again with --overwrite"
+        )
+
+
+def _describe(holder: pathlib.Path) -> str:
+    try:
+        found = json.loads(holder.read_text())
+        return f"process {found['pid']} on {found['host']} since {found['since']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has just taken the lock, or has just ended
+        return "another process"
+
+
+def _check_is_shared(folder: RunFolder) -> None:
+    """Checks that all processes see what the writer writes into the folder, since they share checkpoints.
+
+    Raises:
+      ConfigError: a process does not see it; every process raises this.
+    """
+    mark = folder.root / ".shared"
+    if is_writer():
+        mark.write_text(str(time.time_ns()))
+    barrier("marked")
+    try:
+        seen = zlib.crc32(mark.read_bytes()) if mark.exists() else 0
+        check_same_on_all_processes({f"what is seen in --workdir {folder.root}, which must be one folder,": seen})
+    finally:
+        if is_writer():
+            mark.unlink(missing_ok=True)
+
+
+def _delete_run(folder: RunFolder) -> None:
+    """Deletes the files and folders of an earlier run, and its classifier."""
+    classifier = (folder.classifier,) if holds_run(folder) else ()
+    for path in folder.folders:
+        if path.is_dir():
+            shutil.rmtree(path)
+    for path in (*classifier, *reversed(folder.files)):  # config.json last: a half-deleted run is still known as one
+        path.unlink(missing_ok=True)

@@ -1,6 +1,0 @@
-"""One page on which a trained model is explored by hand, with a server or without one."""
-
-from kaem_jax.contrib.explorer.session import Session, open_session
-from kaem_jax.contrib.explorer.static import write_static
-
-__all__ = ["Session", "open_session", "write_static"]

@@ -1,0 +1,81 @@
+"""Moves of chains on power posteriors p(x|z)^beta p(z); chains keep both log-densities and both scores."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.jax_utils.transforms import choose, expand_to
+from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity, value_and_score
+
+
+class Chains(NamedTuple):
+    """Positions [..., B, *event], with both log-densities [..., B] in nats and scores [..., B, *event] there."""
+
+    position: Array
+    log_prior: Array
+    log_likelihood: Array
+    prior_score: Array
+    likelihood_score: Array
+
+
+def evaluate(position: Array, log_prior: LogDensity, log_likelihood: LogDensity) -> Chains:
+    """Chains at `position`. One evaluation is enough for a move, an exchange and an importance weight."""
+    prior, prior_score = value_and_score(log_prior, position)
+    likelihood, likelihood_score = value_and_score(log_likelihood, position)
+    return Chains(position, prior, likelihood, prior_score, likelihood_score)
+
+
+def move(
+    key: Array,
+    chains: Chains,
+    log_prior: LogDensity,
+    log_likelihood: LogDensity,
+    beta: Array,
+    step_size: Array,
+    kernel: Kernel,
+    bounds: Bounds,
+    exact: tuple[Array, Array] | None = None,
+    scale: Array | None = None,
+) -> tuple[Chains, Array]:
+    """One step of `kernel` for every chain on its own power posterior.
+
+    Args:
+      beta, step_size: [..., B], for each chain.
+      exact: (mask [..., B], draws [B, *event]): where the mask is True, chains always take these draws instead.
+      scale: [..., B, *event], the unit of each coordinate of each chain; None is 1.
+
+    Returns:
+      The chains and the probabilities of acceptance [..., B].
+    """
+    key_noise, key_accept = jax.random.split(key)
+    score = _tempered(beta, chains)
+    proposal = kernel.propose(
+        key_noise, chains.position, score, step_size, bounds, scale,
+        score_of=lambda z: _tempered(beta, evaluate(z, log_prior, log_likelihood)),
+    )  # fmt: skip
+    position = proposal.position
+    if exact is not None:
+        position = choose(exact[0], jnp.broadcast_to(exact[1], position.shape), position)
+    new = evaluate(position, log_prior, log_likelihood)
+    gain = new.log_prior - chains.log_prior
+    gain += _times(beta, new.log_likelihood - chains.log_likelihood)
+    probability = kernel.acceptance(proposal, _tempered(beta, new), gain)
+    if not kernel.is_exact:
+        return new, probability
+    if exact is not None:
+        probability = jnp.where(exact[0], 1, probability)
+    accepted = jax.random.uniform(key_accept, probability.shape, probability.dtype) < probability
+    return jax.tree.map(functools.partial(choose, accepted), new, chains), probability
+
+
+def _tempered(beta: Array, chains: Chains) -> Array:
+    """The score of log p(z) + beta log p(x|z), coordinate by coordinate."""
+    return chains.prior_score + _times(expand_to(beta, chains.position.ndim), chains.likelihood_score)
+
+
+def _times(beta: Array, value: Array) -> Array:
+    """The product beta * value, but 0 at beta = 0 even if the value is infinite: a log-likelihood may be -inf."""
+    return jnp.where(beta == 0, 0, beta * value)

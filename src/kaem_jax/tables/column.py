@@ -1,0 +1,157 @@
+"""A column of a table: its cells as values of a model, and back."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kaem_jax.jax_utils.processes import say
+from kaem_jax.settings import Settings
+from kaem_jax.tables.yeo_johnson import fitted_power, from_power, log_slope, to_power
+
+_FEWEST = 3  # different numbers to which a power is fitted: any power keeps two values two
+
+
+@dataclasses.dataclass(frozen=True)
+class Column(Settings):
+    """A column of a table.
+
+    Attributes:
+      name: its heading.
+      categories: the allowed values, as text; empty for a column of numbers.
+      mean, scale: mean and standard deviation by which numbers are standardised.
+      power: power of the transform that follows, see `kaem_jax.tables.yeo_johnson`; 1 changes nothing.
+      shift, stretch: mean and standard deviation after the power, by which numbers are standardised again.
+      low, high: bounds of the numbers, or None. Bounded numbers first become logarithms or log-odds.
+    """
+
+    name: str
+    categories: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+    power: float = 1.0
+    shift: float = 0.0
+    stretch: float = 1.0
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of_numbers(
+        cls, name: str, numbers: np.ndarray, transform: str, low: float | None = None, high: float | None = None
+    ) -> "Column":
+        """A column whose training rows are `numbers` [N]; `transform` is `standard` or `power`.
+
+        Raises:
+          ValueError: a number does not lie between the bounds.
+        """
+        if (low is not None and numbers.min() <= low) or (high is not None and numbers.max() >= high):
+            raise ValueError(
+                f"column {name!r} has numbers from {numbers.min():g} to {numbers.max():g}, not inside its bounds "
+                f"({low}, {high})"
+            )
+        numbers = cls(name, low=low, high=high)._unbounded(numbers)
+        is_constant = numbers.max() == numbers.min()  # of 0.1 again and again, the computed deviation is 1e-17
+        deviation = 0.0 if is_constant else np.std(numbers)  # of 0 and 1e-258 it is 0
+        column = cls(name, (), np.mean(numbers), deviation or 1.0, low=low, high=high)
+        if transform == "standard" or np.unique(numbers).size < _FEWEST:
+            return column
+        standard = (numbers - column.mean) / column.scale
+        power = fitted_power(standard)
+        raised = to_power(standard, power)
+        return dataclasses.replace(column, power=power, shift=np.mean(raised), stretch=np.std(raised))
+
+    @property
+    def size(self) -> int:
+        """The number of values that the model sees for a cell."""
+        return len(self.categories) or 1
+
+    @property
+    def value_names(self) -> list[str]:
+        """A name for each of the values that the model sees."""
+        return [f"{self.name}={category}" for category in self.categories] or [self.name]
+
+    def encode(self, cells: Sequence[Any]) -> np.ndarray:
+        """[N, size] float32, NaN where a cell is None or holds a category that was not seen in training.
+
+        Raises:
+          ValueError: a column of numbers holds something else.
+        """
+        if self.categories:
+            one_hot = dict(zip(self.categories, np.eye(self.size, dtype=np.float32), strict=True))
+            missing = np.full(self.size, np.nan, np.float32)
+            return np.stack([missing if cell is None else one_hot.get(str(cell), missing) for cell in cells])
+        try:
+            numbers = np.array(cells, object).astype(float)  # None becomes NaN
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"column {self.name!r} had numbers in training: {error}") from None
+        standard = (self._unbounded(numbers) - self.mean) / self.scale
+        raised = standard if self.power == 1 else to_power(standard, self.power)
+        return ((raised - self.shift) / self.stretch).astype(np.float32)[:, None]
+
+    def decode(self, values: np.ndarray) -> list[Any]:
+        """The inverse of `encode`; it gives the most probable category."""
+        if not self.categories:
+            return [None if np.isnan(v) else float(v) for v in self.in_units(values[:, 0])]
+        missing = np.isnan(values).any(axis=1)
+        best = np.argmax(np.nan_to_num(values), axis=1)
+        return [None if m else self.categories[i] for m, i in zip(missing, best, strict=True)]
+
+    def in_units(self, values: np.ndarray) -> np.ndarray:
+        """Converts values of the model to the user's units, float64 of any shape; those of categories are unchanged."""
+        free = self._standard(values) * self.scale + self.mean
+        match self.low, self.high:
+            case None, None:
+                return free
+            case low, None:
+                return low + np.exp(free)
+            case None, high:
+                return high - np.exp(-free)
+            case low, high:
+                return low + (high - low) / (1 + np.exp(-free))
+
+    def log_volume(self, values: np.ndarray) -> np.ndarray:
+        """See `Form.log_volume`; values are [N, size]."""
+        if self.categories:
+            return np.zeros(len(values))
+        standard = np.nan_to_num(self._standard(values[:, 0]))
+        total = np.log(self.scale * self.stretch) - log_slope(standard, self.power)
+        free = standard * self.scale + self.mean
+        if self.low is not None and self.high is not None:
+            total += np.log(self.high - self.low) - np.logaddexp(0, free) - np.logaddexp(0, -free)
+        elif self.low is not None or self.high is not None:
+            total += free if self.high is None else -free
+        return np.where(np.isnan(values[:, 0]), 0, total)
+
+    def is_outside(self, numbers: np.ndarray) -> np.ndarray:
+        """Which numbers do not lie between the bounds."""
+        below = False if self.low is None else numbers <= self.low
+        return np.zeros(numbers.shape, bool) | below | (False if self.high is None else numbers >= self.high)
+
+    def _unbounded(self, numbers: np.ndarray) -> np.ndarray:
+        """Maps numbers between the bounds to the real line; numbers outside are clipped to their bound first."""
+        tiny = np.finfo(float).tiny
+        above = 1.0 if self.low is None else np.maximum(numbers - self.low, tiny)
+        below = 1.0 if self.high is None else np.maximum(self.high - numbers, tiny)
+        is_free = self.low is None and self.high is None
+        return numbers if is_free else np.log(above) - np.log(below)
+
+    def _standard(self, values: np.ndarray) -> np.ndarray:
+        raised = values.astype(float) * self.stretch + self.shift
+        return raised if self.power == 1 else from_power(raised, self.power)
+
+
+def warn_of_unknown(columns: Sequence[Column], table: Mapping[str, Sequence[Any]]) -> None:
+    """Says how many cells of a table hold categories that training did not see."""
+    for column in columns:
+        known, cells = set(column.categories), table.get(column.name, ())
+        if unknown := [cell for cell in cells if known and not is_empty(cell) and str(cell) not in known]:
+            say(
+                f"column {column.name!r}: {len(unknown):,} cells (e.g. {unknown[0]!r}) hold categories unseen in "
+                "training, and count as missing"
+            )
+
+
+def is_empty(cell: Any) -> bool:
+    """Whether a cell of a table has no value."""
+    return cell is None or (isinstance(cell, float) and bool(np.isnan(cell)))

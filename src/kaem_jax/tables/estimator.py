@@ -1,0 +1,394 @@
+"""scikit-learn's interface to the density of a table: scores, outliers, gaps and draws in the user's own columns."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from scipy import special
+from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
+from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from kaem_jax.priors.affine import Map
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.tables.column import warn_of_unknown
+from kaem_jax.tables.density import Rows, TableDensity, fit_table_density
+from kaem_jax.tables.frames import (
+    Bounds,
+    Columns,
+    blurred,
+    cells_of,
+    describe,
+    encoded,
+    is_gap,
+    is_truth,
+    log_volume,
+    middle,
+    numbers_of,
+    typed,
+)
+
+_HELD_OUT = 0.2  # of the rows, by which sizes are chosen and false alarms counted
+_WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the columns
+_MOST_KERNELS, _MOST_CALIBRATED = 5000, 1000
+_NUM_IMPUTATIONS = 100
+_NUM_POINTS, _NUM_LINES = 200, 10  # of a curve, and of estimates of each point
+_NUM_CLUSTERS_SHOWN = 5
+_ROWS_AT_ONCE = 2000  # against all kernels
+
+
+class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
+    """The density of a table: affine clusters with learned univariate densities, fitted in seconds without gradients.
+
+    Rows are an array [N, D], or a frame of pandas or polars whose columns are numbers, texts, categories or truth
+    values. NaN and None are gaps, in training and after.
+
+    Args:
+      num_clusters: number of clusters; None chooses it, and the kind of the clusters' maps, on held-out rows.
+      map: kind of the clusters' maps if `num_clusters` is given: `full` or `diagonal`.
+      contamination: share of false alarms among normal rows that `predict` allows.
+      exclude: names of columns that are left out.
+      bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside.
+      seconds: no larger mixture is tried after this processor time.
+      random_state: seed of splits, initial values and draws.
+
+    Attributes:
+      density_: `kaem_jax.tables.density.TableDensity` of standardised columns, or of their powers.
+      columns_: how each column is converted to these values.
+
+    Example:
+      >>> import numpy as np
+      >>> from kaem_jax.tables.estimator import KAEM
+      >>> x = np.random.default_rng(0).normal(size=(500, 2))
+      >>> model = KAEM(random_state=0).fit(x)
+      >>> model.predict([[0.0, 0.0], [9.0, 9.0]]).tolist()
+      [1, -1]
+    """
+
+    def __init__(
+        self,
+        num_clusters: int | None = None,
+        map: Map = "full",
+        contamination: float = 0.05,
+        exclude: Sequence[str] = (),
+        bounds: Mapping[str, Bounds] | None = None,
+        seconds: float = 40.0,
+        random_state: Any = None,
+    ):
+        self.num_clusters = num_clusters
+        self.map = map
+        self.contamination = contamination
+        self.exclude = exclude
+        self.bounds = bounds
+        self.seconds = seconds
+        self.random_state = random_state
+
+    feature_names_in_: np.ndarray
+
+    def fit(self, X: Any, y: Any = None) -> "KAEM":
+        """Fits the density to rows.
+
+        Raises:
+          ValueError: there are fewer than two rows, a column has no value, or a number is infinite.
+        """
+        table = self._table(X, reset=True)
+        is_frame = hasattr(X, "columns")
+        self._frame = type(X) if is_frame else None
+        self._truths = {str(name) for name in X.columns if is_truth(X[name])} if is_frame else set()
+        seed = check_random_state(self.random_state).randint(2**31)
+        rng, num = np.random.default_rng(seed), len(next(iter(table.values())))
+        if num < 2:
+            raise ValueError(f"there is {num} sample, and a density needs 2 or more")
+        bounds = dict(self.bounds or {})
+        for name, given in (("exclude", self.exclude), ("bounds", bounds)):
+            if unknown := sorted(set(given) - set(table)):
+                raise ValueError(f"{name}: {unknown} is not a column; there are {', '.join(table)}")
+        kept = {name: cells for name, cells in table.items() if name not in self.exclude}
+        few, many = np.split(rng.permutation(num), [min(max(1, int(_HELD_OUT * num)), num - 1)])
+
+        def fitted(columns: Columns, prior: ClusteredPrior | None, seconds: float) -> TableDensity:
+            sizes = tuple(column.size for column in columns if column.categories)
+            rows = blurred(seed, columns, encoded(columns, kept))
+            return fit_table_density(seed, rows[many], rows[few], sizes, prior, seconds=seconds)
+
+        def value(columns: Columns) -> float:
+            rows = encoded(columns, kept)[few]
+            density = fitted(columns, _prior(columns, 1, "full", "gaussian"), 0)
+            return float(np.mean(density.log_prob(seed, rows) - log_volume(columns, rows)))
+
+        # Powers make columns symmetric, but they bend linear relations between columns.
+        described = [
+            tuple(describe(name, cells, transform, bounds.get(name)) for name, cells in kept.items())
+            for transform in ("power", "standard")
+        ]
+        self._seed, self.columns_ = seed, max(described, key=value)
+        prior = None
+        if self.num_clusters is not None:
+            prior = _prior(self.columns_, self.num_clusters, self.map, "learned")
+        rows, self.density_ = encoded(self.columns_, kept), fitted(self.columns_, prior, self.seconds)
+        filled = self.density_.fill(seed, rows[many], 1)
+        self._kernels: Rows = Rows(filled[0][0], filled[1][0])[:_MOST_KERNELS]
+        numbers = self._raw(self._kernels)
+        self._centre, self._spread = numbers.mean(axis=0), np.maximum(numbers.std(axis=0), 1e-12)
+        held_out = rows[few]
+        self._width = max(_WIDTHS, key=lambda width: float(np.mean(self._log_kernel(held_out, width))))
+        whole = self.density_.fill(seed, held_out, 1)
+        self._held_out = Rows(whole[0][0], whole[1][0])[:_MOST_CALIBRATED]
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log p of the known cells of each row, [N] nats, with numbers in the user's units.
+
+        Rows with fewer known cells have larger values: compare them by `decision_function` or `p_values`.
+        """
+        table, rows = self._read(X)
+        value = self.density_.log_prob(self._seed, rows) - log_volume(self.columns_, rows)
+        for column in numbers_of(self.columns_):
+            value[column.is_outside(table[column.name])] = -np.inf
+        if not numbers_of(self.columns_):  # less the density of the number that stands for none
+            value -= self.density_.log_prob(self._seed, Rows(rows.z, np.full_like(rows.codes, -1)))
+        return value
+
+    def cell_scores(self, X: Any) -> np.ndarray:
+        """Log p of each cell given the others of its row, [N, D] nats; NaN where it is missing.
+
+        The cells with the lowest scores make a row unlikely. Columns are those of `columns_`. A number outside its
+        bounds has -inf, and counts as missing for the others.
+        """
+        table, rows = self._read(X)
+        numbers = numbers_of(self.columns_)
+        outside = {column.name: column.is_outside(table[column.name]) for column in numbers}
+        for column, values in zip(numbers, rows.z.T, strict=False):
+            values[outside[column.name]] = np.nan  # other cells are scored as if it were missing
+        whole, result = self.density_.log_prob(self._seed, rows), []
+        of_numbers, categories = itertools.count(), itertools.count()
+        for column in self.columns_:
+            z, codes = rows.z.copy(), rows.codes.copy()
+            if column.categories:
+                i, volume = next(categories), np.zeros(len(rows))
+                is_known, codes[:, i] = codes[:, i] >= 0, -1
+            else:
+                i = next(of_numbers)
+                volume = column.log_volume(z[:, i : i + 1])
+                is_known, z[:, i] = ~np.isnan(z[:, i]), np.nan
+            without = self.density_.log_prob(self._seed, Rows(z, codes))
+            value = np.where(is_known, whole - without - volume, np.nan)
+            result.append(np.where(outside.get(column.name, False), -np.inf, value))
+        return np.stack(result, axis=1)
+
+    def plot_columns(self) -> Any:
+        """A matplotlib figure: the density of each column of numbers, beside the histogram of its training rows.
+
+        Grey lines are the parts of the largest clusters, whose sum over all clusters is the density.
+        """
+        check_is_fitted(self)
+        from matplotlib.figure import Figure
+
+        columns, seen = numbers_of(self.columns_), self._raw(self._kernels)
+        overall = self.density_.responsibilities(self._seed, self._kernels).mean(axis=0)
+        heaviest = np.argsort(-overall)[:_NUM_CLUSTERS_SHOWN]
+        across = min(4, len(columns))
+        figure = Figure(figsize=(3 * across, 2.2 * -(-len(columns) // across)), layout="constrained")
+        for i, column in enumerate(columns):
+            axes = figure.add_subplot(-(-len(columns) // across), across, i + 1)
+            low, high = np.quantile(seen[:, i], [0.001, 0.999])
+            grid = np.linspace(low, high, _NUM_POINTS)
+            z = np.full((_NUM_POINTS, seen.shape[1]), np.nan, np.float32)
+            z[:, i] = column.encode(grid.tolist())[:, 0]
+            rows = Rows(z, np.full((_NUM_POINTS, self._kernels.codes.shape[1]), -1))
+            found = [self.density_.infer(self._seed + k, rows) for k in range(_NUM_LINES)]
+            share, p = np.mean([one[0] for one in found], axis=0), np.mean([np.exp(one[1]) for one in found], axis=0)
+            p *= np.exp(-column.log_volume(z[:, i : i + 1]))
+            axes.hist(seen[:, i], bins=40, range=(grid[0], grid[-1]), density=True, alpha=0.4, label="training rows")
+            axes.plot(grid, p, label="model")
+            for k, c in enumerate(heaviest if len(heaviest) > 1 else ()):
+                axes.plot(grid, p * share[:, c], color="gray", linewidth=0.7, label=None if k else "one cluster")
+            axes.set_title(column.name, fontsize="small")
+            axes.set_yticks([])
+        figure.axes[0].legend(fontsize="x-small")
+        return figure
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The mean of `score_samples`."""
+        return float(np.mean(self.score_samples(X)))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """How much more normal each row is than the threshold for alarms, [N] nats; outliers are below 0.
+
+        Normality is the mean of log p under the clusters and under kernels at the training rows. The clusters model how
+        columns depend on each other, and the kernels where no training row was. The threshold is a quantile of the
+        normality of held-out training rows with the same cells missing.
+        """
+        _, rows = self._read(X)
+        return self._against_held_out(
+            rows, lambda value, other: value - np.quantile(other, self.contamination, method="weibull")
+        )
+
+    def p_values(self, X: Any) -> np.ndarray:
+        """The share of held-out training rows that are less normal, with the same cells missing: [N], above 0."""
+        _, rows = self._read(X)
+        return self._against_held_out(
+            rows, lambda value, other: (1 + (other <= value[:, None]).sum(1)) / (1 + other.size)
+        )
+
+    def predict(self, X: Any) -> np.ndarray:
+        """1 for normal rows and -1 for outliers, [N]."""
+        # The row that sets the threshold is no outlier, however its value is rounded.
+        return np.where(self.decision_function(X) < -1e-6, -1, 1)
+
+    def impute(self, X: Any, num_draws: int = 0) -> Any:
+        """The rows with their gaps filled: by means and most probable categories, or by draws.
+
+        Returns:
+          Rows of the type of `X`, or a list of `num_draws` of them.
+        """
+        table, rows = self._read(X)
+        z, codes = self.density_.fill(self._seed, rows, num_draws or _NUM_IMPUTATIONS)
+        values = [self._in_units(Rows(*draw)) for draw in zip(z, codes, strict=True)]
+        if num_draws:
+            return [self._like(X, table, value) for value in values]
+        means = {c.name: middle([value[c.name] for value in values], c) for c in self.columns_}
+        return self._like(X, table, means)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
+        """Exact draws, n_samples rows: a frame where the rows of training were one, else an array."""
+        check_is_fitted(self)
+        seed = self._seed if random_state is None else check_random_state(random_state).randint(2**31)
+        return self._as_trained(self.density_.sample(seed, n_samples))
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Where each row lies: its most probable cluster, and its place there, [N, 1 + Q + K].
+
+        The first column is the cluster, 0..C-1. The next Q are coordinates in that cluster's own axes, of unit scale
+        and almost independent within the cluster. The last K are codes of categories. Gaps are filled by draws.
+        """
+        _, rows = self._read(X)
+        cluster = self.density_.responsibilities(self._seed, rows).argmax(axis=1)
+        z, codes = (values[0] for values in self.density_.fill(self._seed, rows, 1))
+        return np.concatenate([cluster[:, None], self.density_.coordinates(z, cluster), codes], axis=1).astype(float)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of `transform`."""
+        check_is_fitted(self)
+        axes = [f"axis{i}" for i in range(self.density_.prior.num_latents)]
+        return np.array(["cluster", *axes, *(c.name for c in self.columns_ if c.categories)], object)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """The rows that lie where `transform` said: a frame where the rows of training were one, else an array."""
+        check_is_fitted(self)
+        prior = self.density_.prior
+        places, names = check_array(X, dtype=float), self.get_feature_names_out()
+        if places.shape[1] != len(names):
+            raise ValueError(f"X has {places.shape[1]} columns; transform gives {len(names)}: {', '.join(names)}")
+        first, y, codes = np.split(places, [1, 1 + prior.num_latents], axis=1)
+        cluster = first[:, 0].astype(int)
+        for end in (cluster.min(), cluster.max()):
+            prior.check_cluster(end)
+        return self._as_trained(Rows(self.density_.numbers_at(y, cluster), codes.astype(int)))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _read(self, X: Any) -> tuple[dict[str, np.ndarray], Rows]:
+        """The columns of rows by name, and their values."""
+        check_is_fitted(self)
+        table = self._table(X)
+        warn_of_unknown(self.columns_, {name: cells.tolist() for name, cells in table.items()})
+        return table, encoded(self.columns_, table)
+
+    def _table(self, X: Any, reset: bool = False) -> dict[str, np.ndarray]:
+        """The columns of rows by name, as arrays of numbers or of objects."""
+        if hasattr(X, "columns"):
+            if not all(X.shape):
+                raise ValueError(f"X has shape {X.shape}; wanted: a row and a column or more")
+            table = {str(name): cells_of(X[name]) for name in X.columns}
+            if infinite := [name for name, cells in table.items() if cells.dtype.kind == "f" and np.isinf(cells).any()]:
+                raise ValueError(f"the columns {infinite} have infinite numbers; NaN marks a gap")
+            if not reset and (missing := set(self.feature_names_in_) - set(table)):
+                raise ValueError(f"the columns {sorted(missing)} of training are not there")
+            if reset:
+                self.feature_names_in_, self.n_features_in_ = np.array(list(table), object), len(table)
+            return table if reset else {name: table[name] for name in self.feature_names_in_}
+        array = check_array(X, dtype=float, ensure_all_finite="allow-nan", estimator=self)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(array.shape[1])])
+        return dict(zip(names, array.T, strict=True))
+
+    def _in_units(self, rows: Rows) -> dict[str, np.ndarray]:
+        numbers, codes = iter(rows.z.T), iter(rows.codes.T)
+        return {
+            column.name: np.array(column.categories, object)[next(codes)]
+            if column.categories
+            else column.in_units(next(numbers))
+            for column in self.columns_
+        }
+
+    def _as_trained(self, rows: Rows) -> Any:
+        """Rows in the user's units, of the type of the training rows."""
+        table = self._in_units(rows)
+        if self._frame is not None:
+            return self._frame({name: typed(cells, name in self._truths) for name, cells in table.items()})
+        return np.stack(list(table.values()), axis=1)
+
+    def _like(self, X: Any, table: Mapping[str, np.ndarray], filled: Mapping[str, np.ndarray]) -> Any:
+        """Rows of the type of `X` whose gaps are filled."""
+        if not hasattr(X, "columns"):
+            cells = [np.where(is_gap(own), filled[name], own) if name in filled else own for name, own in table.items()]
+            return np.stack(cells, axis=1)
+        whole = {}
+        for column in X.columns:
+            own = table.get(str(column))
+            if own is None or str(column) not in filled or not (gap := is_gap(own)).any():
+                whole[column] = X[column]
+            else:
+                whole[column] = typed(np.where(gap, filled[str(column)], own), is_truth(X[column]))
+        return type(X)(whole) if hasattr(X, "to_pandas") else type(X)(whole, index=X.index)
+
+    def _normality(self, rows: Rows) -> np.ndarray:
+        """See `decision_function`, [N] nats."""
+        return (self.density_.log_prob(self._seed, rows) + self._log_kernel(rows, self._width)) / 2
+
+    def _log_kernel(self, rows: Rows, width: float) -> np.ndarray:
+        """Log of the mean of normal kernels at the training rows, over the known cells of each row, [N] nats."""
+        if len(rows) > _ROWS_AT_ONCE:
+            parts = gen_batches(len(rows), _ROWS_AT_ONCE)
+            return np.concatenate([self._log_kernel(rows[part], width) for part in parts])
+        known, z, kernels = ~np.isnan(rows.z), self._standard(rows), self._standard(self._kernels)
+        square = (z**2).sum(1)[:, None] - 2 * z @ kernels.T + known @ (kernels**2).T
+        for own, others in zip(rows.codes.T, self._kernels.codes.T, strict=True):
+            square += 2.0 * ((own[:, None] != others) & (own >= 0)[:, None])  # as of two corners
+        num_known = known.sum(1) + (rows.codes >= 0).sum(1)
+        log_kernel = special.logsumexp(-0.5 * square / width**2, axis=1) - np.log(len(kernels))
+        return log_kernel - num_known * np.log(width * np.sqrt(2 * np.pi))
+
+    def _standard(self, rows: Rows) -> np.ndarray:
+        """Standardised numbers, without powers; 0 where missing."""
+        return np.nan_to_num((self._raw(rows) - self._centre) / self._spread)
+
+    def _raw(self, rows: Rows) -> np.ndarray:
+        """Numbers in the user's units, [N, Q]."""
+        values = [c.in_units(v) for c, v in zip(numbers_of(self.columns_), rows.z.T, strict=False)]
+        return np.stack(values, axis=1) if values else rows.z.astype(float)
+
+    def _against_held_out(self, rows: Rows, compare: Any) -> np.ndarray:
+        """Applies `compare` to the normality of rows and of held-out rows, for each pattern of missing cells."""
+        value, result = self._normality(rows), np.zeros(len(rows))
+        gaps = np.concatenate([np.isnan(rows.z), rows.codes < 0], axis=1)
+        patterns, pattern = np.unique(gaps, axis=0, return_inverse=True)
+        num = max(50, _MOST_CALIBRATED // len(patterns))
+        for i, gap in enumerate(patterns):
+            held_out = self._held_out[:num] if gap.any() else self._held_out
+            of_numbers, of_codes = np.split(gap, [rows.z.shape[1]])
+            z = np.where(of_numbers, np.nan, held_out.z).astype(np.float32)
+            other = self._normality(Rows(z, np.where(of_codes, -1, held_out.codes)))
+            own = pattern.ravel() == i
+            result[own] = compare(value[own], other)
+        return result
+
+
+def _prior(columns: Columns, num_clusters: int, map: Map, shape: Literal["learned", "gaussian"]) -> ClusteredPrior:
+    size = max(1, len(numbers_of(columns)))
+    return ClusteredPrior(num_latents=size, num_clusters=num_clusters, map=map, shape=shape, proportions="learned")

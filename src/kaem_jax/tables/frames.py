@@ -1,0 +1,104 @@
+"""Converts columns of a table to values of its density and back: kinds, powers, bounds, gaps and ties."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kaem_jax.tables.column import Column
+from kaem_jax.tables.density import Rows
+
+Columns = tuple[Column, ...]
+Bounds = tuple[float | None, float | None]
+
+_TIES = 0.9  # a column with fewer different values in its rows is blurred
+_BLUR = 0.1  # at least, in deviations
+
+
+def cells_of(column: Any) -> np.ndarray:
+    """Converts a pandas or polars column to float64 with NaN in empty cells, or to texts with None."""
+    if hasattr(column, "is_null"):  # of polars
+        is_number, cells = column.dtype.is_numeric(), column.to_numpy()
+        return np.asarray(cells, float) if is_number else _texts(cells, column.is_null().to_numpy())
+    if column.dtype.kind in "iuf":
+        return column.to_numpy(dtype=float, na_value=np.nan)
+    return _texts(column.astype(object).to_numpy(), column.isna().to_numpy())
+
+
+def _texts(cells: np.ndarray, is_gap: np.ndarray) -> np.ndarray:
+    return np.array([None if gap else str(cell) for cell, gap in zip(cells, is_gap, strict=True)], object)
+
+
+def is_truth(column: Any) -> bool:
+    """Whether a column of pandas or polars has the type of truth values."""
+    return str(column.dtype).lower() in ("bool", "boolean")
+
+
+def typed(cells: np.ndarray, as_truths: bool) -> Any:
+    """Numbers, texts or truth values for a frame, of the cells of a column without gaps."""
+    if as_truths:
+        return cells == "True"
+    return cells.tolist() if cells.dtype == object else cells
+
+
+def describe(name: str, cells: np.ndarray, transform: str, bounds: Bounds | None) -> Column:
+    """Describes a column by its training rows."""
+    known = cells[~is_gap(cells)]
+    if not len(known):
+        raise ValueError(f"column {name!r} has no value: leave it out by exclude=[{name!r}]")
+    if cells.dtype.kind != "f":
+        return Column(name, tuple(sorted(set(known))))
+    return Column.of_numbers(name, known, transform, *(bounds or (None, None)))
+
+
+def numbers_of(columns: Columns) -> list[Column]:
+    """The columns of numbers, in order."""
+    return [column for column in columns if not column.categories]
+
+
+def encoded(columns: Columns, table: Mapping[str, np.ndarray]) -> Rows:
+    """Encodes N rows, whose cells are numbers or texts."""
+    numbers, codes = [], []
+    for column in columns:
+        values = column.encode(table[column.name].tolist())
+        if column.categories:
+            codes.append(np.where(np.isnan(values[:, 0]), -1, values.argmax(axis=1)))
+        else:
+            numbers.append(values[:, 0])
+    num = len(next(iter(table.values())))
+    # A table without numbers gets a number that is always 0.
+    z = np.stack(numbers, axis=1) if numbers else np.zeros((num, 1), np.float32)
+    return Rows(z, np.stack(codes, axis=1) if codes else np.zeros((num, 0), int))
+
+
+def blurred(seed: int, columns: Columns, rows: Rows) -> Rows:
+    """Adds uniform noise to columns with ties: as wide as a step between neighbouring values, and at least `_BLUR`."""
+    width = np.zeros(rows.z.shape[1])
+    for i, values in enumerate(rows.z.T if numbers_of(columns) else ()):
+        known = values[~np.isnan(values)]
+        different = np.unique(known)
+        if len(different) <= _TIES * len(known):
+            width[i] = max(_BLUR, float(np.median(np.diff(different))) if len(different) > 1 else 1.0)
+    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, rows.z.shape)
+    return Rows((rows.z + width * noise).astype(np.float32), rows.codes)
+
+
+def log_volume(columns: Columns, rows: Rows) -> np.ndarray:
+    """Log p of the density's values less log p in the user's units, [N] nats."""
+    total = np.zeros(len(rows))
+    for column, values in zip(numbers_of(columns), rows.z.T, strict=False):
+        total += np.where(np.isnan(values), 0, column.log_volume(values[:, None]))
+    return total
+
+
+def is_gap(cells: np.ndarray) -> np.ndarray:
+    """Which cells are empty, bool [N]."""
+    return np.isnan(cells) if cells.dtype.kind == "f" else np.array([cell is None for cell in cells])
+
+
+def middle(draws: list[np.ndarray], column: Column) -> np.ndarray:
+    """The mean of draws of a column, or the most frequent category, [N]."""
+    if not column.categories:
+        return np.mean(draws, axis=0)
+    counts = [np.sum(np.array(draws) == category, axis=0) for category in column.categories]
+    return np.array(column.categories, object)[np.argmax(counts, axis=0)]

@@ -1,0 +1,94 @@
+"""Evaluations whose data no axis divides: each device does its share, and the numbers are those of one device."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import kaem_jax as kaem
+from kaem_jax.app.devices.mesh import Parallel, make_mesh
+from kaem_jax.app.devices.program import measure
+from kaem_jax.app.evaluation.generate import _decode
+from kaem_jax.inference.evidence import log_evidence
+from kaem_jax.jax_utils.placement import constrain, place
+from kaem_jax.networks import conv
+from kaem_jax.networks.base import NnxDecoder
+from tests.builders import make_model
+
+NUM_DATA = 20
+CONV = kaem.ConvDecoder((16, 8), output="sigmoid")
+
+
+def on_one_and_on_eight(function, *arguments):
+    """Results and operations of one device, for meshes of one and of eight devices."""
+    results, flops = [], []
+    for count in (1, 8):
+        mesh = make_mesh(Parallel(data=count), 8, 1, jax.devices()[:count])
+        with jax.set_mesh(mesh), jax.numpy_dtype_promotion("standard"):
+            placed = jax.tree.map(lambda leaf, mesh=mesh: place(np.asarray(leaf), mesh), arguments)
+            compiled = jax.jit(function).lower(*placed).compile()
+            results.append(jax.device_get(compiled(*placed)))
+            flops.append(measure(compiled.as_text()).flops)
+    return results, flops
+
+
+class Convolution(nnx.Module):
+    """As on accelerators: XLA's own convolution, whose chains and data have one axis."""
+
+    def __init__(self, *, rngs):
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (4, 4, 4, 3)))
+
+    def __call__(self, x):
+        return conv._upsample(x.reshape(-1, 2, 2, 4), self.kernel[...])
+
+
+def test_a_convolution_of_chains_and_data_is_shared():
+    network = NnxDecoder(Convolution, (), (4, 4, 3))
+    params = network.init(jax.random.key(0))
+
+    def decode(params, z):
+        return network.apply(params, constrain(z, None, "data"))
+
+    z = jax.random.normal(jax.random.key(1), (3, 16, 16))
+    (one, eight), flops = on_one_and_on_eight(decode, params, z)
+    np.testing.assert_allclose(eight, one, atol=1e-5)
+    np.testing.assert_allclose(flops[1], flops[0] / 8)
+
+
+def test_draws_are_shared():
+    model = make_model(decoder=CONV, data_shape=(8, 8, 1))
+    params = model.init(jax.random.key(0))
+    z = np.random.default_rng(0).normal(size=(24, 2)).astype(np.float32)
+
+    def decode(params, z):
+        return _decode(model, params, z, model.prior.tabulate(params["prior"]))
+
+    (one, eight), flops = on_one_and_on_eight(decode, params, z)
+    np.testing.assert_allclose(eight, one, atol=1e-6)
+    assert flops[1] < flops[0] / 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_samples": 256},
+        {"num_samples": 64, "proposal": kaem.Laplace(num_draws=4000, num_modes=2, num_steps=4)},
+        {"method": "ais", "num_chains": 4, "num_temperatures": 6},
+    ],
+    ids=["prior", "laplace", "ais"],
+)
+def test_an_estimate_of_twenty_data_is_shared_by_eight_devices(options):
+    """24 places for 20 data, and some work that each repeats: less than a fifth. Estimates agree to rounding."""
+    model = make_model(decoder=CONV, data_shape=(8, 8, 1))
+    params = model.init(jax.random.key(0))
+    x = np.random.default_rng(0).uniform(size=(NUM_DATA, 8, 8, 1)).astype(np.float32)
+
+    def estimate(params, x):
+        return log_evidence(jax.random.key(1), model, params, x, **options)
+
+    (one, eight), flops = on_one_and_on_eight(estimate, params, jnp.asarray(x))
+    np.testing.assert_allclose(eight.value, one.value, atol=1e-3)
+    np.testing.assert_allclose(eight.ess, one.ess, rtol=1e-2)
+    assert flops[1] < flops[0] / 5

@@ -1,0 +1,205 @@
+"""Distances between samples, against independent formulas and constructed models."""
+
+import numpy as np
+import pytest
+from scipy import linalg, stats
+from scipy.spatial.distance import cdist
+
+from kaem_jax.app.evaluation.evaluators.darcy import DarcyEquation, compare_pairs
+from kaem_jax.app.evaluation.evaluators.distances import (
+    copying,
+    density_and_coverage,
+    frechet_distance,
+    jackknife,
+    kernel_distance,
+    precision_and_recall,
+)
+from kaem_jax.app.evaluation.evaluators.sample_comparison import SAMPLE_METRICS, compare
+from kaem_jax.app.evaluation.evaluators.value_comparison import classifier_two_sample
+from kaem_jax.app.evaluation.features import Extractor
+from kaem_jax.app.evaluation.figures import radial_spectrum
+from tests.truth import assert_within
+
+
+@pytest.mark.parametrize("sizes", [(300, 500, 20), (40, 30, 64)], ids=["many rows", "fewer rows than features"])
+def test_frechet_distance_is_that_of_the_matrix_square_root(rng, sizes):
+    num_real, num_generated, size = sizes
+    real = rng.normal(size=(num_real, size)) @ rng.normal(size=(size, size))  # correlated
+    generated = 0.5 + 1.3 * rng.normal(size=(num_generated, size))
+    covariances = np.cov(real.T), np.cov(generated.T)
+    jitter = 1e-13 * np.eye(size)  # sqrtm of a singular product is what the package avoids
+    root = linalg.sqrtm((covariances[0] + jitter) @ (covariances[1] + jitter)).real
+    expected = np.sum((real.mean(0) - generated.mean(0)) ** 2) + np.trace(covariances[0] + covariances[1] - 2 * root)
+    np.testing.assert_allclose(frechet_distance(real, generated), expected, rtol=1e-6)
+    np.testing.assert_allclose(frechet_distance(real, real), 0, atol=1e-9 * np.trace(covariances[0]))
+
+
+def test_kernel_distance_is_the_u_statistic(rng, monkeypatch):
+    monkeypatch.setattr("kaem_jax.app.evaluation.evaluators.distances._ROWS", 7)
+    real, generated = rng.normal(size=(30, 5)), 0.5 + rng.normal(size=(40, 5))
+
+    def mean_kernel(a, b):
+        return np.mean([(1 + x @ y / 5) ** 3 for i, x in enumerate(a) for j, y in enumerate(b) if a is not b or i != j])
+
+    expected = mean_kernel(real, real) + mean_kernel(generated, generated) - 2 * mean_kernel(real, generated)
+    np.testing.assert_allclose(kernel_distance(real, generated), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
+def test_the_jackknife_is_calibrated_in_any_order(distance):
+    """Two far classes in turn, as sorted files have them: unshuffled, the tenths that are left out would be classes."""
+    values, errors = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        real, generated = (rng.normal(size=(100, 3)) + [[2.0, 0, 0], [-2.0, 0, 0]] * 50 for _ in range(2))
+        values.append(distance(real, generated + 0.5))
+        errors.append(jackknife(distance, real, generated + 0.5))
+    np.testing.assert_allclose(np.sqrt(np.mean(np.square(errors))), np.std(values), rtol=0.35)
+
+
+def test_neighbours_are_those_of_plain_loops(rng, refuses):
+    real, generated = rng.normal(size=(60, 3)), 0.7 * rng.normal(size=(50, 3)) + 0.4
+    k = 3
+    real_radii, generated_radii = (np.sort(cdist(x, x), axis=1)[:, k] for x in (real, generated))
+    inside_real, inside_generated = cdist(generated, real) <= real_radii, cdist(real, generated) <= generated_radii
+    assert precision_and_recall(real, generated, k) == (inside_real.any(1).mean(), inside_generated.any(1).mean())
+    density, coverage = density_and_coverage(real, generated, k)
+    np.testing.assert_allclose(density, inside_real.sum(1).mean() / k)
+    assert coverage == inside_real.any(0).mean()
+    with refuses(ValueError, "3 points", "5-th"):
+        density_and_coverage(real[:3], generated)
+
+
+def test_held_out_points_that_are_training_points_measure_no_copying(rng, refuses):
+    """Also where the distance of equal features is that of rounding."""
+    train = rng.normal(size=(200, 64)).astype(np.float32)
+    held_out = np.concatenate([train[:60] * (1 + 1e-7), rng.normal(size=(40, 64))]).astype(np.float32)
+    with refuses(ValueError, "half of the held-out data are in the training data"):
+        copying(train, held_out, train[:50])
+    assert copying(train, held_out[60:], train[:50])[0] == 0
+
+
+def test_copies_are_told_from_blur_with_an_error_that_is_that_of_the_data(rng):
+    """Samples nearer to the middle than data are, and two that stand for all: the ratio is 1 but for its error."""
+    scores = {"good": [], "blurred": [], "collapsed": []}
+    for _ in range(30):
+        train, held_out = rng.normal(size=(300, 4)), rng.normal(size=(100, 4))
+        generated = rng.normal(size=(100, 4))
+        models = {"good": generated, "blurred": 0.5 * generated, "collapsed": 0.3 * generated[:2].repeat(50, axis=0)}
+        for name, points in models.items():
+            ratio, error = copying(train, held_out, points)
+            scores[name].append((ratio - 1) / error)
+    for found in scores.values():
+        assert_within(np.mean(found), 0, 30**-0.5, 4.5)
+        assert_within(np.std(found), 1, 60**-0.5, 4)
+    for num in (300, 10):  # all training points are copied, or some again and again: few points say less than many
+        ratio, error = copying(train, held_out, np.tile(train[:num], (300 // num, 1)))
+        assert (ratio, error) == (0, pytest.approx(np.sqrt(3 / num)))
+
+
+def test_each_set_of_images_has_its_own_role(rng):
+    """Held-out images are varied, generated ones few and alike, training images near the generated ones."""
+    held_out, generated, train = (
+        rng.integers(low, high, (num, 8, 8, 1), dtype=np.uint8)
+        for low, high, num in ((0, 256, 60), (100, 160, 90), (90, 170, 130))
+    )
+
+    def features(pixels):
+        return np.stack([pixels[:, i, i, 0] / 50.0 for i in range(3)], axis=1)
+
+    def compared(*metrics, generated=generated, num_train=130, extractor=Extractor("f", features)):  # noqa: B008
+        return compare(metrics, generated, held_out, lambda num: train[: min(num, num_train)], extractor)
+
+    real, fake, known = (features(images) for images in (held_out, generated, train))
+    found, few = compared(*SAMPLE_METRICS), compared("fid", "kid", num_train=50)
+    for name, distance in (("fid", frechet_distance), ("kid", kernel_distance)):
+        assert found[name]["value"] == few[name]["value"] == distance(real, fake)
+        assert found[name]["standard_error"] == jackknife(distance, real, fake)
+        assert (found[name]["num_real"], found[name]["num_generated"]) == (60, 90)
+        assert found[name]["value_of_training_images"] == distance(real, known[:90]) != found[name]["value"]
+        assert "value_of_training_images" not in few[name]  # distances of fewer images have another bias
+    fake = fake[:60]  # manifolds of samples of one size only can be compared
+    precision, recall = precision_and_recall(real, fake, 3)
+    density, coverage = density_and_coverage(real, fake, 5)
+    ratio, error = copying(known, real, fake)
+    assert abs(precision - recall) > 0.2
+    for name, numbers in (
+        ("precision_recall", {"precision": precision, "recall": recall}),
+        ("density_coverage", {"density": density, "coverage": coverage}),
+        ("copying", {"ratio": ratio, "standard_error": error, "num_train": 130}),
+    ):
+        assert found[name].items() >= (numbers | {"num_real": 60, "num_generated": 60}).items()
+    assert "needs 20 of each" in compared("fid", generated=generated[:19])["fid"]["reason"]
+    assert "no labels" in compared("kid", extractor=None)["kid"]["reason"]
+
+
+def test_a_classifier_reaches_the_area_that_the_laws_allow(rng):
+    """Of normal laws one deviation apart it is 0.76, where the best share of right answers is 0.69."""
+    a, b = rng.normal(size=(1000, 1)), rng.normal(1, 1, size=(1200, 1))
+    area, error = classifier_two_sample(a, b)
+    assert area == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.05)
+    assert error < 0.03
+    assert classifier_two_sample(a, rng.normal(size=(1000, 1)))[0] == pytest.approx(0.5, abs=0.06)
+    assert classifier_two_sample(a[:12], b[:12] + 100)[0] > 0.95  # trees with leaves of 20 rows would split none
+
+
+def test_the_spectrum_of_waves():
+    """A cosine of wave number 3 along one side and amplitude 2 has its mean square, 2, on the ring of 3."""
+    field = np.broadcast_to(2 * np.cos(2 * np.pi * 3 * np.arange(16) / 16), (5, 16, 16))
+    wave_numbers, power = radial_spectrum(field)
+    np.testing.assert_array_equal(wave_numbers, np.arange(1, 9))
+    on_ring = np.sum(np.round(np.hypot(*np.meshgrid(*[np.fft.fftfreq(16, 1 / 16)] * 2))) == 3)
+    np.testing.assert_allclose(power * on_ring, 2 * (wave_numbers == 3), rtol=1e-6, atol=1e-10)
+
+
+EQUATION = DarcyEquation(contrast=7.0, scale=0.3, offset=-0.2)
+
+
+@pytest.fixture
+def pairs(rng):
+    """Coefficients that are high on one side of a random line, and their solutions: [N, H, W] each."""
+    place = np.stack(np.meshgrid(np.linspace(-1, 1, 10), np.linspace(-1, 1, 12), indexing="ij"), axis=-1)
+    is_high = np.einsum("hwk,nk->nhw", place, rng.normal(size=(24, 2))) > 0.3 * rng.normal(size=(24, 1, 1))
+    return is_high, EQUATION.pressure(is_high)
+
+
+def test_a_constant_coefficient_has_the_series_of_the_square():
+    """-c Laplace u = 1: sums of sines over odd wave numbers; the grid's error falls with the square of its spacing."""
+    errors = []
+    for size in (16, 32):
+        side = size - 1 + 0.01 + 1.0
+        place, odd = (np.arange(size) + 0.01) / side, np.arange(1, 200, 2)
+        sine = np.sin(np.pi * np.outer(place, odd))
+        series = 16 * side**2 / (np.pi**4 * np.outer(odd, odd) * (odd[:, None] ** 2 + odd**2))
+        expected = 0.5 * sine @ series @ sine.T / 3 + 1
+        found = DarcyEquation(contrast=3.0, scale=0.5, offset=1.0).pressure(np.ones((1, size, size), bool))[0]
+        errors.append(np.abs(found - expected).max() / np.ptp(expected))
+    assert errors[0] < 0.01
+    assert errors[1] < 0.4 * errors[0]
+
+
+def test_layers_are_passed_one_after_the_other():
+    """Far from the other sides the equation is one-dimensional: what flows changes by the source only."""
+    is_high = np.zeros((1, 20, 800), bool)
+    is_high[:, 10:] = True
+    u = DarcyEquation(contrast=9.0, scale=1.0, offset=0.0).pressure(is_high)[0, :, 400]
+    # Half of the way between the nodes of the interface is in each layer: 1 / (1 / 2 + 1 / 18).
+    flow = np.diff(u) * np.concatenate([np.full(9, 1.0), [1.8], np.full(9, 9.0)])
+    np.testing.assert_allclose(np.diff(flow), -1, atol=1e-6)  # the source of each node
+
+
+def test_samples_are_compared_with_the_solutions_of_their_own_coefficients(pairs):
+    """True pairs with rough coefficients are as good as held-out ones; those that do not belong together are not."""
+    is_high, pressure = pairs
+    found, twice = EQUATION.fit(is_high, pressure), 2 * pressure - EQUATION.offset
+    assert (found.contrast, found.scale, found.offset) == pytest.approx((7.0, 0.3, -0.2), rel=1e-3)
+    assert EQUATION.relative_l2(is_high, pressure) < 1e-12 < EQUATION.relative_l2(is_high, twice) == pytest.approx(1)
+    real, rough = np.stack([is_high, pressure], axis=-1), np.where(is_high, 0.6, 0.4)
+    right, wrong = (compare_pairs(real, np.stack([rough, y], -1)) for y in (pressure, np.roll(pressure, 1, axis=0)))
+    for numbers in (right, wrong):
+        assert numbers["relative_l2_held_out"] < 1e-3
+        assert numbers["relative_l2_of_other_coefficients"] > 0.2
+        assert numbers["contrast"] == pytest.approx(7.0, rel=1e-3)
+    assert right["relative_l2"] == pytest.approx(right["relative_l2_held_out"], abs=1e-4)
+    assert wrong["relative_l2"] == pytest.approx(wrong["relative_l2_of_other_coefficients"], abs=1e-4)
+    assert "no pairs" in compare_pairs(real[..., ::-1], real[..., ::-1])["reason"]

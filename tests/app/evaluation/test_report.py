@@ -1,0 +1,136 @@
+"""What the report says beside numbers, from numbers whose meaning is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kaem_jax.app.data import Dataset
+from kaem_jax.app.evaluation.evaluators import verdict_of
+from kaem_jax.app.evaluation.report import verdict_of_training, write_report
+from kaem_jax.app.evaluation.report.numbers import readable_rows
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.runs.run_folder import RunFolder
+
+LIKELIHOOD = {"ess": 520.0, "ess_min": 60.0, "is_bound": True, "num_samples": 1000}
+AUTO = LIKELIHOOD | {"is_bound": False, "num_bounds": 3, "num_chains": 32, "num_annealed": 40}
+USE = {
+    "divergence_from_prior": 8.0, "divergence_from_prior_standard_error": 0.3, "cost_of_other_latents": 12.0,
+    "cost_of_other_latents_standard_error": 0.0, "is_bound": False,
+}  # fmt: skip
+PAIRS = {"relative_l2": 0.23, "relative_l2_held_out": 0.08, "relative_l2_of_other_coefficients": 0.68}
+
+
+@pytest.mark.parametrize(
+    ("metric", "numbers", "says"),
+    [
+        (
+            "log_likelihood",
+            {"ess": 1.3, "ess_min": 1.0, "is_bound": True, "num_chains": 4, "num_bounds": 24, "num_data": 360},
+            "a bound: 24 of 360 data, more than 5 %, have a low ESS (median 1.3 of 4)",
+        ),
+        ("log_likelihood", LIKELIHOOD | {"is_bound": False}, "an estimate: ESS 520 of 1,000"),
+        ("log_likelihood", LIKELIHOOD, "a bound whatever its ESS (520 of 1,000): by its method, or since its proposal"),
+        ("log_likelihood", LIKELIHOOD | {"ess_min": 45.0, "num_bounds": 24, "num_data": 360}, "the true value is"),
+        ("log_likelihood", AUTO, "an estimate: ESS 520; for 3 data only a bound"),
+        ("copying", {"ratio": 0.7, "standard_error": 0.14}, "some may be copies"),
+        ("copying", {"ratio": 0.7, "standard_error": 0.16}, "no sign of copies"),
+        ("active_latents", {"count": 31, "of": 40}, "9 latents are not seen to depend on the datum"),
+        ("mixing", {"r_hat": 1.02}, "agree for most data"),
+        ("mixing", {"r_hat": 1.12}, "do not agree"),
+        ("mixing", {"r_hat": None}, "never moved"),
+        ("two_sample", {"value": 0.542, "standard_error": 0.02}, "cannot be told apart"),  # two standard errors of five
+        ("two_sample", {"value": 0.544, "standard_error": 0.02}, "can be told from"),
+        ("darcy", PAIRS, "samples are 25 % of the way from true pairs"),
+        ("darcy", PAIRS | {"relative_l2_held_out": 0.4}, "held-out pairs are no solutions"),
+        ("latent_use", USE, "latents carry what texts say"),
+        ("latent_use", USE | {"cost_of_other_latents": 0.1}, "hardly uses its latents"),
+        ("latent_use", USE | {"divergence_from_prior": 0.1}, "hardly uses its latents"),
+        ("latent_use", USE | {"divergence_from_prior": 1.4}, "too few data to tell"),
+        ("latent_use", USE | {"is_bound": True}, "a bound does not tell"),
+        ("clusters", {"effective_number": 4.0, "clusters": 20, "num_data": 100}, "hardly used"),
+        ("clusters", {"effective_number": 4.0, "clusters": 20, "num_data": 99}, "too few data to tell"),
+        ("fid", {"reason": "no labels"}, ""),
+    ],
+)
+def test_verdicts(metric, numbers, says):
+    found = verdict_of(metric, numbers)
+    assert says in found
+    assert bool(says) == bool(found)
+
+
+def held_out(step, value, error=0.1, is_bound=False, temperatures=50, effort=1):
+    return {
+        "step": step, "train/loss": -value, "eval/log_likelihood": value, "eval/log_likelihood_standard_error": error,
+        "eval/is_bound": is_bound, "eval/num_temperatures": temperatures, "eval/effort_id": effort,
+    }  # fmt: skip
+
+
+def test_a_curve_that_fell_after_its_peak_is_remarked():
+    rows = [held_out(100, 10.0), {"step": 150, "train/loss": 1.0}, held_out(200, 14.0), held_out(300, 12.5)]
+    assert "highest at step 200 (14.00 nats) and has fallen by 1.50 nats" in verdict_of_training(rows)
+    assert verdict_of_training(rows[:3]) == verdict_of_training([]) == ""
+    for best, last, says in ((0.1, 0.1, ""), (0.2, 0.0, ""), (0.0, 0.2, ""), (0.1, 0.0, "by 0.25"), (0.0, 0.1, "0.25")):
+        found = verdict_of_training([held_out(200, 14.0, best), held_out(300, 13.75, last)])  # by 2 or 3 errors
+        assert says in found
+        assert bool(says) == bool(found)
+    assert "or the bound became looser" not in found
+    bound = held_out(300, 9.0, is_bound=True)
+    assert "overfits its training data, or the bound became looser" in verdict_of_training([rows[2], bound])
+    # The final evaluation has more effort, and must not hide that the curve fell.
+    final = held_out(300, 40.0, temperatures=500)
+    final["eval/is_final"] = True
+    assert "fallen by 1.50" in verdict_of_training([*rows, final])
+    # A run that went on with more effort is judged by what it did since.
+    since = [held_out(400, 20.0, temperatures=500), held_out(500, 25.0, temperatures=500)]
+    assert verdict_of_training([*rows, *since]) == ""
+    assert "highest at step 500" in verdict_of_training([*rows, *since, held_out(600, 24.0, temperatures=500)])
+    # Nor are numbers from another proposal or estimator compared.
+    assert verdict_of_training([*rows[:3], held_out(300, 12.5, effort=2)]) == ""
+
+
+@pytest.mark.parametrize("is_bound", [True, False])
+def test_errors_stand_beside_their_numbers_and_bounds_are_called_so_from_their_side(is_bound):
+    """A barrier with gaps counts too little; with log p(x) too low, a divergence is too high."""
+    likelihood = LIKELIHOOD | {
+        "nats": 7.0, "standard_error": 0.5, "nats_per_token": 1.5, "bits_per_dimension": 2.0,
+        "bits_per_dimension_of_256_levels": 3.0, "bits_standard_error": 0.25,
+    }  # fmt: skip
+    mixing = {"r_hat": 1.0, "barrier": 2.5, "rungs": 4, "rungs_that_suit": 5}
+    found = {
+        "log_likelihood": likelihood,
+        "mixing": mixing,
+        "latent_use": USE,
+        "kid": {"value": 5.0, "standard_error": 0.75},
+    }
+    rows = readable_rows({name: numbers | {"is_bound": is_bound} for name, numbers in found.items()})
+    shown = {name: text for row in rows for name, text in row.values}
+    for name, side, value, error in (
+        ("nats", "at least", "7", " ± 0.5"), ("nats per token", "at most", "1.5", ""),
+        ("bits per dimension", "at most", "2", " ± 0.25"),
+        ("bits per dimension of 256 levels", "at most", "3", " ± 0.25"),
+        ("barrier", "at least", "2.5", ""), ("divergence from prior", "at most", "8", " ± 0.3"),
+    ):  # fmt: skip
+        assert shown[name] == (f"{side} {value}" if is_bound else value + error)
+    assert shown.get("rungs that suit") == ("at least 5" if is_bound else None)
+    assert (shown["value"], shown["cost of other latents"]) == ("5 ± 0.75", "12")
+    assert rows[0].verdict.startswith("a bound" if is_bound else "an estimate")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_config(Experiment(), Dataset(np.zeros((4, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32)))
+    return folder
+
+
+def test_pictures_of_later_training_are_told_of(folder):
+    """Numbers of step 10 of 20, by choice, are not old; those of before a run went on are."""
+    folder.metrics.write_text("".join(json.dumps({"step": step}) + "\n" for step in (10, 20)))
+    for trained_to, is_chosen in ((20, False), (10, False), (10, True)):
+        found = {"step": 10, "trained_to": trained_to, "metrics": {}, "chosen_by_these_data": is_chosen}
+        folder.evaluation.write_text(json.dumps(found))
+        page = write_report(folder).read_text()
+        assert "Evaluated at step 10." in page
+        assert ("Training went on to step 20 afterwards" in page) == (trained_to == 10)
+        assert ("was chosen by these held-out data" in page) == is_chosen

@@ -1,0 +1,223 @@
+"""The commands on a finished run: evaluate, sample, report. What they write, repeat and refuse."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import kaem_jax as kaem
+from kaem_jax.app.cli import evaluate, report, sample
+from kaem_jax.app.data import load_dataset, to_pixels
+from kaem_jax.app.data.config import DataSettings
+from kaem_jax.app.devices.mesh import Parallel, make_mesh
+from kaem_jax.app.evaluation import evaluate as evaluation
+from kaem_jax.app.evaluation import generate
+from kaem_jax.app.evaluation.evaluators import METRICS, VALUE_METRICS
+from kaem_jax.app.evaluation.evaluators.distances import copying, frechet_distance
+from kaem_jax.app.evaluation.generate import reconstruct, sample_in_batches
+from kaem_jax.app.runs import open_data as opening
+from kaem_jax.jax_utils.placement import place
+from kaem_jax.keys import evaluation_keys, sample_key
+from tests.app.conftest import NUM_STEPS, call, copy_of, make_best, read_npz, rows_of
+from tests.app.evaluation.test_features import mean_colour
+from tests.truth import assert_within
+
+FEATURES = "tests.app.evaluation.test_features:mean_colour"
+
+
+def found_in(workdir, name="evaluation.json"):
+    return json.loads((workdir / name).read_text())
+
+
+def write(workdir, found, name="evaluation.json"):
+    (workdir / name).write_text(json.dumps(found))
+
+
+def samples_of(trained, seed, num):
+    return np.concatenate(list(sample_in_batches(sample_key(seed), trained.model, trained.params, num)))
+
+
+@pytest.fixture
+def numbers_alone(monkeypatch):
+    monkeypatch.setattr(evaluation, "draw_all", lambda *_: [])
+    monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
+
+
+def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numbers_alone):
+    """With a best checkpoint that is not the last, and another seed."""
+    workdir = copy_of(finished, tmp_path)
+    make_best(workdir, 40)
+    opened = []
+
+    def read(settings, **options):
+        assert options == {"lazy": True}  # images that nobody asks for are not decoded
+        opened.append(settings)
+        if len(opened) == 1:  # meanwhile another evaluation of this checkpoint ends
+            found = {"step": 40, "metrics": {"kid": {"seed": 5}}}
+            write(workdir, found | {"chosen_by_these_data": False})
+        return load_dataset(settings, **options)
+
+    monkeypatch.setattr(opening, "load_dataset", read)
+    saved = found_in(workdir, "config.json")
+    saved["config"]["evaluation"]["features"] = FEATURES  # those in which training compared samples
+    write(workdir, saved, "config.json")
+    write(workdir, {"step": NUM_STEPS, "metrics": {"copying": {"ratio": 7.0, "seed": 5}}})
+    flags = ("--workdir", workdir, "--checkpoint", "best", "--seed", 5)
+    names = ("fid", "copying", "log_likelihood", "reconstruction", "darcy")
+    call(evaluate.main, *flags, "--metrics", *names, "--num_images", 300)
+    written, early = found_in(workdir), kaem.load_run(finished[0], 40)
+    metrics, model, params = written["metrics"], early.model, early.params
+    assert (written["step"], written["trained_to"], written["chosen_by_these_data"]) == (40, NUM_STEPS, True)
+    assert written["versions"]["jax"] == jax.__version__
+    assert set(metrics) == {*names, "kid"}  # none of another checkpoint
+    assert metrics["darcy"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
+    assert {values["seed"] for values in metrics.values()} == {5}
+    # The same seed draws the same images, and compares them with all held-out ones, not only the 100 of training.
+    data = load_dataset(DataSettings())
+    held_out = data.held_out[np.random.default_rng(5).permutation(360)[:300]]
+    mesh = make_mesh(Parallel(), jax.device_count(), 1)  # on one device the last digit, and so a pixel, may be another
+    placed = dataclasses.replace(early, params=jax.tree.map(lambda leaf: place(np.asarray(leaf), mesh), params))
+    with jax.set_mesh(mesh):
+        drawn = samples_of(placed, 5, 300)
+    real, fake = (mean_colour(to_pixels(np.asarray(x))) for x in (held_out, drawn))
+    assert metrics["fid"]["value"] == pytest.approx(frechet_distance(real, fake), rel=1e-6)
+    assert [metrics["fid"][name] for name in ("features", "num_real", "num_generated")] == [FEATURES, 300, 300]
+    train = mean_colour(to_pixels(data.train))
+    assert metrics["copying"]["ratio"] == pytest.approx(copying(train, real, fake)[0], rel=1e-6)
+    # Of the first held-out data, with the keys of this command.
+    x, keys = jnp.asarray(data.held_out), evaluation_keys(5)
+    estimate = kaem.log_evidence(keys.likelihood, model, params, x[:100], num_samples=500, chunk_size=100)
+    likelihood = metrics["log_likelihood"]
+    assert likelihood["nats"] == pytest.approx(float(jnp.mean(estimate.value)), rel=1e-4)
+    assert (likelihood["method"], likelihood["num_samples"], likelihood["num_data"]) == ("importance", 500, 100)
+    assert likelihood["bits_per_dimension"] == pytest.approx(-likelihood["nats"] / 64 / np.log(2))
+    _, error = reconstruct(keys.reconstruction, model, params, x[:20], early.posterior)
+    assert metrics["reconstruction"]["mean_squared_error"] == pytest.approx(float(error), rel=1e-4)
+    assert len(opened) == 1
+    # So are samples; reconstructions are made batch by batch, and each has a key of its own.
+    call(sample.main, *flags, "--num", 9, "--out", tmp_path / "s.npz")
+    np.testing.assert_allclose(read_npz(tmp_path / "s.npz")["samples"], samples_of(early, 5, 9), atol=1e-6)
+    monkeypatch.setattr(generate, "_BATCH", 20)
+    call(sample.main, *flags, "--reconstruct", "--num", 50, "--out", tmp_path / "r.npz")
+    arrays = read_npz(tmp_path / "r.npz")
+    np.testing.assert_array_equal(arrays["data"], data.held_out[:50])
+    for i, rows in enumerate((np.arange(20), np.arange(20, 40), np.arange(40, 60) % 50)):
+        expected, _ = reconstruct(jax.random.fold_in(sample_key(5), i), model, params, x[rows], early.posterior)
+        found = arrays["reconstructions"][20 * i : 20 * i + 20]
+        np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
+
+
+def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkeypatch, numbers_alone):
+    """Of users' data any rows are judged, not the first ones."""
+    rows, seen = np.array([200, 7, 31]), []
+
+    def see(key, run, x, labels):
+        seen.append((np.asarray(x), labels))
+        return {"effective_number": 1.0, "clusters": 2, "num_data": 3}
+
+    monkeypatch.setattr(evaluation, "evaluated_rows", lambda settings, size: rows)
+    monkeypatch.setattr(evaluation.clusters, "evaluate", see)
+    call(evaluate.main, "--workdir", copy_of(finished, tmp_path), "--metrics", "clusters", "--features", FEATURES)
+    data = load_dataset(DataSettings())
+    ((x, labels),) = seen
+    np.testing.assert_array_equal(x, data.held_out[rows])
+    np.testing.assert_array_equal(labels, data.held_out_labels(rows))
+
+
+def test_numbers_of_other_checkpoints_are_kept_apart(finished, tmp_path, numbers_alone):
+    workdir = copy_of(finished, tmp_path)
+    flags = ("--workdir", workdir, "--metrics", "darcy")
+    call(evaluate.main, *flags)
+    ours = found_in(workdir)
+    # Numbers of another checkpoint move to a file of their own.
+    earlier = ours | {"step": 40, "metrics": {"kid": {"seed": 5}}}
+    write(workdir, earlier)
+    call(evaluate.main, *flags)
+    assert (found_in(workdir), found_in(workdir, "evaluation_40.json")) == (ours, earlier)
+    # And back: what was found of the last one before, and that these data chose it, counts again.
+    write(workdir, earlier)
+    before = {"metrics": {"copying": {"ratio": 1.0, "standard_error": 0.1, "seed": 1}}, "chosen_by_these_data": True}
+    write(workdir, ours | before, f"evaluation_{NUM_STEPS}.json")
+    call(evaluate.main, *flags)
+    assert found_in(workdir) == ours | before | {"metrics": before["metrics"] | ours["metrics"]}
+
+
+@pytest.mark.slow
+def test_all_metrics_figures_and_report(finished, tmp_path):
+    workdir = copy_of(finished, tmp_path)
+    call(evaluate.main, "--workdir", workdir, "--features", FEATURES, "--num_images", 300)
+    metrics = found_in(workdir)["metrics"]
+    assert tuple(metrics) == tuple(name for name in METRICS if name not in (*VALUE_METRICS, "latent_use"))
+    # The same estimator on the same data as at the end of training, with another key.
+    likelihood, at_the_end = metrics["log_likelihood"], found_in(workdir, "summary.json")["eval/log_likelihood"]
+    assert_within(likelihood["nats"], at_the_end, likelihood["standard_error"], 6)
+    assert metrics["active_latents"]["of"] == 2
+    for name in ("traversals", "interpolations", "densities"):
+        assert (workdir / "figures" / f"{name}.png").stat().st_size > 2000
+    page = (workdir / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 6
+    # Nothing is fetched: no address at all but those of the pictures inside.
+    assert re.findall(r"https?://|//[a-z]", re.sub(r"base64,[^\"]*", "", page)) == []
+    assert "mean_colour" in page
+    latents = found_in(workdir, "latents.json")
+    assert len(latents) == 2
+    assert latents[0]["explained_variance"] >= latents[1]["explained_variance"]
+    for entry in latents:
+        assert sum(mode["mass"] for mode in entry["modes"]) == pytest.approx(1)
+        assert f"<th>{entry['name']}</th>" in page
+
+
+def test_report_of_a_run_that_was_not_evaluated(finished, tmp_path):
+    workdir = copy_of(finished, tmp_path)
+    call(report.main, "--workdir", workdir)
+    page = (workdir / "report.html").read_text()
+    for words, are_there in (
+        ("kaem evaluate", True), ("Held-out log-likelihood:", True), ("The run is not finished", False),
+        ("What single latents do", False), ("has fallen by", False),
+    ):  # fmt: skip
+        assert (words in page) == are_there, words
+    last = rows_of(workdir)[-2]  # the last row has more effort
+    last |= {"step": NUM_STEPS + 20, "eval/log_likelihood": last["eval/log_likelihood"] - 9}
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(last) + "\n")
+    call(report.main, "--workdir", workdir)
+    training = (workdir / "report.html").read_text().partition('id="curves-heading"')[2].partition("<figure")[0]
+    assert "has fallen by" in training
+
+
+@pytest.mark.slow
+def test_reconstructions_stand_beside_their_data_as_pictures(finished, tmp_path):
+    call(sample.main, "--workdir", finished[0], "--reconstruct", "--num", 3, "--out", tmp_path / "folder")
+    names = sorted(path.name for path in (tmp_path / "folder").iterdir())
+    assert names == [f"{kind}_00000{i}.png" for kind in ("data", "reconstructions") for i in range(3)]
+    pixels = np.asarray(Image.open(tmp_path / "folder" / "data_000000.png"))
+    np.testing.assert_array_equal(pixels, np.round(255 * load_dataset(DataSettings()).held_out[0]))
+
+
+def test_refusals(finished, tmp_path, refused):
+    (tmp_path / "there.npz").write_bytes(b"precious")
+    (tmp_path / "folder.npz").mkdir()
+    damaged = copy_of(finished, tmp_path)
+    (damaged / "evaluation.json").write_text("{")
+    workdir, one = ("--workdir", finished[0]), ("--num", 1, "--out")
+    fid = (*workdir, "--metrics", "fid", "--features")
+    for main, flags, part in (
+        (sample.main, ("--workdir", tmp_path, *one, tmp_path / "a.npz"), "not the folder of a run"),
+        (sample.main, ("--workdir", tmp_path / "there.npz", *one, tmp_path / "a.npz"), "not the folder of a run"),
+        (report.main, ("--workdir", tmp_path), "not the folder of a run"),
+        (report.main, ("--workdir", damaged), "evaluation.json is damaged"),
+        (sample.main, (*workdir, *one, tmp_path / "there.npz"), "--overwrite"),
+        (sample.main, (*workdir, *one, tmp_path / "a.npy"), "must end in .npz"),
+        (sample.main, (*workdir, *one, tmp_path / "folder.npz"), "is a folder"),
+        (sample.main, (*workdir, *one, tmp_path / "there.npz" / "a.npz", "--overwrite"), "there.npz"),
+        (evaluate.main, (*fid, "nothing"), "--features or evaluation.features: 'nothing' is not known"),
+        (evaluate.main, (*fid, "os.path:sep"), "cannot be computed"),
+    ):
+        refused(part, main, *flags)
+    assert (tmp_path / "there.npz").read_bytes() == b"precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.npz", "run", "there.npz"]

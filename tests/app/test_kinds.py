@@ -1,0 +1,221 @@
+"""Runs on tables, on texts, and with classes: training, every command, and all figures, in the user's units."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import polars
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.app.cli import encode, evaluate, impute, sample, score
+from kaem_jax.app.data import DataSettings, load_dataset, write_table
+from kaem_jax.app.data.splits import parts_of
+from kaem_jax.app.loop import Outcome, train_and_evaluate
+from kaem_jax.keys import sample_key
+from kaem_jax.likelihoods import Categorical
+from tests.app.conftest import call, read_npz, train_here
+from tests.app.tiny import tiny_config
+from tests.truth import assert_within
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_users_run_it")]
+
+
+def metrics_of(workdir):
+    return json.loads((workdir / "evaluation.json").read_text())["metrics"]
+
+
+SHORT = {
+    "train.num_steps": 60, "train.log_every": 20, "evaluation.every_steps": 60, "checkpoint.every_steps": 60,
+    "evaluation.estimator.num_samples": 100, "evaluation.estimator.final_num_samples": 200,
+    "posterior.num_samples": 200, "evaluation.posterior_steps": 5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wine(tmp_path_factory):
+    """The folder of a short run on wine, its form, and its data."""
+    workdir = train_here("wine", tmp_path_factory.mktemp("wine") / "run", SHORT)
+    run = kaem.load_run(workdir)
+    return workdir, run.form, load_dataset(run.config.data)
+
+
+def log_prob(workdir, key, x):
+    """Of standardised values: log p, and its error."""
+    run = kaem.load_run(workdir)
+    found = kaem.log_prob(jax.random.key(key), run.model, run.params, x, num_samples=200)
+    return np.asarray(found.value), np.asarray(found.standard_error)
+
+
+def test_samples_and_scores_are_in_the_units_of_the_table(wine, tmp_path):
+    workdir, form, _ = wine
+    means, scales = form.by_value("mean"), form.by_value("scale")
+    assert (workdir / "figures" / "samples.png").stat().st_size > 1000
+    call(sample.main, "--workdir", workdir, "--num", 300, "--out", tmp_path / "s.csv")
+    drawn = polars.read_csv(tmp_path / "s.csv")
+    assert drawn.columns == [column.name for column in form.columns]
+    assert np.abs((drawn.to_numpy().mean(axis=0) - means) / scales).max() < 1.0
+    call(score.main, "--workdir", workdir, "--out", tmp_path / "p.csv", "--proposals", 200)
+    scores = polars.read_csv(tmp_path / "p.csv")
+    assert scores.columns == ["log_prob", "standard_error", "ess", "is_bound"]
+    # The mean score is the held-out log-likelihood of standardised values, moved by the units.
+    summary = json.loads((workdir / "summary.json").read_text())
+    expected = summary["eval/log_likelihood"] - np.log(scales).sum()
+    error = np.hypot(summary["eval/log_likelihood_standard_error"], scores["standard_error"].mean())
+    assert_within(scores["log_prob"].mean(), expected, error, 5)
+
+
+def test_missing_cells_are_filled_in_and_others_stay_as_they_stand(wine, tmp_path, refused):
+    """Also those of columns that the model does not know: 00123, NA, digits that a float would lose."""
+    workdir, form, data = wine
+    rows = form.decode(data.held_out[:10])
+    holes = {name: [None if (i + j) % 4 == 0 else value for i, value in enumerate(values)]
+             for j, (name, values) in enumerate(rows.items())}  # fmt: skip
+    unknown = {"bottle": ["00123", "NA", "1.50", "", "x, y"] * 2, "sold": ["true", "null", "?", "1e2", " a"] * 2}
+    path = tmp_path / "holes.csv"
+    write_table(path, holes | unknown)
+    call(impute.main, "--workdir", workdir, "--data", path, "--out", tmp_path / "whole.csv", "--draws", 8)
+    with (tmp_path / "whole.csv").open(newline="") as file:
+        whole = list(csv.DictReader(file))
+    for name, values in unknown.items():
+        assert [row[name] for row in whole] == values
+    for name, values in holes.items():
+        for row, value in zip(whole, values, strict=True):
+            assert float(row[name]) == value if value is not None else np.isfinite(float(row[name]))
+            assert (float(row[f"{name}_spread"]) > 0) == (value is None)
+    # A score is that of the cells that are there, in their units.
+    call(score.main, "--workdir", workdir, "--data", path, "--out", tmp_path / "p.csv", "--proposals", 200)
+    x, found = form.encode(holes), polars.read_csv(tmp_path / "p.csv")
+    value, error = log_prob(workdir, 0, x)
+    expected = value - np.where(np.isnan(x), 0, np.log(form.by_value("scale"))).sum(axis=1)
+    assert_within(found["log_prob"].to_numpy(), expected, np.hypot(error, found["standard_error"].to_numpy()) + 2e-4, 6)
+    call(encode.main, "--workdir", workdir, "--data", path, "--out", tmp_path / "z.csv", "--draws", 8)
+    codes = polars.read_csv(tmp_path / "z.csv")
+    assert codes.columns[:4] == ["mean_0", "mean_1", "mean_2", "mean_3"]
+    np.testing.assert_allclose(sum(codes[f"cluster_{c}"].to_numpy() for c in range(3)), 1, rtol=1e-4)
+    for main, flags, said in (
+        (sample.main, ("--num", 3, "--out", tmp_path / "s.npz"), ".csv"),
+        (impute.main, ("--out", tmp_path / "n.csv"), "no missing values"),
+    ):
+        refused(said, main, "--workdir", workdir, *flags)
+
+
+def test_a_table_with_empty_cells_is_trained_and_evaluated(tmp_path):
+    """Cells may be empty in what is held out too, and a category may occur only there."""
+    rng, num, path = np.random.default_rng(0), 120, tmp_path / "t.csv"
+    settings = {"name": "table", "path": str(path), "batch_size": 32, "test_fraction": 0.1}
+    frame = {
+        "a": [None if i % 5 == 0 else float(value) for i, value in enumerate(rng.normal(size=num))],
+        "b": [None if i % 7 == 0 else "xy"[int(value)] for i, value in enumerate(rng.integers(0, 2, num))],
+        "c": rng.normal(size=num).tolist(),
+    }
+    frame["b"][max(parts_of([num], DataSettings(**settings))["test"])] = "z"
+    write_table(path, frame)
+    overrides = {f"data.{name}": value for name, value in settings.items()}
+    workdir = train_here("wine", tmp_path / "run", SHORT | overrides)
+    assert np.isfinite(json.loads((workdir / "summary.json").read_text())["eval/reconstruction_error"])
+    call(evaluate.main, "--workdir", workdir)
+    assert (workdir / "report.html").exists()
+
+
+WORDS = ("red", "blue")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """The folder of a short run, and its file of texts: one word, repeated, which a latent can say."""
+    folder, rng = tmp_path_factory.mktemp("texts"), np.random.default_rng(0)
+    lines = [" ".join([WORDS[rng.integers(2)]] * rng.integers(1, 3)) for _ in range(200)]
+    (folder / "lines.txt").write_text("\n".join(lines))
+    short = {
+        "data.name": "text", "data.path": folder / "lines.txt", "data.length": 12, "data.num_held_out": 20,
+        "decoder.width": 16, "posterior.encoder.width": 16, "prior.num_latents": 2, "prior.num_clusters": 2,
+        "decoder.context": 1, "decoder.ngram_order": 2, "decoder.ngram_bits": 10, "posterior.kl_warmup_steps": 0,
+        "train.num_steps": 300, "train.log_every": 100, "evaluation.every_steps": 300, "checkpoint.every_steps": 300,
+        "decoder.num_blocks": 1, "evaluation.estimator.final_num_samples": 50, "evaluation.posterior_steps": 5,
+    }  # fmt: skip
+    return train_here("sms", folder / "run", short), folder / "lines.txt"
+
+
+def test_training_learns_the_texts_and_evaluation_says_whether_latents_are_used(texts):
+    """A text has at least 2 log 2 nats; a uniform choice of characters has about 25."""
+    folder, _ = texts
+    summary = json.loads((folder / "summary.json").read_text())
+    assert -8 < summary["eval/log_likelihood"] < -np.log(4) + 5 * summary["eval/log_likelihood_standard_error"]
+    assert 0 <= summary["eval/reconstructed_tokens"] <= 1
+    run = kaem.load_run(folder)
+    held_out = load_dataset(run.config.data).held_out
+    assert run.params["decoder"]["ngrams"]["table"].shape == (2**10,)
+    samples, reconstructions, clusters = (
+        (folder / "figures" / f"{name}.txt").read_text() for name in ("samples", "reconstructions", "clusters")
+    )
+    assert len(samples.splitlines()) == 20
+    assert reconstructions.splitlines()[0] in run.form.decode(held_out)
+    assert clusters.count("cluster ") == 2
+    metrics = ["log_likelihood", "reconstruction", "latent_use", "two_sample", "fid"]
+    call(evaluate.main, "--workdir", folder, "--metrics", *metrics)
+    found = metrics_of(folder)
+    tokens = np.mean(np.sum(np.asarray(Categorical.is_read(jax.numpy.asarray(held_out))), axis=1))
+    assert found["log_likelihood"]["nats_per_token"] == pytest.approx(
+        -found["log_likelihood"]["nats"] / tokens, rel=1e-5
+    )
+    assert found["latent_use"]["cost_of_other_latents"] > -0.1
+    assert "data of kind text" in found["fid"]["reason"]
+    assert "Sampled texts" in (folder / "report.html").read_text()
+
+
+def test_samples_scores_and_codes(texts, tmp_path, sentence):
+    folder, lines = texts
+    for seed, name in enumerate("st"):
+        call(sample.main, "--workdir", folder, "--num", 200, "--seed", seed, "--out", tmp_path / f"{name}.txt")
+    drawn, other = ((tmp_path / f"{name}.txt").read_text().splitlines() for name in "st")
+    assert len(drawn) == 200
+    assert drawn != other
+    assert np.mean([bool(text) and set(text.split()) <= set(WORDS) for text in drawn]) > 0.5  # nearly all, in time
+    (tmp_path / "odd.txt").write_text("zzz ered uder d\n" * 3)
+    scores = []
+    for data, num in ((lines, 10), (tmp_path / "odd.txt", 3)):
+        out = tmp_path / f"{num}.csv"
+        call(score.main, "--workdir", folder, "--data", data, "--num", num, "--out", out, "--proposals", 50)
+        scores.append(polars.read_csv(out)["log_prob"].to_numpy())
+        assert scores[-1].shape == (num,)
+    assert scores[1].max() < scores[0].min()
+    call(encode.main, "--workdir", folder, "--data", lines, "--num", 10, "--out", tmp_path / "z.csv")
+    assert len(polars.read_csv(tmp_path / "z.csv")) == 10
+    for main, arguments, parts in (
+        (impute.main, ["--data", lines, "--out", tmp_path / "i.npz"], ("texts", "missing")),
+        (sample.main, ["--num", 5, "--out", tmp_path / "s.npz"], ("must end in .txt",)),
+        (sample.main, ["--num", 5, "--out", tmp_path / "c.txt", "--cluster", 9], ("cluster=9",)),
+    ):
+        code, line = sentence(main, "--workdir", folder, *arguments)
+        assert (code, [part for part in parts if part not in line]) == (2, []), line
+
+
+@pytest.mark.release
+def test_clusters_tied_to_classes(tmp_path, refused):
+    """Digits with labels: clusters of a class hold its data, and samples of a class are draws of its clusters."""
+    config = tiny_config(
+        prior__kind="clustered", prior__num_latents=6, prior__num_clusters=10, prior__num_classes=10,
+        data__labels=True, decoder__hidden=(64, 64), posterior__kind="variational", posterior__encoder__kind="mlp",
+        posterior__encoder__hidden=(64, 64), evaluation__proposal__kind="encoder",
+        train__num_steps=1500, train__log_every=500, evaluation__every_steps=1500,
+        checkpoint__every_steps=1500, data__batch_size=64,
+    )  # fmt: skip
+    folder = tmp_path / "run"
+    assert train_and_evaluate(config, folder) is Outcome.FINISHED
+    call(evaluate.main, "--workdir", folder, "--metrics", "clusters")
+    metrics = metrics_of(folder)
+    assert metrics["clusters"]["accuracy"] > 0.8
+    # Samples of a class are decoded draws of it, and of no other.
+    flags = ("--workdir", folder, "--num", 20, "--overwrite", "--out", tmp_path / "s.npz", "--label")
+    found = []
+    for label in (3, 0):
+        call(sample.main, *flags, label)
+        found.append(read_npz(tmp_path / "s.npz")["samples"])
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    run = kaem.load_run(folder)
+    table = run.model.prior.tabulate(run.params["prior"])
+    z = run.model.prior.sample_of_class(jax.random.fold_in(sample_key(0), 0), table, 3, (4096,))
+    np.testing.assert_allclose(found[0], run.model.decode(run.params, z[:20], table), atol=1e-5)
+    refused("label=12 must be an integer from 0 to 9", sample.main, *flags, 12)

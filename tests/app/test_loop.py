@@ -1,0 +1,272 @@
+"""The loop in this process: one trace, divergence, evaluation that leaves training alone."""
+
+import dataclasses
+import functools
+import json
+import signal
+import types
+from typing import ClassVar
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.app import loop as train
+from kaem_jax.app.data import load_dataset
+from kaem_jax.app.data.config import DataSettings
+from kaem_jax.app.devices.preemption import StopRequest
+from kaem_jax.app.evaluation import periodic
+from kaem_jax.app.loop import Outcome, train_and_evaluate
+from kaem_jax.app.runs.progress import Progress
+from kaem_jax.errors import DivergedError
+from kaem_jax.keys import refit_key, run_keys
+from kaem_jax.training import step as train_step_module
+from kaem_jax.training.batch import batch_indices
+from kaem_jax.training.loss import posterior_loss
+from kaem_jax.training.refit import refit_state
+from kaem_jax.training.stage import Stage
+from tests.app.conftest import rows_of
+from tests.app.tiny import parts_of, tiny_config
+
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
+
+SHORT = {"train__num_steps": 10, "checkpoint__every_steps": 10}
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """They are the business of test_run.py."""
+    for name in ("draw_samples", "draw_held_out"):
+        monkeypatch.setattr(periodic, name, lambda *_: None)
+
+
+def judged(folder):
+    """Rows of evaluations during training."""
+    return [row for row in rows_of(folder) if "eval/log_likelihood" in row and not row.get("eval/is_final")]
+
+
+def test_the_first_call_of_the_step(tmp_path, monkeypatch):
+    """It gets the first state of this seed, the training images in this seed's order, and their classes."""
+
+    class CalledError(Exception):
+        pass
+
+    def lower(state, batch):
+        raise CalledError(state, batch)
+
+    monkeypatch.setattr(Stage, "train_step", lambda *_: types.SimpleNamespace(lower=lower))
+    config = tiny_config(
+        seed=3, train__steps_per_call=5, optimizer__average_decay=0.5, prior__kind="clustered", prior__num_clusters=10,
+        prior__num_classes=10, data__labels=True, data__num_train=100, posterior__kind="variational",
+        posterior__encoder__hidden=(4,), evaluation__proposal="encoder",
+    )  # fmt: skip
+    expected = parts_of(config, 100, run_keys(3).state).state
+    with pytest.raises(CalledError) as called:
+        train_and_evaluate(config, tmp_path / "run")
+    state, batch = called.value.args
+    data = load_dataset(DataSettings(num_train=100))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), state.params, expected.params)
+    jax.tree.map(np.testing.assert_array_equal, state.average, state.params)
+    assert jax.random.key_data(state.root_key).tolist() == jax.random.key_data(expected.root_key).tolist()
+    indices = np.stack([batch_indices(step, size=100, batch_size=32, seed=3) for step in range(5)])
+    np.testing.assert_array_equal(batch.indices, indices)
+    for k in range(2):
+        np.testing.assert_array_equal(batch.data(k), data.train[indices[k]])
+        np.testing.assert_array_equal(batch.labels(k), data.train_labels(indices[k]))
+
+
+@pytest.mark.slow
+def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_evaluated(tmp_path, monkeypatch):
+    """It is also logged and saved, here as step 22, which no interval divides. A run traces its loss once."""
+    monkeypatch.setattr(train_step_module, "posterior_loss", chex.assert_max_traces(posterior_loss, n=2))
+    chex.clear_trace_counter()
+    runs = []
+    for name, every, evaluated in (("often", 5, {5, 10, 15, 20, 22}), ("rarely", 20, {20, 22})):
+        config, watched = tiny_config(train__num_steps=22, evaluation__every_steps=every), []
+        train_and_evaluate(config, tmp_path / name, watch=watched.append)
+        runs.append(kaem.load_run(tmp_path / name))
+        rows = rows_of(tmp_path / name)
+        assert [row["step"] for row in rows if "train/loss" in row] == [5, 10, 15, 20, 22]
+        assert rows[:-1] == watched
+        assert {row["step"] for row in judged(tmp_path / name)} == evaluated
+        assert (rows[-1]["step"], rows[-1]["eval/is_final"]) == (22, True)
+    assert [run.step for run in runs] == [22, 22]
+    jax.tree.map(np.testing.assert_array_equal, *[run.params for run in runs])
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "done"), [("row", 5, []), pytest.param("summary", 10, [5, 10], marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_an_evaluation_at_once_and_the_next_start_does_it(tmp_path, monkeypatch, name, step, done):
+    """Its step is saved."""
+    config, folder = tiny_config(**SHORT, evaluation__every_steps=5), tmp_path / "run"
+
+    def stopped(self, *given):
+        assert self._training.step == step
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the evaluation went on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(periodic.PeriodicEvaluation, name, stopped)
+        assert train_and_evaluate(config, folder) is Outcome.INTERRUPTED
+    assert kaem.load_run(folder).step == step
+    assert [row["step"] for row in judged(folder)] == done
+    assert not (folder / "summary.json").exists()
+    assert train_and_evaluate(config, folder) is Outcome.FINISHED
+    assert [row["step"] for row in rows_of(folder)] == [5, 5, 10, 10, 10]
+
+
+@pytest.mark.parametrize(("per_call", "index"), [(1, 2), (4, 1)])
+def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call, index):
+    """They agree on one more than the largest count so far: 1 before the first look, which a resumed run is beyond."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+    class Manager:
+        asked: ClassVar[list[int]] = []
+        agreed = 22
+
+        def reached_preemption(self, count):
+            self.asked.append(count)
+            return count == self.agreed
+
+    manager = Manager()
+    training = Progress(None, None, None, manager, None, None)
+    found = []
+    for step in range(20, 33, per_call):
+        training.step = step
+        found.append(training.stop_requested())
+    assert manager.asked == list(range(33))
+    assert found.index(True) == index
+    manager.agreed = 1  # a signal before the first look of a resumed run
+    resumed = Progress(None, None, None, manager, None, None)
+    resumed.step = 20
+    assert resumed.stop_requested()
+
+
+def test_a_second_signal_is_not_waited_for():
+    """What hangs can be stopped: after the first one, the handler from before is back."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert stop.signal_name == "SIGINT"
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.slow
+def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path, monkeypatch):
+    """A checkpoint is saved every 10 steps; the minibatch after step 11 is no number."""
+    workdir, plain = tmp_path / "run", train.Feed.__call__
+    poison = jax.jit(lambda x: x * jnp.nan)  # the loop moves nothing to the device unasked
+
+    def poisoned(self, step, count=1):
+        batch = plain(self, step, count)
+        return batch if step < 11 else dataclasses.replace(batch, stored=poison(batch.stored))
+
+    monkeypatch.setattr(train.Feed, "__call__", poisoned)
+    monkeypatch.setattr(periodic.reconstruction, "evaluate", lambda *_: ({}, None))
+    with pytest.raises(DivergedError, match=r"train/\w+ is nan at step 12; the checkpoint of step 10 is kept"):
+        train_and_evaluate(tiny_config(checkpoint__every_steps=10), workdir)
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["10"]
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(kaem.load(workdir, 10).params))
+
+
+def test_an_evaluation_that_is_not_finite_stops_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(periodic.reconstruction, "evaluate", lambda *_: ({"mean_squared_error": float("inf")}, None))
+    monkeypatch.setattr(periodic.log_likelihood, "evaluate", lambda *_: {})
+    with pytest.raises(DivergedError, match=r"eval/reconstruction_error is inf at step 10; no checkpoint was"):
+        train_and_evaluate(tiny_config(), tmp_path / "run")
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == [5, 10]
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_last_checkpoint_is_written_is_not_forgotten(tmp_path, monkeypatch):
+    waited = train.Checkpoints.wait
+    monkeypatch.setattr(train.Checkpoints, "wait", lambda self: signal.raise_signal(signal.SIGTERM) or waited(self))
+    assert train_and_evaluate(tiny_config(**SHORT), tmp_path / "interrupted") is Outcome.INTERRUPTED
+    assert not (tmp_path / "interrupted" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_path, monkeypatch):
+    summaries, folder = [], tmp_path / "run"
+    for effort in (400, 400, 480):
+        config = tiny_config(**SHORT, evaluation__estimator__final_num_samples=effort)
+        assert train_and_evaluate(config, folder) is Outcome.FINISHED
+        assert [row["step"] for row in rows_of(folder)] == [5, 10, 10, 10]
+        summaries.append(json.loads((folder / "summary.json").read_text()))
+    assert summaries[0] == summaries[1]
+    assert [summary["eval/num_samples"] for summary in summaries] == [400, 400, 480]
+    assert kaem.load_run(folder).config.evaluation.estimator.final_num_samples == 480
+    assert json.loads((folder / "summary_before.json").read_text()) == summaries[0]
+    # Killed in that evaluation, it is done again: the numbers of before are not its own.
+    config = tiny_config(**SHORT, evaluation__estimator__final_num_samples=560)
+    with monkeypatch.context() as patch:
+        patch.setattr(periodic.log_likelihood, "evaluate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_and_evaluate(config, folder)
+    assert train_and_evaluate(config, folder) is Outcome.FINISHED
+    assert json.loads((folder / "summary.json").read_text())["eval/num_samples"] == 560
+
+
+@pytest.mark.slow
+def test_figures_are_drawn_at_their_own_steps(tmp_path, monkeypatch, capfd):
+    """Of held-out data; what is done is said once."""
+    drawn = []
+    monkeypatch.setattr(periodic, "draw_samples", lambda *given: drawn.append(given))
+    config = tiny_config(train__num_steps=50, evaluation__every_steps=10, checkpoint__every_steps=20)
+    train_and_evaluate(config, tmp_path / "run")
+    assert capfd.readouterr().err.count("drawing samples and densities") == 1
+    assert [run.step for _, _, run, _ in drawn] == [20, 40, 50]
+    held_out = load_dataset(config.data).held_out
+    for _, key, _, x in drawn:
+        assert jax.random.key_data(key).tolist() == jax.random.key_data(run_keys(config.seed).figures).tolist()
+        np.testing.assert_allclose(x, held_out, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_prior_is_fitted_anew_after_the_last_update(tmp_path, capfd):
+    """The updates are the same; then the prior alone becomes that of `refit` with its key."""
+    settings = SHORT | {
+        "prior__kind": "clustered", "prior__num_clusters": 2, "prior__map": "full", "data__num_train": 300,
+        "posterior__kind": "variational", "posterior__encoder__hidden": (8,), "evaluation__proposal": "encoder",
+        "optimizer__average_decay": 0.5,
+    }  # fmt: skip
+    config = tiny_config(train__refit=True, **settings)
+    for name, own in (("refit", config), ("plain", tiny_config(**settings))):
+        train_and_evaluate(own, tmp_path / name)
+    refitted, plain = (kaem.load_run(tmp_path / name) for name in ("refit", "plain"))
+    jax.tree.map(np.testing.assert_array_equal, refitted.params["decoder"], plain.params["decoder"])
+    key = refit_key(parts_of(config, 300, run_keys(0).state).state.root_key, 10)
+    x, posterior = load_dataset(config.data).train[np.arange(300)], refitted.training_posterior
+    _, expected = kaem.refit(key, plain.model, plain.params, x, posterior, plain.model.prior)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3)
+    jax.tree.map(close, refitted.params["prior"], expected["prior"])
+    assert not np.allclose(refitted.params["prior"]["location"], plain.params["prior"]["location"], atol=0.01)
+    capfd.readouterr()
+    assert train_and_evaluate(config, tmp_path / "refit") is Outcome.FINISHED
+    assert "is finished at step 10" in capfd.readouterr().err
+    jax.tree.map(np.testing.assert_array_equal, kaem.load_run(tmp_path / "refit").params, refitted.params)
+
+
+@pytest.mark.slow
+def test_a_fitted_prior_that_held_out_draws_contradict_is_dropped(capfd):
+    """A fit to all data replaces the initial prior; one of eight clusters to twenty of them is worse than that fit."""
+    config = tiny_config(
+        prior__kind="clustered", prior__num_clusters=8, prior__map="full", prior__shape="gaussian",
+        posterior__kind="variational", posterior__encoder__hidden=(8,), evaluation__proposal="encoder",
+        data__num_train=300, train__refit=True,
+    )  # fmt: skip
+    parts = parts_of(config, 300, run_keys(0).state)
+    x = load_dataset(config.data).train[np.arange(300)]
+    first = refit_state(parts.state, parts.model, config.posterior, x, None, 10)
+    assert "which replaces it" in capfd.readouterr().err
+    assert not np.allclose(first.params["prior"]["location"], parts.state.params["prior"]["location"])
+    assert refit_state(first, parts.model, config.posterior, x[:20], None, 10) is first
+    assert "which is dropped" in capfd.readouterr().err

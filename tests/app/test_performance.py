@@ -1,0 +1,58 @@
+"""Rates of a run, and the cache of compiled programs."""
+
+import pathlib
+import types
+
+import jax
+import pytest
+
+from kaem_jax.app import performance
+from kaem_jax.app.devices.compilation_cache import programs_folder, use_compilation_cache
+from kaem_jax.app.performance import Performance
+
+
+def test_rates(monkeypatch):
+    """Twenty updates in four seconds."""
+    clock = iter([100.0, 104.0])
+    monkeypatch.setattr(performance.time, "perf_counter", lambda: next(clock))
+    device = types.SimpleNamespace(memory_stats=lambda: {"bytes_in_use": 3 * 2**20})
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+
+    row = Performance(step=50, batch_size=32).row(70)
+    assert row == {"perf/steps_per_second": 5, "perf/examples_per_second": 160, "perf/device_memory_mib": 3}
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({"KAEM_JAX_CACHE": "mine", "XDG_CACHE_HOME": "other"}, "mine"),
+        ({"XDG_CACHE_HOME": "mine"}, "mine/kaem_jax"),
+        ({"KAEM_JAX_CACHE": "off", "XDG_CACHE_HOME": "mine"}, None),
+        ({"KAEM_JAX_CACHE": "/proc/none"}, None),
+        ({"KAEM_JAX_CACHE": "~nosuchuser/x"}, None),  # nobody has such a home
+    ],
+)
+def test_programs_are_kept_where_a_user_says(tmp_path, monkeypatch, environment, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KAEM_JAX_CACHE", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs", "compilation_cache_max_size")
+    before = {f"jax_{name}": jax.config.values[f"jax_{name}"] for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        found = use_compilation_cache()
+        in_use = jax.config.values["jax_compilation_cache_dir"]
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert in_use == (found and str(found))
+    assert (found and found.parent) == (place and pathlib.Path(place))
+
+
+def test_processors_of_other_instructions_share_no_programs(tmp_path, monkeypatch):
+    def folder(flags):
+        monkeypatch.setattr(pathlib.Path, "read_text", lambda _: f"processor: 0\nflags: {flags}\n")
+        return programs_folder(tmp_path)
+
+    assert folder("sse avx") == folder("sse avx") != folder("sse avx avx512f")

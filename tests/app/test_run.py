@@ -1,0 +1,158 @@
+"""What a finished run leaves, says and gives back."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+from matplotlib import image as matplotlib_image
+
+import kaem_jax as kaem
+from kaem_jax.app.cli import train
+from kaem_jax.app.data import DataSettings, load_dataset
+from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.runs.lock import check_folder
+from kaem_jax.app.runs.run_folder import RunFolder
+from kaem_jax.errors import RunError
+from kaem_jax.keys import run_keys
+from kaem_jax.settings import flatten, read, to_dict
+from tests.app.conftest import NUM_STEPS, TINY, call, contents, copy_of, rows_of
+from tests.app.tiny import parts_of, tiny_config
+
+
+def test_rows_of_metrics_and_what_is_said(finished):
+    workdir, process = finished
+    rows = rows_of(workdir)
+    trained, judged = ([row for row in rows if name in row] for name in ("train/loss", "eval/log_likelihood"))
+    assert [row["step"] for row in trained] == [*range(5, NUM_STEPS + 1, 5)]
+    assert [row["step"] for row in judged] == [*range(10, NUM_STEPS + 1, 10), NUM_STEPS]
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in trained + judged)
+    for row in trained:
+        assert row["perf/steps_per_second"] > 0
+        assert row["train/loss"] == -row["train/log_evidence"]
+        assert 1 <= row["train/ess"] <= 64
+    assert ["perf/compile_seconds" in row for row in rows] == [True] + [False] * (len(rows) - 1)
+    assert [row.get("eval/is_final") for row in judged] == [None] * (len(judged) - 1) + [True]
+    assert [row["eval/num_samples"] for row in judged] == [400] * (len(judged) - 1) + [500]
+    assert [row["eval/num_data"] for row in judged] == [60] * (len(judged) - 1) + [100]
+    assert 0 < rows[-1]["eval/log_likelihood_standard_error"] < 5
+    assert trained[-1]["train/loss"] < trained[0]["train/loss"]
+    assert json.loads((workdir / "summary.json").read_text()) == rows[-1]
+    for words in (
+        "compiling the training step",
+        "evaluating held-out data\n",
+        "finished 60 steps",
+    ):
+        assert process.stderr.count(words) == 1, words
+
+
+def test_files_of_a_run(finished):
+    """Its configuration as it was resolved, and pictures."""
+    saved = json.loads((finished[0] / "config.json").read_text())
+    config = read(Experiment, saved["config"])
+    assert to_dict(config) == saved["config"]
+    assert (config.prior.num_latents, config.decoder.hidden) == (2, (16,))
+    assert saved["versions"]["jax"] == jax.__version__
+    assert (saved["device"]["platform"], saved["data_shape"]) == ("cpu", [8, 8])
+    for name in ("samples", "reconstructions", "densities", "curves"):
+        pixels = matplotlib_image.imread(finished[0] / "figures" / f"{name}.png")
+        assert min(pixels.shape[:2]) > 200
+        assert pixels[..., :3].std() > 0.05
+
+
+def test_load_gives_back_the_trained_model_of_the_checkpoint_that_is_asked_for(finished, tmp_path, caplog, refuses):
+    """The last and the best are kept."""
+    model, params = kaem.load(finished[0])
+    trained = kaem.load_run(finished[0])
+    assert not caplog.records
+    assert (trained.step, trained.model) == (NUM_STEPS, model)
+    jax.tree.map(np.testing.assert_array_equal, trained.params, params)
+    assert model.sample(jax.random.key(0), params, 3).shape == (3, 8, 8)
+    assert kaem.load_run(finished[0], 40).step == 40
+    judged = [row for row in rows_of(finished[0])[:-1] if "eval/log_likelihood" in row]
+    scores = {row["step"]: row["eval/log_likelihood"] for row in judged if row["step"] % 20 == 0}
+    best = max(scores, key=scores.get)
+    assert kaem.load_run(finished[0], "best").step == best
+    assert {int(path.name) for path in (finished[0] / "checkpoints").iterdir()} == {40, 60, best}
+    with refuses(RunError, "has no checkpoint 7", "60"):
+        kaem.load(finished[0], 7)
+    with refuses(RunError, "no config.json"):
+        kaem.load(tmp_path)
+    with refuses(RunError, "no config.json; these folders in it have one: ", finished[0].name):
+        kaem.load(finished[0].parent)
+
+
+FREE = {
+    "name": "other", "evaluation.every_steps": 20, "checkpoint.keep_last": 5, "parallel.data": 2,
+    "train.log_every": 10, "data.storage": "host",
+}  # fmt: skip
+FIXED = {
+    "seed": 1, "prior.num_components": 3, "decoder.hidden": (8,), "likelihood.sigma": 0.2, "data.batch_size": 16,
+    "posterior.num_samples": 32, "optimizer.clip_norm": 1.0,
+    "train.num_steps": 80, "train.steps_per_call": 5,
+}  # fmt: skip
+
+
+def test_what_may_change_when_a_run_is_continued(finished, refuses):
+    """What is reported, where and when, never what is learned."""
+    folder = RunFolder(finished[0])
+    described = folder.read_config()
+    fingerprint, settings = described["data_fingerprint"], flatten(to_dict(folder.saved_config()))
+    for name, value in (FREE | FIXED).items():
+        assert settings[name] != value
+        config = read(Experiment, traverse_util.unflatten_dict(settings | {name: value}, sep="."))
+        if name in FREE:
+            check_folder(folder, config, fingerprint)
+        else:
+            with refuses(RunError, f"holds another run: {name} was "):
+                check_folder(folder, config, fingerprint)
+    with refuses(RunError, "holds a run on other data", str(fingerprint + 1)):
+        check_folder(folder, folder.saved_config(), fingerprint + 1)
+
+
+def test_prepared_data_may_move(tmp_path):
+    folder, dataset = RunFolder(tmp_path), load_dataset(DataSettings())
+    folder.write_config(tiny_config(data__name="mnist", data__dir="here"), dataset)
+    check_folder(folder, tiny_config(data__name="mnist", data__dir="there"), dataset.fingerprint())
+
+
+def test_every_parameter_moved(finished):
+    """Mistake 17, on the real program: a prior captured as a constant would sit still."""
+    trained = kaem.load_run(finished[0])
+    before = parts_of(trained.config, 1437, run_keys(trained.config.seed).state).state.params
+    leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(trained.params), strict=True)
+    for (path, old), new in leaves:
+        moved = float(np.max(np.abs(np.asarray(new) - np.asarray(old))))
+        assert moved > 1e-4, jax.tree_util.keystr(path)
+
+
+def test_a_finished_run_is_not_trained_again_nor_another_one_in_its_folder(finished, tmp_path, capsys, refused):
+    workdir = copy_of(finished, tmp_path)
+    before = contents(workdir)
+    call(train.main, *TINY, "--workdir", workdir)
+    said = capsys.readouterr().err
+    assert f"is finished at step {NUM_STEPS}" in said
+    assert "--overwrite" in said
+    flags = (*TINY, "--workdir", workdir, "--config.prior.num_latents=3")
+    refused("prior.num_latents was 2 and is now 3", train.main, *flags)
+    assert contents(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.prior.num_latent=3", "did you mean 'num_latents'?"),
+        ("--config.prior.num_latents=many", "prior.num_latents='many' must be of type int"),
+        ("--config.data.batch_size=5000", "data.batch_size=5000 must be at most 1437"),
+        ("--config.likelihood.sigma=-1", "likelihood.sigma=-1.0 must be above 0"),
+        ("--colour", "colour"),
+        ("--topology=v5e:4x4", "--topology=v5e:4x4 needs --compile_only"),
+        ("prior.num_latents=3", "'prior.num_latents=3' is not an option"),
+        ("--config=svhn:tiny --config.data.dir=nowhere", "tfds build svhn_cropped --data_dir=nowhere"),
+    ],
+)
+def test_refusals_of_the_command_line_leave_no_folder(tmp_path, sentence, flag, message):
+    code, line = sentence(train.main, *TINY, "--workdir", tmp_path / "run", *flag.split())
+    assert (code, line.startswith("error: "), message in line) == (2, True, True), line
+    assert not (tmp_path / "run").exists()

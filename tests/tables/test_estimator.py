@@ -1,0 +1,307 @@
+"""scikit-learn's interface: its own checks, scores in the user's units, outliers, gaps and frames."""
+
+import pickle
+
+import numpy as np
+import pandas
+import polars
+import pytest
+from scipy import integrate, stats
+from sklearn.utils.estimator_checks import check_estimator
+
+from kaem_jax.tables.estimator import KAEM
+
+SHEAR = np.array([[1.0, 0.8, 0.2], [0.0, 0.6, -0.5], [0.0, 0.0, 0.9]])
+
+
+def normal_rows(rng, num):
+    return rng.normal(size=(num, 3)) @ SHEAR * [1, 10, 100] + [5, 0, -3]
+
+
+def with_gaps(rng, x, share=0.2):
+    return np.where(rng.random(x.shape) < share, np.nan, x)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A model of normal rows in three units, fitted with gaps."""
+    rng = np.random.default_rng(0)
+    return KAEM(num_clusters=1, random_state=0).fit(with_gaps(rng, normal_rows(rng, 4000)))
+
+
+def truth():
+    scale = np.diag([1.0, 10.0, 100.0])
+    return np.array([5.0, 0, -3]), scale @ SHEAR.T @ SHEAR @ scale
+
+
+@pytest.mark.slow
+def test_the_checks_of_scikit_learn_pass():
+    check_estimator(KAEM(num_clusters=1, random_state=0), on_skip=None)
+
+
+def test_scores_are_log_densities_in_the_users_units(fitted, rng):
+    """Of whole rows, and of what is known of others; a grid over a skewed column adds up to one."""
+    mean, covariance = truth()
+    x = normal_rows(rng, 500)
+    loss = stats.multivariate_normal(mean, covariance).logpdf(x) - fitted.score_samples(x)
+    assert abs(loss.mean()) < 0.02
+    gaps = np.where([False, True, False], np.nan, x)
+    known = np.ix_([0, 2], [0, 2])
+    loss = stats.multivariate_normal(mean[[0, 2]], covariance[known]).logpdf(x[:, [0, 2]]) - fitted.score_samples(gaps)
+    assert abs(loss.mean()) < 0.02
+    assert fitted.score(x) == pytest.approx(fitted.score_samples(x).mean())
+    skewed = KAEM(num_clusters=1, random_state=0).fit(rng.lognormal(size=(2000, 1)))
+    grid = np.concatenate([np.linspace(-9, 1e-4, 4000), np.geomspace(1.1e-4, 1e3, 4000)])
+    assert integrate.trapezoid(np.exp(skewed.score_samples(grid[:, None])), grid) == pytest.approx(1, abs=5e-3)
+    fresh = rng.lognormal(size=(2000, 1))
+    assert abs(np.mean(stats.lognorm(1).logpdf(fresh)[:, 0] - skewed.score_samples(fresh))) < 0.05
+
+
+def test_false_alarms_are_as_many_as_were_asked_for_whatever_is_missing(fitted, rng):
+    """Of 800 held-out rows the quantile is known to the root of .05 x .95 / 800, that of gaps by fewer."""
+    x = normal_rows(rng, 2000)
+    for rows, num in ((x, 800), (np.where([True, False, False], np.nan, x), 800), (with_gaps(rng, x), 140)):
+        error = np.sqrt(0.05 * 0.95 * (1 / num + 1 / 2000))
+        assert abs(np.mean(fitted.predict(rows) == -1) - 0.05) < 4.5 * error
+        p = fitted.p_values(rows)
+        assert abs(np.mean(p < 0.05) - 0.05) < 4.5 * error
+        assert abs(np.mean(p < 0.5) - 0.5) < 4.5 * np.sqrt(0.25 * (1 / num + 1 / 2000))
+    # Rows with fewer cells have larger densities, not fewer alarms; and outliers are found.
+    assert fitted.score(np.where([True, False, False], np.nan, x)) > fitted.score(x) + 0.5
+    far = normal_rows(rng, 200) + np.array([4, -40, 0])
+    assert np.mean(fitted.predict(far) == -1) > 0.9
+    assert np.mean(fitted.predict(np.where([False, False, True], np.nan, far)) == -1) > 0.9
+
+
+def test_gaps_are_filled_by_conditional_means_and_draws(fitted, rng):
+    """Against the closed form; known cells stay as they are, and 90 % intervals of draws cover 90 %."""
+    mean, covariance = truth()
+    x = normal_rows(rng, 1000)
+    rows = np.where([False, True, False], np.nan, x)
+    slope = covariance[1, [0, 2]] @ np.linalg.inv(covariance[np.ix_([0, 2], [0, 2])])
+    exact = (x[:, [0, 2]] - mean[[0, 2]]) @ slope
+    spread = np.sqrt(covariance[1, 1] - slope @ covariance[[0, 2], 1])
+    filled = fitted.impute(rows)
+    np.testing.assert_array_equal(filled[:, [0, 2]], x[:, [0, 2]])
+    # A hundred draws know a mean to a tenth of their spread.
+    assert np.std(filled[:, 1] - exact) < 0.13 * spread
+    draws = np.stack(fitted.impute(rows, num_draws=39))[:, :, 1]
+    low, high = np.sort(draws, axis=0)[[1, 37]]
+    assert abs(np.mean((low <= x[:, 1]) & (x[:, 1] <= high)) - 0.9) < 4.5 * np.sqrt(0.09 / 1000)
+
+
+def test_draws_have_the_moments_of_the_rows(fitted):
+    draws, (mean, covariance) = fitted.sample(20_000, random_state=1), truth()
+    scale = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose((draws.mean(axis=0) - mean) / scale, 0, atol=0.08)
+    np.testing.assert_allclose(np.cov(draws.T) / np.outer(scale, scale), covariance / np.outer(scale, scale), atol=0.1)
+
+
+def test_rows_have_a_place_in_their_cluster(fitted, rng):
+    """Coordinates of normal rows are standard normal and independent, and lead back to the rows; so in frames."""
+    x = normal_rows(rng, 4000)
+    places = fitted.transform(x)
+    assert places.shape == (4000, 4)
+    np.testing.assert_array_equal(places[:, 0], 0)
+    np.testing.assert_allclose(places[:, 1:].mean(axis=0), 0, atol=0.1)
+    np.testing.assert_allclose(np.cov(places[:, 1:].T), np.eye(3), atol=0.1)
+    np.testing.assert_allclose(fitted.inverse_transform(places), x, rtol=1e-4, atol=1e-2)
+    table = pandas.DataFrame(frame_of(rng, 300))
+    model = KAEM(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(table)
+    places = model.transform(table)
+    share = np.mean((places[:, 0] == places[0, 0]) == (table["group"] == table["group"][0]))
+    assert share > 0.9  # the clusters are the two groups
+    for axes in model.plot_columns().axes:  # the parts of both clusters add up to the density
+        whole, *parts = (line.get_ydata() for line in axes.lines)
+        np.testing.assert_allclose(sum(parts), whole, rtol=1e-4)
+        assert len(parts) == 2
+    back = model.inverse_transform(places)
+    np.testing.assert_array_equal(back[["group", "is_new"]], table[["group", "is_new"]])
+    np.testing.assert_allclose(back[["size", "count"]], table[["size", "count"]], atol=1e-3)
+    gaps = model.transform(table.assign(size=np.nan))
+    np.testing.assert_array_equal(gaps[:, 0], places[:, 0])  # the group says which
+    assert list(model.set_output(transform="pandas").transform(table)) == [
+        "cluster",
+        *(f"axis{i}" for i in range(3)),
+        "group",
+        "is_new",
+    ]
+    with pytest.raises(ValueError, match="X has 5 columns; transform gives 6"):
+        model.inverse_transform(places[:, :5])
+    with pytest.raises(ValueError, match="cluster=2 must be an integer from 0 to 1"):
+        model.inverse_transform(np.where([True] + [False] * 5, 2, places))
+
+
+def test_cells_say_why_a_row_is_unlikely(fitted, rng):
+    """Against the conditional normal distributions; and of a category given a number."""
+    mean, covariance = truth()
+    x = normal_rows(rng, 400)
+    found = fitted.cell_scores(x)
+    for i in range(3):
+        rest = np.delete(np.arange(3), i)
+        slope = covariance[i, rest] @ np.linalg.inv(covariance[np.ix_(rest, rest)])
+        spread = np.sqrt(covariance[i, i] - slope @ covariance[rest, i])
+        exact = stats.norm(mean[i] + (x[:, rest] - mean[rest]) @ slope, spread).logpdf(x[:, i])
+        assert abs(np.mean(found[:, i] - exact)) < 0.03
+    gaps = fitted.cell_scores(np.where([True, False, False], np.nan, x[:5]))
+    np.testing.assert_array_equal(np.isnan(gaps), np.tile([True, False, False], (5, 1)))
+    table = frame_of(rng, 1000)
+    model = KAEM(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(pandas.DataFrame(table))
+    of_group = model.cell_scores(pandas.DataFrame(table))[:, 1]
+    odds = np.where(table["group"] == "a", -4.0, 4.0) * table["size"]
+    assert abs(np.mean(of_group + np.logaddexp(0, -odds))) < 0.05
+
+
+def test_a_number_out_of_bounds_spoils_no_other_cell(rng):
+    x = normal_rows(rng, 500)
+    x[:, 0] = np.exp(x[:, 0])
+    model = KAEM(num_clusters=1, bounds={"x0": (0, None)}, random_state=0).fit(x)
+    found = model.cell_scores(np.where([True, False, False], -1e-3, x[:5]))
+    np.testing.assert_array_equal(found[:, 0], -np.inf)
+    np.testing.assert_allclose(found[:, 1:], model.cell_scores(np.where([True, False, False], np.nan, x[:5]))[:, 1:])
+
+
+def test_columns_are_plotted_with_their_rows(fitted):
+    """The line is the column's own density: normal, with the mean and deviation of the truth."""
+    figure, (mean, covariance) = fitted.plot_columns(), truth()
+    assert [axes.get_title() for axes in figure.axes] == ["x0", "x1", "x2"]
+    for i, axes in enumerate(figure.axes):
+        x, density = axes.lines[0].get_data()
+        exact = stats.norm(mean[i], np.sqrt(covariance[i, i])).pdf(x)
+        assert np.max(np.abs(density - exact)) < 0.06 * exact.max()
+        heights = [patch.get_height() for patch in axes.patches]
+        assert sum(heights) * (x[-1] - x[0]) / len(heights) == pytest.approx(1, abs=0.01)
+
+
+LAWS = {
+    "beta": (stats.beta(2, 5), (0, 1)),
+    "lognormal": (stats.lognorm(1.0), (0, None)),
+    "gamma": (stats.gamma(2.0), (0, None)),
+    "reversed": (stats.gamma(2.0), (None, 3.0)),
+    "mixture": (None, (None, None)),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_bounded_columns_have_their_density_and_no_mass_outside(name, rng):
+    """10,000 rows; the mass inside is 1, and nats of fresh rows are those of the truth within 0.01 and their noise."""
+    law, (low, high) = LAWS[name]
+    sign, shift = (-1, 3.0) if name == "reversed" else (1, 0.0)
+
+    def draw(num):
+        if law is None:
+            return np.where(rng.random(num) < 0.3, rng.normal(-2, 0.5, num), rng.normal(1, 1, num))
+        return shift + sign * law.rvs(num, random_state=rng)
+
+    def log_pdf(x):
+        if law is None:
+            return np.log(0.3 * stats.norm(-2, 0.5).pdf(x) + 0.7 * stats.norm(1, 1).pdf(x))
+        return law.logpdf((x - shift) * sign)
+
+    model = KAEM(num_clusters=4 if law is None else 1, bounds={"x0": (low, high)}, random_state=0).fit(
+        draw(10_000)[:, None]
+    )
+    x = draw(20_000)
+    loss = log_pdf(x) - model.score_samples(x[:, None])
+    assert abs(loss.mean()) < 0.01 + 4.5 * loss.std() / 20_000**0.5
+    grid = np.linspace(-9 if low is None else low, 60 if high is None else high, 400_001)
+    inside = np.exp(model.score_samples(grid[1:-1, None]))
+    assert inside.sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=3e-3)
+    outside = [end + step for end, step in ((low, -0.1), (high, 0.1)) if end is not None]
+    assert all(model.score_samples([[value]])[0] == -np.inf for value in outside)
+    if outside:
+        np.testing.assert_array_equal(model.predict(np.array(outside)[:, None]), -1)
+
+
+def frame_of(rng, num=600):
+    group = rng.choice(["a", "b"], num)
+    return {
+        "size": rng.normal(np.where(group == "a", -2.0, 2.0)),
+        "group": group,
+        "count": rng.integers(0, 5, num),
+        "is_new": rng.random(num) < 0.3,
+        "same": np.full(num, 7.0),
+        "id": np.arange(num),
+    }
+
+
+@pytest.mark.parametrize("kind", [pandas.DataFrame, polars.DataFrame])
+def test_frames_with_categories_counts_and_constants(rng, kind, capsys):
+    """Categories by dtype; a gap is filled in the frame's own type, and the category follows the number."""
+    model = KAEM(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(kind(frame_of(rng)))
+    assert [bool(column.categories) for column in model.columns_] == [False, True, False, True, False]
+    table = frame_of(rng, 200)
+    scores = model.score_samples(kind(table))
+    assert np.isfinite(scores).all()
+    wrong = {**table, "group": np.where(table["group"] == "a", "b", "a")}
+    assert np.mean(scores > model.score_samples(kind(wrong))) > 0.9
+    group = table["group"].copy().astype(object)
+    group[:50] = None
+    filled = model.impute(kind({**table, "group": group}))
+    assert isinstance(filled, kind)
+    assert list(filled.columns) == list(table)
+    expected = np.where(table["size"] < 0, "a", "b")[:50]
+    assert np.mean(np.asarray(filled["group"])[:50] == expected) > 0.9
+    np.testing.assert_array_equal(np.asarray(filled["group"])[50:], table["group"][50:])
+    other = model.score_samples(kind({**table, "same": table["same"] + 1}))
+    assert np.mean(other < scores - 10) == 1
+    unseen = model.score_samples(kind({**table, "group": np.full(200, "c")}))
+    assert "200 cells (e.g. 'c')" in capsys.readouterr().err  # and count as missing
+    np.testing.assert_array_equal(unseen, model.score_samples(kind({**table, "group": [None] * 200})))
+    draws = model.sample(50)
+    assert isinstance(draws, kind)
+    assert list(draws.columns) == list(table)[:-1]
+    assert set(draws["group"]) == {"a", "b"}
+    for rows in (draws, filled):
+        assert {type(value) for value in rows["is_new"].to_list()} == {bool}
+    assert str(filled["count"].dtype).lower() == "int64"  # nothing was missing there
+
+
+def test_kinds_of_pandas_with_gaps(rng):
+    """Whole numbers, categories and truth values that may be missing."""
+    numbers = pandas.Series(rng.integers(0, 9, 300)).astype("Int64").mask(np.arange(300) < 20)
+    kinds = pandas.Series(rng.choice([1, 2], 300)).astype("category").mask(np.arange(300) > 280)
+    truth = pandas.Series(rng.random(300) < 0.5).astype("boolean").mask(np.arange(300) == 7)
+    frame = pandas.DataFrame({"n": numbers, "k": kinds, "t": truth})
+    model = KAEM(num_clusters=1, random_state=0).fit(frame)
+    assert [column.categories for column in model.columns_] == [(), ("1", "2"), ("False", "True")]
+    filled = model.impute(frame)
+    assert not filled.isna().any().any()
+    np.testing.assert_array_equal(filled["n"][20:], numbers[20:].astype(float))
+    assert filled["t"].dtype == bool
+    np.testing.assert_array_equal(filled["t"][8:], truth[8:].astype(bool))
+
+
+def test_a_table_of_categories_alone(rng):
+    """Its probabilities add up to one."""
+    table = pandas.DataFrame(rng.choice(["x", "y"], (500, 2), p=[0.3, 0.7]), columns=["p", "q"])
+    model = KAEM(num_clusters=1, random_state=0).fit(table)
+    every = pandas.DataFrame([(p, q) for p in "xy" for q in "xy"], columns=["p", "q"])
+    probability = np.exp(model.score_samples(every))
+    assert probability.sum() == pytest.approx(1, abs=1e-4)
+    assert probability[3] == pytest.approx(0.49, abs=0.06)
+
+
+def test_the_same_state_gives_the_same_model_and_pickles(rng):
+    x = normal_rows(rng, 200)
+    first, again, other = (KAEM(num_clusters=2, random_state=seed).fit(x) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.decision_function(x), again.decision_function(x))
+    assert not np.allclose(first.decision_function(x), other.decision_function(x))
+    copy = pickle.loads(pickle.dumps(first))
+    np.testing.assert_array_equal(copy.score_samples(x), first.score_samples(x))
+
+
+def test_what_cannot_be_fitted_is_refused(rng, refuses):
+    x = normal_rows(rng, 50)
+    frame = pandas.DataFrame(x, columns=["a", "b", "c"])
+    model = KAEM(num_clusters=1).fit(frame)
+    refuses.each(
+        (lambda: KAEM().fit(np.where([True, False, False], np.nan, x)), ["column 'x0' has no value", "exclude=['x0']"]),
+        (lambda: KAEM(exclude=["d"]).fit(frame), ["exclude: ['d']", "a, b, c"]),
+        (lambda: KAEM(bounds={"a": (0, None)}).fit(frame - 9), ["column 'a'", "not inside its bounds (0, None)"]),
+        (lambda: KAEM().fit(x[:1]), ["1 sample", "2 or more"]),
+        (lambda: KAEM().fit(np.where(x > 5, np.inf, x)), ["infinity"]),
+        (lambda: model.score_samples(frame[["a", "b"]]), ["columns ['c'] of training are not there"]),
+        (lambda: model.predict(frame.assign(b=np.inf)), ["['b']", "infinite"]),
+        (lambda: model.predict(frame[:0]), ["shape (0, 3)", "a row"]),
+    )
