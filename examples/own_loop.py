@@ -69,7 +69,7 @@ def own_loop(key: Array, model: kaem.Model, x: Array, num_steps: int) -> Params:
     def step(i, params, opt_state, state):
         key_batch, key_draw, key_loss = jax.random.split(jax.random.fold_in(key_steps, i), 3)
         batch = jax.random.choice(key_batch, x, (256,))
-        draws, state = posterior.advance(key_draw, i, state, model, params, batch)
+        draws, state = posterior.step(key_draw, i, state, model, params, batch)
         gradient, metrics = jax.grad(kaem.posterior_loss, argnums=2, has_aux=True)(
             key_loss, model, params, batch, draws
         )

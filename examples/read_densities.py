@@ -25,7 +25,7 @@ def read(prior, params):
     The numbers: KL to N(0, 1), KL to the Gaussian of the same mean and variance, skewness, excess kurtosis.
     """
     energy = prior.bank.evaluate_all(params["bank"], np.clip(Y, *prior.bank.domain))  # constant beyond the domain
-    log_ratio = np.float64(energy) - np.float64(prior.log_normalizer(params)).T[..., None]
+    log_ratio = np.float64(energy) - np.float64(prior.bind(params).log_normalizer()).T[..., None]
     density = NORMAL * np.exp(log_ratio)
     nats, mean = np.trapezoid(density * log_ratio, Y), np.trapezoid(density * Y, Y)
     variance, third, fourth = (np.trapezoid(density * (Y - mean[..., None]) ** k, Y) for k in (2, 3, 4))
@@ -38,7 +38,7 @@ def traverse(run, table, cluster, axis):
     prior = run.model.prior
     u = np.full((len(LEVELS), prior.num_latents), 0.5, np.float32)
     u[:, axis] = LEVELS
-    z = prior.quantile_of_cluster(table, jnp.asarray(u), np.full(len(u), cluster))
+    z = table.quantile_of_cluster(jnp.asarray(u), np.full(len(u), cluster))
     images = np.clip(run.model.decode(run.params, z, table), 0, 1)
     y = prior.coordinates_of_clusters(run.params["prior"], z)[:, cluster, axis]
     return np.asarray(y), images.reshape(*images.shape[:3], -1)
@@ -90,7 +90,7 @@ def main() -> None:
     nats, beyond = numbers[:2].sum(axis=-1) @ share
     print(f"all axes, clusters weighted by share: {nats:.3f} nats, {beyond:.3f} beyond Gaussian")
 
-    shown, table = chosen[: given.rows], prior.tabulate(params)
+    shown, table = chosen[: given.rows], prior.bind(params)
     figure = Figure(figsize=(11, 1.05 * len(shown) + 0.25), layout="constrained")
     grid = figure.subplots(len(shown), 3, squeeze=False, width_ratios=(2.6, len(LEVELS), 1.05))
     for panels, (c, q) in zip(grid, shown, strict=True):

@@ -29,15 +29,15 @@ def true_density(z):
 
 
 def draw_inside_transformations(prior, params):
-    """One table, draws under jit, vmap and scan; returns the mean of a random walk with steps from the prior."""
-    table = prior.tabulate(params)
+    """One bound, draws under jit, vmap and scan; returns the mean of a random walk with steps from the prior."""
+    bound = prior.bind(params)
     keys = jax.random.split(jax.random.key(1), 64)
-    many = jax.vmap(lambda key: prior.sample(key, table, (10,)))(keys)  # [64, 10, Q]
+    many = jax.vmap(lambda key: bound.sample(key, (10,)))(keys)  # [64, 10, Q]
 
     @jax.jit
     def walk(key):
         def step(position, key):
-            return position + prior.sample(key, table), None
+            return position + bound.sample(key), None
 
         return jax.lax.scan(step, jnp.zeros(prior.event_shape), jax.random.split(key, 100))[0]
 
@@ -50,7 +50,7 @@ def move_a_mean(prior, params, target, steps=100):
 
     def loss(bank, key):
         moved = params | {"bank": params["bank"] | bank}
-        z = prior.sample(key, prior.tabulate(moved), (256,), "sobol")
+        z = prior.sample(key, prior.bind(moved), (256,), "sobol")
         return jnp.sum((jnp.mean(z, axis=0) - target) ** 2)
 
     @jax.jit
@@ -69,8 +69,8 @@ def sample_with_blackjax(prior, params, num_steps=10_000):
     """Any MCMC kernel takes `log_prob`: NUTS against the exact quantiles of the same prior."""
     import blackjax
 
-    table = prior.tabulate(params)
-    kernel = blackjax.nuts(lambda z: prior.log_prob(params, z, table), step_size=0.5, inverse_mass_matrix=jnp.ones(1))
+    bound = prior.bind(params)
+    kernel = blackjax.nuts(lambda z: bound.log_prob(z), step_size=0.5, inverse_mass_matrix=jnp.ones(1))
 
     def step(state, key):
         state, _ = kernel.step(key, state)
@@ -78,7 +78,7 @@ def sample_with_blackjax(prior, params, num_steps=10_000):
 
     start = kernel.init(jnp.zeros(prior.event_shape))
     _, z = jax.jit(lambda keys: jax.lax.scan(step, start, keys))(jax.random.split(jax.random.key(3), num_steps))
-    u = np.asarray(prior.cdf(table, z))[:, 0]  # uniform if the chain is right
+    u = np.asarray(bound.cdf(z))[:, 0]  # uniform if the chain is right
     return float(np.mean(u)), float(np.std(u))
 
 
@@ -88,7 +88,7 @@ def fit_by_maximum_likelihood(prior, data, steps):
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, steps))
 
     def loss(params):
-        return -jnp.mean(prior.log_prob(params, data, prior.tabulate(params)))
+        return -jnp.mean(prior.bind(params).log_prob(data, prior.bind(params)))
 
     @jax.jit
     def step(params, state):
@@ -105,7 +105,7 @@ def kl_from_truth(prior, params):
     """KL(truth || fit) in nats, and both densities on a grid."""
     z = np.linspace(-5, 5, 20_001)
     truth = true_density(z)
-    fit = np.asarray(prior.density(prior.tabulate(params), jnp.asarray(z[:, None], jnp.float32)))[:, 0]
+    fit = np.asarray(prior.density(prior.bind(params), jnp.asarray(z[:, None], jnp.float32)))[:, 0]
     return float(np.trapezoid(truth * (np.log(truth) - np.log(fit)), z)), z, truth, fit
 
 

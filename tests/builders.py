@@ -12,12 +12,7 @@ from kaem_jax.kan.bases import BSpline
 from kaem_jax.settings.registry import BASES, PRIORS
 
 _NUM_EACH = {"product": "num_terms", "mixture": "num_components", "clustered": "num_clusters"}
-_AROUND = {  # kind: the class around a prior, and the kind of that prior
-    "comonotone": (kaem.ComonotonePrior, "product"),
-    "non_centred_mixture": (kaem.NonCentredPrior, "mixture"),
-    "non_centred_product": (kaem.NonCentredPrior, "product"),
-}
-PRIOR_KINDS = (*_NUM_EACH, *_AROUND, "neural")
+PRIOR_KINDS = (*_NUM_EACH, "comonotone", "neural")
 
 
 def make_prior(kind, num_latents=2, num_each=3, *, degree=3, **fields):
@@ -25,9 +20,8 @@ def make_prior(kind, num_latents=2, num_each=3, *, degree=3, **fields):
     name, `degree` is of B-splines."""
     if kind == "neural":
         return kaem.NeuralPrior(num_latents=num_latents, **{"hidden": (8,)} | fields)
-    if kind in _AROUND:
-        outer, centred = _AROUND[kind]
-        return outer(make_prior(centred, num_latents, num_each, degree=degree, **fields))
+    if kind == "comonotone":
+        return kaem.ComonotonePrior(make_prior("product", num_latents, num_each, degree=degree, **fields))
     if kind == "turned":
         return make_prior("clustered", num_latents, num_each, degree=degree, map="full", **fields)
     if isinstance(fields.get("basis"), str):

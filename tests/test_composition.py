@@ -43,15 +43,15 @@ MODEL = model_of()
 
 def prior_functions(kind, key, params, x):
     prior = model_of(kind).prior
-    table = prior.tabulate(params["prior"])
-    z = prior.sample(key, table, (NUM_DATA,))
-    results = {"z": z, "log_prob": prior.log_prob(params["prior"], z), "features": prior.features(table, z)}
+    bound = prior.bind(params["prior"])
+    z = bound.sample(key, (NUM_DATA,))
+    results = {"z": z, "log_prob": prior.bind(params["prior"]).log_prob(z), "features": bound.features(z)}
     if prior.has_quantiles:
         u = jax.nn.sigmoid(jnp.sum(x)) * jnp.ones((2, *prior.event_shape))
-        results |= {"quantile": prior.quantile(table, u), "cdf": prior.cdf(table, prior.coordinates(table, z))}
-        results |= {"density": prior.density(table, prior.quantile(table, u)), "log_z": table.log_normalizer}
+        results |= {"quantile": bound.quantile(u), "cdf": bound.cdf(bound.values(z))}
+        results |= {"density": bound.density(bound.quantile(u)), "log_z": bound.log_normalizer()}
     if prior.has_exact_draws:
-        results["sobol"] = prior.sample(key, table, (8,), "sobol")
+        results["sobol"] = bound.sample(key, (8,), "sobol")
     return results
 
 
@@ -63,21 +63,20 @@ def model_functions(key, params, x):
 
 
 def log_densities(params, x):
-    table = MODEL.prior.tabulate(params["prior"])
-    log_prior = functools.partial(MODEL.prior.log_prob, params["prior"], table=table)
-    return log_prior, lambda z: MODEL.log_likelihood(params, z, x, table)
+    bound = MODEL.prior.bind(params["prior"])
+    return bound.log_prob, lambda z: MODEL.log_likelihood(params, z, x, bound)
 
 
 def langevin(key, params, x, **options):
     log_prior, log_likelihood = log_densities(params, x)
     start = jnp.zeros((2, len(x), 3))  # the same on all devices, where x is not
-    return kaem.langevin_posterior(key, lambda z: log_prior(z) + log_likelihood(z), start, num_steps=3, **options)
+    return kaem.mcmc.langevin_posterior(key, lambda z: log_prior(z) + log_likelihood(z), start, num_steps=3, **options)
 
 
 def tempered(key, params, x):
     options = {"refresh": lambda key, shape: jax.random.normal(key, (*shape, 3)), "num_rounds": 3}
     start = jnp.zeros((len(x), 3))
-    return kaem.tempered_posterior(key, *log_densities(params, x), start, power_ladder(3), **options)
+    return kaem.mcmc.tempered_posterior(key, *log_densities(params, x), start, power_ladder(3), **options)
 
 
 def evidence(key, params, x, **options):
@@ -89,8 +88,8 @@ def training(name, key, params, x):
     sampler = SAMPLERS[name]
     key_init, key_draw, key_loss = jax.random.split(key, 3)
     state = sampler.init(key_init, MODEL, params, 2 * NUM_DATA)
-    draws, state = sampler.advance(key_draw, 0, state, MODEL, params, x, jnp.arange(len(x)))
-    again, _ = sampler.advance(key_draw, 1, sampler.frozen(state, 1), MODEL, params, x)
+    draws, state = sampler.step(key_draw, 0, state, MODEL, params, x, jnp.arange(len(x)))
+    again, _ = sampler.step(key_draw, 1, sampler.frozen(state, 1), MODEL, params, x)
     loss, metrics = kaem.posterior_loss(key_loss, MODEL, params, x, draws)
     own = sampler.loss(key_loss, MODEL, params, x, draws)
     loss += 0 if own is None else own
@@ -218,17 +217,16 @@ def test_ordinary_mistakes_of_callers_get_one_sentence(refuses):
     key, x = jax.random.key(0), jnp.zeros((4, 5))
     own, of_encoder = MODEL.init(key), ENCODER.init(key)
     prior, mine, product, comonotone = MODEL.prior, own["prior"], make_prior("product", 3, 2), make_prior("comonotone")
-    table, run = prior.tabulate(mine), functools.partial(kaem.langevin_posterior, key, lambda z: -jnp.sum(z**2, -1))
+    bound, run = prior.bind(mine), functools.partial(kaem.mcmc.langevin_posterior, key, lambda z: -jnp.sum(z**2, -1))
     pixels, wide, ones, zeros = np.zeros((4, 5), np.uint8), jnp.zeros((4, 6)), jnp.zeros((5, 1)), jnp.zeros((2, 3))
     refuses.each(
-        (lambda: prior.log_prob(mine, ones), ["z has shape (5, 1)", "[..., 3]"]),
-        (lambda: prior.log_prob(table, jnp.zeros((5, 3))), ["params is a CdfTable", "init"]),
-        (lambda: prior.log_normalizer(table), ["params is a CdfTable", "no table"]),
-        (lambda: prior.quantile(table, jnp.asarray([0.5, 1.5, 0.2])), ["u=1.5", "0..1"]),
-        (lambda: prior.quantile(table, jnp.asarray([0.5, 0.2])), ["u has shape (2,)", "[..., 3]"]),
+        (lambda: bound.log_prob(ones), ["z has shape (5, 1)", "[..., 3]"]),
+        (lambda: prior.bind(bound), ["params is a BoundMixture", "init"]),
+        (lambda: bound.quantile(jnp.asarray([0.5, 1.5, 0.2])), ["u=1.5", "0..1"]),
+        (lambda: bound.quantile(jnp.asarray([0.5, 0.2])), ["u has shape (2,)", "[..., 3]"]),
         # A sum over its last axis exists, and the other would be broadcast.
-        (lambda: product.features({}, jnp.zeros((5, 3))), ["shape (5, 3)", "[..., 3, 2]"]),
-        (lambda: comonotone.coordinates({}, ones), ["shape (5, 1)", "[..., 3]"]),
+        (lambda: product.bind(product.init(key)).features(jnp.zeros((5, 3))), ["shape (5, 3)", "[..., 3, 2]"]),
+        (lambda: comonotone.bind(comonotone.init(key)).values(ones), ["shape (5, 1)", "[..., 3]"]),
         (lambda: MODEL.log_likelihood(own, jnp.zeros((4, 3)), pixels), ["x has dtype uint8", "255"]),
         (lambda: MODEL.log_likelihood(own, jnp.zeros((4, 2)), x), ["z has shape (4, 2)", "[..., 3]"]),
         (lambda: ENCODER.apply(of_encoder, pixels), ["x has dtype uint8", "255"]),
@@ -250,8 +248,8 @@ def test_half_precision_costs_no_nats():
 
     def dtypes(key, z):
         density = lambda z: -jnp.sum(z.astype(jnp.float32) ** 2, -1)  # noqa: E731
-        chains = kaem.langevin_posterior(key, density, z, num_steps=2).z
-        rungs = kaem.tempered_posterior(key, density, density, z, power_ladder(2), num_rounds=2).z
-        return chains, rungs, MODEL.prior.log_prob(params["prior"], z)
+        chains = kaem.mcmc.langevin_posterior(key, density, z, num_steps=2).z
+        rungs = kaem.mcmc.tempered_posterior(key, density, density, z, power_ladder(2), num_rounds=2).z
+        return chains, rungs, MODEL.prior.bind(params["prior"]).log_prob(z)
 
     assert {leaf.dtype for leaf in jax.eval_shape(dtypes, jax.random.key(0), z)} == {np.dtype("float32")}

@@ -24,7 +24,6 @@ with epy.lazy_api_imports(globals()):
         importance_posterior,
     )
     from kaem_jax.likelihoods import Bernoulli, Categorical, Columns, DiscretizedLogistic, Gaussian
-    from kaem_jax.mcmc import explain_warning, langevin_posterior, tempered_posterior
     from kaem_jax.model import Model
     from kaem_jax.model_file import save
     from kaem_jax.networks import KAN, MLP, ConvDecoder, ConvEncoder, SequenceDecoder, SequenceEncoder
@@ -33,10 +32,8 @@ with epy.lazy_api_imports(globals()):
         ComonotonePrior,
         MixturePrior,
         NeuralPrior,
-        NonCentredPrior,
         ProductPrior,
         fit_prior,
-        sample_given,
     )
     from kaem_jax.settings.registry import register_basis, register_kernel
     from kaem_jax.training.fit import Fitted, fit
@@ -65,7 +62,6 @@ __all__ = [
     "MixturePrior",
     "Model",
     "NeuralPrior",
-    "NonCentredPrior",
     "Optimizer",
     "Particles",
     "PriorProposal",
@@ -74,14 +70,12 @@ __all__ = [
     "SequenceEncoder",
     "Tempered",
     "Variational",
-    "explain_warning",
     "export_model",
     "fit",
     "fit_prior",
     "importance_posterior",
     "impute",
     "infer_latents",
-    "langevin_posterior",
     "load",
     "load_run",
     "log_evidence",
@@ -91,7 +85,5 @@ __all__ = [
     "refit",
     "register_basis",
     "register_kernel",
-    "sample_given",
     "save",
-    "tempered_posterior",
 ]

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,7 @@ from jax import Array
 
 from kaem_jax.likelihoods import Likelihood
 from kaem_jax.networks import Decoder, Encoder, Network
-from kaem_jax.priors import Prior
-from kaem_jax.priors.base import Table
+from kaem_jax.priors import BoundPrior, Prior
 from kaem_jax.settings import setting
 from kaem_jax.settings.arguments import as_shape, at_least_float32, check_key, check_latent
 from kaem_jax.settings.registry import DECODERS, LIKELIHOODS, PRIORS
@@ -26,7 +25,7 @@ class Model:
     """z ~ prior, v = features(z), x ~ likelihood(decoder(v)). Static and hashable: pass parameters as arguments.
 
     Arguments of the methods: `params` as `init` returns them; `z`, latents [..., *prior.event_shape]; `x`, data
-    [B, *data_shape]; `table`, `prior.tabulate(params["prior"])`, computed if left out.
+    [B, *data_shape]; `prior`, `model.prior.bind(params["prior"])`, bound if left out.
 
     Attributes:
       prior: p(z).
@@ -51,35 +50,27 @@ class Model:
     data_shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, methods in (
-            ("prior", ("event_shape",)),
-            ("decoder", ("decoder", "apply")),
-            ("likelihood", ("terms",)),
+        for name, kinds, example in (
+            ("prior", Prior, "ClusteredPrior(num_latents=6)"),
+            ("decoder", (Network, Decoder), "MLP()"),
+            ("likelihood", Likelihood, "Gaussian(0.3)"),
         ):
-            part = getattr(self, name)
-            if not any(hasattr(part, method) for method in methods) or isinstance(part, type):
-                example = {"prior": "ClusteredPrior(num_latents=6)", "decoder": "MLP()", "likelihood": "Gaussian(0.3)"}
-                raise ValueError(f"{name}={part!r} is not a {name}; give an object, such as kaem_jax.{example[name]}")
-        if missing := [name for name in ("init", "log_prob", "mean", "sample") if not hasattr(self.likelihood, name)]:
-            raise ValueError(f"likelihood={self.likelihood} lacks {', '.join(missing)}: see docs/extend.md")
-        shape = getattr(self.decoder, "data_shape", ())
+            if not isinstance(part := vars(self)[name], kinds):
+                raise ValueError(f"{name}={part!r} is not a {name}; give an object, such as kaem_jax.{example}")
+        shape = self.decoder.data_shape if isinstance(self.decoder, Decoder) else ()
         object.__setattr__(self, "data_shape", as_shape(self.data_shape) or shape)
         if (shape and self.data_shape != shape) or not self.data_shape:
             raise ValueError(
                 f"data_shape={self.data_shape} must be the shape of one datum, {shape or 'such as (8, 8)'}"
             )
-        wanted = getattr(self.network, "in_features", None)
-        if wanted is not None and wanted != self.prior.num_features:
+        wanted, given = self.network.in_features, self.prior.num_features
+        if wanted is not None and wanted != given:
+            raise ValueError(f"the decoder has in_features={wanted} and the prior gives {given} features")
+        self.likelihood.check_output(self.network.output_shape)
+        if self.network.output != "identity" and self.likelihood.takes_logits:
             raise ValueError(
-                f"the decoder has in_features={wanted} and the prior gives {self.prior.num_features} features"
-            )
-        check_output = getattr(self.likelihood, "check_output", None)
-        if check_output is not None:
-            check_output(self._output_shape)
-        output = getattr(self.network, "output", "identity")
-        if output != "identity" and getattr(self.likelihood, "takes_logits", False):
-            raise ValueError(
-                f"likelihood={self.likelihood} takes logits, and the decoder has output={output!r}: give 'identity'"
+                f"likelihood={self.likelihood} takes logits, and the decoder has output={self.network.output!r}: give "
+                "'identity'"
             )
 
     @functools.cached_property
@@ -87,18 +78,15 @@ class Model:
         """The decoder with the sizes of this model."""
         if not isinstance(self.decoder, Network):
             return self.decoder
-        shape_of = getattr(self.likelihood, "output_shape", lambda shape: shape)
-        return self.decoder.decoder(self.prior.num_features, self.data_shape, shape_of(self.data_shape))
+        output_shape = self.likelihood.output_shape(self.data_shape)
+        return self.decoder.decoder(self.prior.num_features, self.data_shape, output_shape)
 
     def bind_encoder(self, encoder: Network | Encoder) -> Encoder:
         """An encoder with the sizes of this model."""
         if not isinstance(encoder, Network):
             return encoder
-        return encoder.encoder(self.data_shape, self.prior.event_shape, getattr(self.likelihood, "vocabulary", 0))
-
-    @property
-    def _output_shape(self) -> tuple[int, ...]:
-        return getattr(self.network, "output_shape", self.data_shape)
+        num_tokens = self.likelihood.output_shape(self.data_shape)[-1] if self.likelihood.takes_tokens else 0
+        return encoder.encoder(self.data_shape, self.prior.event_shape, num_tokens)
 
     def init(self, key: Array) -> Params:
         """Initial parameters {"prior": ..., "decoder": ..., "likelihood": ...}.
@@ -114,54 +102,53 @@ class Model:
             "likelihood": self.likelihood.init(key_likelihood),
         }
 
-    @property
-    def is_autoregressive(self) -> bool:
-        """Whether the decoder reads the values before each value, so that its output depends on latents and data."""
-        return getattr(self.network, "is_autoregressive", False)
-
-    @property
-    def takes_tokens(self) -> bool:
-        """Whether data are tokens, whole numbers."""
-        return getattr(self.likelihood, "takes_tokens", False)
-
-    def decode(self, params: Params, z: Array, table: Table | None = None) -> Array:
+    def decode(self, params: Params, z: Array, prior: BoundPrior | None = None) -> Array:
         """E[x | z], [..., *data_shape]; for tokens, which have no mean, greedy decoding."""
         no_key = jax.random.key(0)  # means need none
         return self._of_output(
-            lambda _, output: self.likelihood.mean(params["likelihood"], output), no_key, params, z, table
+            lambda _, output: self.likelihood.mean(params["likelihood"], output), no_key, params, z, prior
         )
 
     @functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="n")
     def sample(self, key: Array, params: Params, n: int) -> Array:
-        """Draws of the prior (exact if `prior.has_exact_draws`), decoded in one pass: E[x | z], [n, *data_shape]."""
+        """Draws x ~ p(x) in one pass, [n, *data_shape]; exact if `prior.has_exact_draws`."""
         check_key(key)
-        table = self.prior.tabulate(params["prior"])
-        return self.decode(params, self.prior.sample(key, table, (n,)), table)
+        key_latent, key_noise = jax.random.split(key)
+        prior = self.prior.bind(params["prior"])
+        return self.simulate(key_noise, params, prior.sample(key_latent, (n,)), prior)
 
-    def simulate(self, key: Array, params: Params, z: Array, table: Table | None = None) -> Array:
-        """Draws x ~ p(x | z) with the likelihood's noise, [..., *data_shape]."""
+    @functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="n")
+    def sample_means(self, key: Array, params: Params, n: int) -> Array:
+        """E[x | z] at draws z of the prior, [n, *data_shape]: images without the likelihood's noise."""
+        check_key(key)
+        prior = self.prior.bind(params["prior"])
+        return self.decode(params, prior.sample(key, (n,)), prior)
+
+    def simulate(self, key: Array, params: Params, z: Array, prior: BoundPrior | None = None) -> Array:
+        """Draws x ~ p(x | z), [..., *data_shape]."""
         return self._of_output(
-            lambda key, output: self.likelihood.sample(key, params["likelihood"], output), key, params, z, table
+            lambda key, output: self.likelihood.sample(key, params["likelihood"], output), key, params, z, prior
         )
 
-    def log_likelihood(self, params: Params, z: Array, x: Array, table: Table | None = None) -> Array:
+    def log_likelihood(self, params: Params, z: Array, x: Array, prior: BoundPrior | None = None) -> Array:
         """Log p(x_b | z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats."""
         x = self._flatten(x)
-        return self.likelihood.log_prob(params["likelihood"], self._flat_output(params, z, table, x), x)
+        return self.likelihood.log_prob(params["likelihood"], self._flat_output(params, z, prior, x), x)
 
-    def log_joint(self, params: Params, z: Array, x: Array, table: Table | None = None) -> Array:
+    def log_joint(self, params: Params, z: Array, x: Array, prior: BoundPrior | None = None) -> Array:
         """Log p(x_b, z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats."""
-        return self.prior.log_prob(params["prior"], z, table) + self.log_likelihood(params, z, x, table)
+        prior = self.prior.bind(params["prior"]) if prior is None else prior
+        return prior.log_prob(z) + self.log_likelihood(params, z, x, prior)
 
-    def pairwise_log_likelihood(self, params: Params, z: Array, x: Array, table: Table | None = None) -> Array:
+    def pairwise_log_likelihood(self, params: Params, z: Array, x: Array, prior: BoundPrior | None = None) -> Array:
         """Log p(x_b | z_s) of every pair by S decoder calls: z [S, *event_shape], x [B, *data_shape] -> [B, S] nats."""
         x = self._flatten(x)
-        if self.is_autoregressive:  # an output for every pair
+        if self.network.is_autoregressive:  # an output for every pair
             z = check_latent(z, self.prior.event_shape, "z")
-            return jax.lax.map(lambda one: self.log_likelihood(params, z[:, None], one[None], table)[:, 0], x)
-        return self.likelihood.pairwise_log_prob(params["likelihood"], self._flat_output(params, z, table), x)
+            return jax.lax.map(lambda one: self.log_likelihood(params, z[:, None], one[None], prior)[:, 0], x)
+        return self.likelihood.pairwise_log_prob(params["likelihood"], self._flat_output(params, z, prior), x)
 
-    def output(self, params: Params, z: Array, table: Table | None = None, x: Array | None = None) -> Array:
+    def output(self, params: Params, z: Array, prior: BoundPrior | None = None, x: Array | None = None) -> Array:
         """The decoder's output for latents, the likelihood's parameter: [..., *data_shape], or [..., T, V] for tokens.
 
         Args:
@@ -170,14 +157,16 @@ class Model:
         Raises:
           ValueError: the decoder is autoregressive, and x is None.
         """
-        if self.is_autoregressive and x is None:
+        if self.network.is_autoregressive and x is None:
             raise ValueError("this decoder reads the values before each value: give x, or take `simulate`")
-        decoder, features = self._decoder_inputs(params, z, table)
-        arguments = (features, x) if self.is_autoregressive else (features,)
-        output = cast(Any, self.network).apply(decoder, *arguments)
+        decoder, features = self._decoder_inputs(params, z, prior)
+        arguments = (features, x) if self.network.is_autoregressive else (features,)
+        output = self.network.apply(decoder, *arguments)
         # An autoregressive output may have the axes of x in front.
-        lead = output.shape[: -len(self._output_shape)] if self.is_autoregressive else features.shape[:-1]
-        wanted = (*lead, *self._output_shape)
+        lead = (
+            output.shape[: -len(self.network.output_shape)] if self.network.is_autoregressive else features.shape[:-1]
+        )
+        wanted = (*lead, *self.network.output_shape)
         if output.shape != wanted:  # JAX would broadcast it against the data silently
             raise ValueError(
                 f"the decoder makes an output of shape {output.shape} of features of shape {features.shape}; its "
@@ -185,34 +174,34 @@ class Model:
             )
         return at_least_float32(output)
 
-    def _decoder_inputs(self, params: Params, z: Array, table: Table | None) -> tuple[Params, Array]:
+    def _decoder_inputs(self, params: Params, z: Array, prior: BoundPrior | None) -> tuple[Params, Array]:
         """The decoder's parameters and its input, the features of z."""
         z = check_latent(z, self.prior.event_shape, "z")
-        if table is None:
-            table = self.prior.tabulate(params["prior"])
+        if prior is None:
+            prior = self.prior.bind(params["prior"])
         # Parameters may be NumPy arrays, from a file or `device_get`: these cannot be indexed by traced arrays.
-        return jax.tree.map(jnp.asarray, params["decoder"]), self.prior.features(table, z)
+        return jax.tree.map(jnp.asarray, params["decoder"]), prior.features(z)
 
-    def _flat_output(self, params: Params, z: Array, table: Table | None, x: Array | None = None) -> Array:
+    def _flat_output(self, params: Params, z: Array, prior: BoundPrior | None, x: Array | None = None) -> Array:
         """The output with the axes of a datum flattened: [..., D], or [..., T V] for tokens; x is [B, D]."""
-        output = self.output(params, z, table, None if x is None else x.reshape(-1, *self.data_shape))
-        return output.reshape(*output.shape[: output.ndim - len(self._output_shape)], math.prod(self._output_shape))
+        output = self.output(params, z, prior, None if x is None else x.reshape(-1, *self.data_shape))
+        return output.reshape(
+            *output.shape[: output.ndim - len(self.network.output_shape)], math.prod(self.network.output_shape)
+        )
 
     def _of_output(
-        self, function: Callable[[Array, Array], Array], key: Array, params: Params, z: Array, table: Table | None
+        self, function: Callable[[Array, Array], Array], key: Array, params: Params, z: Array, prior: BoundPrior | None
     ) -> Array:
         """Data [..., *data_shape] from `function` of a key and the output; value by value if autoregressive."""
-        if not self.is_autoregressive:
-            x = function(key, self._flat_output(params, z, table))
+        if not self.network.is_autoregressive:
+            x = function(key, self._flat_output(params, z, prior))
             return x.reshape(*x.shape[:-1], *self.data_shape)
-        decoder, features = self._decoder_inputs(params, z, table)
-        return cast(Any, self.network).roll_out(
-            key, decoder, features, lambda key, output: function(key, output)[..., 0]
-        )
+        decoder, features = self._decoder_inputs(params, z, prior)
+        return self.network.roll_out(key, decoder, features, lambda key, output: function(key, output)[..., 0])
 
     def _flatten(self, x: Any) -> Array:
         x = jnp.asarray(x)
-        if x.dtype == jnp.uint8 and not self.takes_tokens:
+        if x.dtype == jnp.uint8 and not self.likelihood.takes_tokens:
             raise ValueError("x has dtype uint8; the model takes floats on the scale of its likelihood: divide by 255")
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
         if x.ndim != 1 + len(self.data_shape) or x.shape[1:] != self.data_shape:

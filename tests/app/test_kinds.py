@@ -215,7 +215,7 @@ def test_clusters_tied_to_classes(tmp_path, refused):
         found.append(read_npz(tmp_path / "s.npz")["samples"])
     assert np.abs(found[0] - found[1]).max() > 1e-3
     run = kaem.load_run(folder)
-    table = run.model.prior.tabulate(run.params["prior"])
-    z = run.model.prior.sample_of_class(jax.random.fold_in(sample_key(0), 0), table, 3, (4096,))
+    table = run.model.prior.bind(run.params["prior"])
+    z = table.sample_of_class(jax.random.fold_in(sample_key(0), 0), 3, (4096,))
     np.testing.assert_allclose(found[0], run.model.decode(run.params, z[:20], table), atol=1e-5)
     refused("label=12 must be an integer from 0 to 9", sample.main, *flags, 12)

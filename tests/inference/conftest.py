@@ -11,13 +11,13 @@ from tests.linear_gaussian import linear_gaussian
 
 
 class Case(NamedTuple):
-    """Model, parameters, data, their exact log p(x), the prior's table, posterior means."""
+    """Model, parameters, data, their exact log p(x), the prior's bound, posterior means."""
 
     model: Model
     params: Any
     x: Any
     log_evidence: np.ndarray
-    table: Any
+    bound: Any
     mean: np.ndarray
 
 
@@ -25,7 +25,7 @@ class Case(NamedTuple):
 def gaussian():
     """Three latents, six values, six data that the model simulated."""
     model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)
-    table = model.prior.tabulate(params["prior"])
-    x = model.simulate(jax.random.key(2), params, model.prior.sample(jax.random.key(1), table, (6,)))
+    bound = model.prior.bind(params["prior"])
+    x = model.simulate(jax.random.key(2), params, bound.sample(jax.random.key(1), (6,)))
     mean, log_evidence = exact(np.asarray(x, np.float64))
-    return Case(model, params, x, log_evidence, table, mean)
+    return Case(model, params, x, log_evidence, bound, mean)

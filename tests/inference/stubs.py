@@ -23,15 +23,15 @@ class Prior:
     has_quantiles: ClassVar = True
 
     def tabulate(self, params):
-        return {"table": params}
+        return {"bound": params}
 
     @functools.partial(jax.jit, static_argnames=("self", "shape", "points"))
-    def sample(self, key, table, shape, points="random"):
-        return {"random": jax.random.normal, "sobol": jax.random.uniform}[points](key, (*shape, 2)) + table["table"]
+    def sample(self, key, bound, shape, points="random"):
+        return {"random": jax.random.normal, "sobol": jax.random.uniform}[points](key, (*shape, 2)) + bound["bound"]
 
     @compiled
-    def log_prob(self, params, z, table):
-        return -jnp.sum(jnp.square(z - table["table"]), axis=-1)
+    def log_prob(self, params, z, bound):
+        return -jnp.sum(jnp.square(z - bound["bound"]), axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Stub:
     prior: Prior = Prior()
 
     @compiled
-    def log_likelihood(self, params, z, x, table):
-        return params["decoder"] * jnp.sum(jnp.sin(z) * x, axis=-1) + table["table"]
+    def log_likelihood(self, params, z, x, bound):
+        return params["decoder"] * jnp.sum(jnp.sin(z) * x, axis=-1) + bound["bound"]
 
-    def pairwise_log_likelihood(self, params, z, x, table):
-        return self.log_likelihood(params, z, x[:, None], table)
+    def pairwise_log_likelihood(self, params, z, x, bound):
+        return self.log_likelihood(params, z, x[:, None], bound)
 
     @compiled
-    def log_joint(self, params, z, x, table):
-        return self.prior.log_prob(params["prior"], z, table) + self.log_likelihood(params, z, x, table)
+    def log_joint(self, params, z, x, bound):
+        return self.prior.log_prob(params["prior"], z, bound) + self.log_likelihood(params, z, x, bound)
 
-    def simulate(self, key, params, z, table):
+    def simulate(self, key, params, z, bound):
         return z + jax.random.normal(key, z.shape)
 
     def bind_encoder(self, encoder):

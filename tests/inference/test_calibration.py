@@ -24,7 +24,7 @@ def simulated():
     model = make_model(decoder=kaem.MLP((8,), "tanh"), likelihood=kaem.Gaussian(0.4), num_each=2, grid_size=8)
     params, prior = model.init(jax.random.key(0)), model.prior
     params["prior"] = wild(params["prior"], 1.5)
-    z = prior.sample(jax.random.key(2), prior.tabulate(params["prior"]), (NUM_DATA,))
+    z = prior.sample(jax.random.key(2), prior.bind(params["prior"]), (NUM_DATA,))
     return model, params, z, model.simulate(jax.random.key(3), params, z)
 
 
@@ -36,7 +36,7 @@ def p_values(model, params, z, x, draws):
     """
 
     def quantities(z):
-        joint = model.prior.log_prob(params["prior"], z) + model.log_likelihood(params, z, x)
+        joint = model.prior.bind(params["prior"]).log_prob(z) + model.log_likelihood(params, z, x)
         return np.concatenate([np.asarray(z), np.asarray(joint)[..., None]], axis=-1)
 
     ranks = np.sum(quantities(draws) < quantities(z), axis=0)
@@ -50,7 +50,7 @@ def chains(model, params, x, kernel, num_steps, step_size, precondition=False, *
         **tempered,
     )  # fmt: skip
     state = sampler.init(jax.random.key(5), model, params, NUM_DATA)
-    draw = jax.jit(lambda key, state, x: sampler.advance(key, 0, state, model, params, x))
+    draw = jax.jit(lambda key, state, x: sampler.step(key, 0, state, model, params, x))
     if precondition:  # a first draw estimates the metric
         _, state = draw(jax.random.key(6), state, x)
         assert float(jnp.abs(state.metric.likelihood).max()) > 0

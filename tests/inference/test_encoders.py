@@ -61,7 +61,7 @@ def bound_of(setting, sampler, step=0):
 
     @jax.jit
     def bound(params):
-        draws, _ = sampler.advance(jax.random.key(1), step, (), model, params, x)
+        draws, _ = sampler.step(jax.random.key(1), step, (), model, params, x)
         loss, metrics = kaem.posterior_loss(jax.random.key(2), model, params, x, draws)
         return -loss, metrics, draws
 
@@ -77,7 +77,7 @@ def test_the_bound_is_log_p_x_where_the_encoder_is_the_posterior(setting):
     np.testing.assert_allclose(value, setting[3].mean(), atol=1e-4)
     np.testing.assert_allclose(float(metrics["log_likelihood"] - metrics["kl"]), value, atol=1e-4)
     sampler = kaem.Variational(encoder=Affine(), kl_warmup_steps=3)
-    weights = [float(sampler.advance(jax.random.key(0), n, (), *setting[:3])[0].kl_weight) for n in (0, 1, 3, 50)]
+    weights = [float(sampler.step(jax.random.key(0), n, (), *setting[:3])[0].kl_weight) for n in (0, 1, 3, 50)]
     np.testing.assert_allclose(weights, [0.25, 0.5, 1, 1])
     value, metrics, _ = bound_of(setting, sampler)
     np.testing.assert_allclose(value, float(metrics["log_likelihood"] - 0.25 * metrics["kl"]), atol=1e-5)
@@ -103,7 +103,7 @@ def test_the_bound_is_differentiated_through_the_draws_in_all_parameters(setting
     model, params, x, _ = setting
     wide = shifted(params["encoder"], 0, 0.3) | {"log_scale": params["encoder"]["log_scale"] + 0.5}
     params = params | {"encoder": wide}
-    draws, _ = kaem.Variational(encoder=Affine()).advance(jax.random.key(1), 0, (), model, params, x)
+    draws, _ = kaem.Variational(encoder=Affine()).step(jax.random.key(1), 0, (), model, params, x)
 
     @jax.jit
     def loss(params):
@@ -170,9 +170,9 @@ def test_chains_start_at_the_encoder_or_the_prior_by_their_weights(setting):
         "lost": beside | {"bias": beside["bias"] * jnp.nan},
     }
     sampler = kaem.Langevin(kernel=Still(), num_steps=1, encoder=Affine())
-    table, num = model.prior.tabulate(params["prior"]), 4000
+    bound, num = model.prior.bind(params["prior"]), 4000
     starts = jax.jit(
-        lambda encoder: sampler.starts(jax.random.key(1), model, params | {"encoder": encoder}, table, x, (num,))
+        lambda encoder: sampler.starts(jax.random.key(1), model, params | {"encoder": encoder}, bound, x, (num,))
     )
     found = {name: np.asarray(starts(encoder)[..., 0], np.float64) for name, encoder in cases.items()}
     rng = np.random.default_rng(0)
@@ -214,8 +214,8 @@ def test_an_encoder_is_a_proposal(setting):
     np.testing.assert_allclose(found.value, log_evidence, atol=1e-4)
     assert np.all(found.is_bound)
     assert not proposal.finds_modes
-    table = model.prior.tabulate(params["prior"])
-    wide = EncoderProposal(Affine(), degrees=5.0, widening=1.3).fit(None, model, params, x, table)
+    bound = model.prior.bind(params["prior"])
+    wide = EncoderProposal(Affine(), degrees=5.0, widening=1.3).fit(None, model, params, x, bound)
     assert (wide.prior_share, wide.degrees) == (0.05, 5.0)
     neural = dataclasses.replace(model, prior=kaem.NeuralPrior(num_latents=1))
     assert EncoderProposal(Affine()).fit(None, neural, params, x, None).prior_share == 0
@@ -230,8 +230,8 @@ def test_starts_are_chosen_by_their_weight_against_the_proposal(setting):
     deviation = float(jnp.exp(log_scale[0, 0]))
     params = params | {"encoder": shifted(params["encoder"], 1)}
     proposal = EncoderProposal(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
-    table = model.prior.tabulate(params["prior"])
-    z = _starts(jax.random.key(3), model, params, x, proposal.fit(None, model, params, x, table), table, 400)
+    bound = model.prior.bind(params["prior"])
+    z = _starts(jax.random.key(3), model, params, x, proposal.fit(None, model, params, x, bound), bound, 400)
     found = (np.asarray(z[..., 0]) - np.asarray(mean[:, 0])) / deviation  # [C, B]
     rng = np.random.default_rng(0)
     proposed = 1 + rng.normal(size=(100_000, 16))

@@ -140,7 +140,7 @@ def test_what_evaluates_keeps_all_digits():
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
     x, key, z = jnp.zeros((4, 3)), jax.random.key(0), jnp.ones((4, 2))
     sampler = FrozenSampler(ProposalChains(proposal=LAPLACE, num_steps=2), (), 0)
-    fitted = LAPLACE.fit(key, model, params, x, model.prior.tabulate(params["prior"]))
+    fitted = LAPLACE.fit(key, model, params, x, model.prior.bind(params["prior"]))
     frame, chains = principal_frame(Metric(jnp.eye(2), jnp.ones(2))), {"num_draws": 2, "num_steps": 2}
     programs = {
         "log_evidence": lambda: kaem.log_evidence(key, model, params, x, "ais", num_temperatures=2, proposal=LAPLACE),

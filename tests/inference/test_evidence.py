@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kaem_jax.inference.evidence.tempered_evidence import RULES, _effective_rounds, integrate_log_likelihood
 from scipy import special, stats
 
 import kaem_jax as kaem
@@ -16,7 +17,6 @@ from kaem_jax.inference.evidence import Evidence, annealed_evidence, bidirection
 from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights
 from kaem_jax.inference.evidence.estimate import evidence_of_weights
 from kaem_jax.inference.evidence.importance_evidence import proposal_log_weights
-from kaem_jax.inference.evidence.tempered_evidence import RULES, _effective_rounds, integrate_log_likelihood
 from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.inference.proposals.annealing_path import Path, evidence_path, log_joint_density
 from kaem_jax.inference.samplers.draws import RungDraws, TemperedDraws
@@ -239,7 +239,7 @@ class Modes:
 
     finds_modes: bool
 
-    def fit(self, key, model, params, x, table):
+    def fit(self, key, model, params, x, bound):
         return jax.random.normal(key)
 
 

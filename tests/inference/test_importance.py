@@ -25,7 +25,7 @@ def test_points_that_cannot_have_made_a_datum_say_nothing():
     failure that must show."""
 
     class Within:
-        def pairwise_log_likelihood(self, params, z, x, table):
+        def pairwise_log_likelihood(self, params, z, x, bound):
             gap = jnp.abs(x[:, None] - z)
             return jnp.where(gap < 2, -params * gap, -jnp.inf)
 
@@ -51,8 +51,8 @@ def test_few_draws_for_each_datum_have_the_mean_of_all_with_their_weights(settin
 
     @jax.jit
     def means(key):
-        every, _ = kaem.Importance(**one_datum).advance(key, 0, (), model, params, x)
-        few, _ = kaem.Importance(num_draws=3, **one_datum).advance(key, 0, (), model, params, x)
+        every, _ = kaem.Importance(**one_datum).step(key, 0, (), model, params, x)
+        few, _ = kaem.Importance(num_draws=3, **one_datum).step(key, 0, (), model, params, x)
         return every.mean(every.z), few.mean(few.z), jnp.asarray(few.z.shape)
 
     every, few, shapes = jax.lax.map(means, jax.random.split(jax.random.key(3), 2000))

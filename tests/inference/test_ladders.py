@@ -43,7 +43,7 @@ def tempered(start_is_encoder, **options):
 def run(sampler, setting, num_draws):
     model, params, x = setting
     state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    draw = jax.jit(lambda key, step, state: sampler.advance(key, step, state, model, params, x, jnp.arange(NUM_DATA)))
+    draw = jax.jit(lambda key, step, state: sampler.step(key, step, state, model, params, x, jnp.arange(NUM_DATA)))
     positive, trips = [], []
     for step in range(num_draws):
         draws, state = draw(jax.random.key(10 + step), step, state)

@@ -28,12 +28,12 @@ def precision_of(case):
 @pytest.mark.parametrize("degrees", [3.5, 6.0])
 def test_a_mixture_of_t_distributions_is_that_of_scipy(gaussian, rng, degrees):
     """With a share of the prior, N(0, I): densities, draws, coordinates of the largest component."""
-    model, params, _, _, table, _ = gaussian
+    model, params, _, _, bound, _ = gaussian
     factors = np.tril(rng.normal(size=(2, 2, 3, 3))) + 2 * np.eye(3)
     modes, shares = rng.normal(size=(2, 2, 3)), np.array([[0.3, 1.0], [0.7, 0.0]])
     as_float32 = [jnp.asarray(part, jnp.float32) for part in (modes, factors)]
     log_shares = jnp.log(jnp.asarray(shares, jnp.float32))
-    of = (params["prior"], table, model.prior, degrees)
+    of = (params["prior"], bound, model.prior, degrees)
     fitted = StudentMixture(*as_float32, spreads_of(as_float32[1]), log_shares, *of, prior_share=0.25)
     assert fitted.undefended().prior_share == 0
     num = 5000
@@ -64,9 +64,9 @@ def test_a_mixture_of_t_distributions_is_that_of_scipy(gaussian, rng, degrees):
 
 
 def test_a_fit_is_the_posterior_of_a_linear_gaussian_model(gaussian):
-    model, params, x, _, table, mean = gaussian
+    model, params, x, _, bound, mean = gaussian
     proposal = Laplace(num_modes=2, num_draws=50, num_steps=8, widening=1.5, prior_share=0.3, degrees=4.0)
-    fitted = jax.jit(proposal.fit, static_argnums=1)(jax.random.key(4), model, params, x, table)
+    fitted = jax.jit(proposal.fit, static_argnums=1)(jax.random.key(4), model, params, x, bound)
     np.testing.assert_allclose(fitted.modes[jnp.argmax(fitted.log_shares, axis=0), jnp.arange(6)], mean, atol=1e-4)
     assert np.all(np.sum(np.isfinite(np.asarray(fitted.log_shares)), axis=0) == 1)  # the two starts end at one mode
     assert (fitted.prior_share, fitted.degrees) == (0.3, 4.0)
@@ -77,7 +77,7 @@ def test_a_fit_is_the_posterior_of_a_linear_gaussian_model(gaussian):
     identity = np.broadcast_to(np.eye(3), factors.shape)
     np.testing.assert_allclose(np.asarray(fitted.spreads) @ transposed, identity, atol=1e-4)
     # The prior's curvature is 1: a floor of 5 counts, one of 0.1 does not.
-    found = jax.jit(Laplace(floor=5.0)._precision, static_argnums=0)(model, params, x[:2], table, jnp.ones((1, 2, 3)))
+    found = jax.jit(Laplace(floor=5.0)._precision, static_argnums=0)(model, params, x[:2], bound, jnp.ones((1, 2, 3)))
     wanted = precision_of(gaussian) + 5 * np.eye(3)
     np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-4, atol=1e-3)
 
@@ -132,7 +132,7 @@ def test_starts_explain_a_datum_best_and_lie_apart():
     """Those without a number are none: the largest of numbers and NaN is NaN."""
 
     class Half(Stub):
-        def pairwise_log_likelihood(self, params, z, x, table):
+        def pairwise_log_likelihood(self, params, z, x, bound):
             return jnp.where(z[:, 0] > 0, -jnp.square(x[:, :1] - z[:, 0]), jnp.nan)
 
     x, key = jnp.asarray([[1.0, 0.0], [2.0, 0.0]]), jax.random.key(0)
@@ -170,7 +170,7 @@ def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likel
     x = model.simulate(jax.random.key(2), params, prior.sample(jax.random.key(1), params["prior"], (3,)))
     options = {"num_samples": 4000, "proposal": Laplace(num_modes=4, num_draws=500)}
     found = kaem.log_evidence(jax.random.key(4), model, params, x, **options)
-    z = prior.sample(jax.random.key(3), prior.tabulate(params["prior"]), (200_000,))
+    z = prior.sample(jax.random.key(3), prior.bind(params["prior"]), (200_000,))
     values = np.asarray(jax.device_get(model.pairwise_log_likelihood(params, z, x)), np.float64)
     truth = special.logsumexp(values, axis=1) - np.log(200_000)
     spread = np.exp(values - truth[:, None]).std(axis=1) / np.sqrt(200_000)
@@ -197,12 +197,12 @@ def test_an_encoders_mean_is_the_first_start(gaussian):
     mean, _ = model.bind_encoder(encoder).apply(params["encoder"], x)
     given = {"num_draws": 50, "num_steps": 1}
     key = jax.random.key(5)
-    alone = kaem.Laplace(num_modes=2, **given)._starts(key, model, params, x, gaussian.table)
+    alone = kaem.Laplace(num_modes=2, **given)._starts(key, model, params, x, gaussian.bound)
     for num_modes in (1, 3):
         proposal = kaem.Laplace(num_modes=num_modes, encoder=encoder, **given)
-        starts = proposal._starts(key, model, params, x, gaussian.table)
+        starts = proposal._starts(key, model, params, x, gaussian.bound)
         assert starts.shape == (num_modes, *mean.shape)
         np.testing.assert_allclose(starts[0], mean, rtol=1e-6)
         np.testing.assert_array_equal(starts[1:], alone[: num_modes - 1])
-    fitted = kaem.Laplace(num_modes=1, num_steps=3, encoder=encoder).fit(key, model, params, x, gaussian.table)
+    fitted = kaem.Laplace(num_modes=1, num_steps=3, encoder=encoder).fit(key, model, params, x, gaussian.bound)
     np.testing.assert_allclose(fitted.modes[0], gaussian.mean, atol=1e-3)

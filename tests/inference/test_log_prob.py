@@ -127,7 +127,7 @@ def test_codes_of_a_clustered_prior_have_its_clusters(monkeypatch):
     params = params | {"prior": wild(params["prior"], 3.0)}
     monkeypatch.setattr(encoding, "posterior_draws", lambda *_: z)
     found = kaem.infer_latents(jax.random.key(1), model, params, jnp.ones((2, 4)))
-    shares = jax.jit(lambda z: jnp.mean(jnp.exp(model.prior.log_responsibilities(params["prior"], z)), axis=0))
+    shares = jax.jit(lambda z: jnp.mean(jnp.exp(model.prior.bind(params["prior"]).log_responsibilities(z)), axis=0))
     np.testing.assert_allclose(found.clusters, shares(z), atol=1e-4)
     np.testing.assert_allclose(np.sum(found.clusters, axis=1), 1, rtol=1e-4)
     assert np.abs(shares(z) - shares(jnp.mean(z, axis=0, keepdims=True))).max() > 0.05

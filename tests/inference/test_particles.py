@@ -47,7 +47,7 @@ def test_the_law_of_kept_chains_is_the_posterior_but_for_a_share_of_half_the_ste
     score_of = jax.grad(lambda z: jnp.sum(model.log_joint(params, z, x)))
 
     def move(state, key):
-        draws, state = sampler.advance(key, 0, state, model, params, x, indices)
+        draws, state = sampler.step(key, 0, state, model, params, x, indices)
         return sampler.move(jax.random.fold_in(key, 1), state, draws, score_of(draws.z), indices), draws.z
 
     @jax.jit
@@ -157,7 +157,7 @@ def test_chains_start_at_different_draws_of_the_encoder_and_keep_its_scales():
     sampler = kaem.Particles(encoder=ENCODER, num_chains=500, step_size=0.3)
     state = init_train_state(jax.random.key(0), model, optax.sgd(0.0), sampler, NUM_DATA)
     rows = jnp.arange(BATCH, dtype=jnp.int32)
-    draws, same = sampler.advance(jax.random.key(1), 0, state.sampler, model, state.params, x[:BATCH], rows)
+    draws, same = sampler.step(jax.random.key(1), 0, state.sampler, model, state.params, x[:BATCH], rows)
     assert same is state.sampler  # until they move
     mean, scale = encoded(model, state.params, x[:BATCH])
     np.testing.assert_allclose(draws.scale, scale, rtol=1e-5)

@@ -47,7 +47,7 @@ def calls(monkeypatch):
         heading = np.zeros(z0.shape[:2], np.int32) if options["heading"] is None else -options["heading"]
         return TemperedPosterior(z, z[-1], None, info, None, jnp.asarray(heading), None)
 
-    def metric(self, key, step, metric, model, params, table, z, x):
+    def metric(self, key, step, metric, model, params, bound, z, x):
         return None if metric is None else Metric(metric.likelihood + jax.random.uniform(key), jnp.mean(z + x[0, 0]))
 
     monkeypatch.setattr(ChainSampler, "next_metric", metric)
@@ -85,7 +85,7 @@ def test_chains_are_those_that_the_settings_describe(calls, bounds, options, exc
         size = 0.25 if state.step_size is None else 3 * state.step_size
         metric = Metric(jnp.diag(jnp.asarray([24.0, 3.0])), jnp.ones(2)) if sampler.precondition else None
         state = state._replace(step_size=None if state.step_size is None else size, metric=metric)
-        draws, after = sampler.advance(key, 7, state, model, PARAMS, x)
+        draws, after = sampler.step(key, 7, state, model, PARAMS, x)
         call, repeated = calls.pop(), jnp.repeat(x, 2, axis=0)
         start = model.prior.sample(key_start, TABLE, (3, 2, 5) if is_tempered else (2, 5))
         start = by_datum(np.asarray(start)) if is_tempered else start
@@ -129,7 +129,7 @@ def test_step_sizes_and_ladder_adapt_to_what_a_draw_found(calls):
     for num, options in ((3, rungs), (3, rungs | {"encoder": ENCODER}), (1, {"num_temperatures": 1})):
         sampler = kaem.Tempered(step_size=0.3, adapt_steps=4, precondition=True, **options)
         state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
-        draws, after = sampler.advance(jax.random.key(2), 3, state, MODEL, PARAMS, X)
+        draws, after = sampler.step(jax.random.key(2), 3, state, MODEL, PARAMS, X)
         acceptance = np.linspace(1, 0.8, num)
         expected = np.array(0.3 * np.exp(2 * 4**-0.6 * (acceptance - 0.574)))
         expected[: num - 1 and 1] = 0.3
@@ -180,7 +180,7 @@ def test_kept_chains_belong_to_their_datum(kind):
     drawn = MODEL.prior.sample(jax.random.key(1), TABLE, (*lead, NUM_DATA))
     np.testing.assert_array_equal(of(state), drawn)
     indices = np.array([7, 2, 7, 5, 2])
-    draws, after = sampler.advance(jax.random.key(2), 0, state, MODEL, PARAMS, X[indices], jnp.asarray(indices))
+    draws, after = sampler.step(jax.random.key(2), 0, state, MODEL, PARAMS, X[indices], jnp.asarray(indices))
     by_row, by_chain = np.arange(5)[:, None], np.arange(2)[:, None, None]
     expected = of(state)[..., indices, :] + 1 + (2 * by_row + by_chain if is_tempered else by_row)
     np.testing.assert_allclose(draws.z, expected[-1] if is_tempered else expected, rtol=1e-5)
@@ -191,11 +191,11 @@ def test_kept_chains_belong_to_their_datum(kind):
         is_seen = np.isin(np.arange(NUM_DATA), indices)[:, None]
         np.testing.assert_array_equal(after.chains.heading, np.where(is_seen, -heading, heading))
         assert after.chains.heading.dtype == jnp.int8
-    fresh, same = sampler.advance(jax.random.key(3), 1, after, MODEL, PARAMS, X[:3])  # without indices: fresh chains
+    fresh, same = sampler.step(jax.random.key(3), 1, after, MODEL, PARAMS, X[:3])  # without indices: fresh chains
     assert np.abs(np.asarray(fresh.z)[:, 0] - of(after)[..., 0, :]).max() > 0.1
     np.testing.assert_array_equal(of(same), of(after))
     assert sampler.frozen(after, 1).chains is None
-    draws, _ = sampler.advance(jax.random.key(2), 0, state, MODEL, PARAMS, X[:2], jnp.asarray([1, 12]))
+    draws, _ = sampler.step(jax.random.key(2), 0, state, MODEL, PARAMS, X[:2], jnp.asarray([1, 12]))
     assert np.isnan(np.asarray(draws.z[0])).all(axis=-1).tolist() == [False, True]
 
 
@@ -214,10 +214,10 @@ def test_kept_chains_from_an_encoder_go_on_from_where_they_were():
     """Their first start needs the datum; after it the encoder is not asked again."""
     sampler, rows = kaem.Langevin(persistent=True, encoder=ENCODER), jnp.asarray([7, 2, 5])
     state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
-    first, state = sampler.advance(jax.random.key(2), 0, state, MODEL, PARAMS, X[rows], rows)
+    first, state = sampler.step(jax.random.key(2), 0, state, MODEL, PARAMS, X[rows], rows)
     start = sampler.starts(jax.random.split(jax.random.key(2), 3)[0], MODEL, PARAMS, TABLE, X[rows], (1,))
     np.testing.assert_allclose(first.z, start + step_of(start), rtol=1e-6)
-    again, state = sampler.advance(jax.random.key(3), 1, state, MODEL, PARAMS, X[rows], rows)
+    again, state = sampler.step(jax.random.key(3), 1, state, MODEL, PARAMS, X[rows], rows)
     np.testing.assert_allclose(again.z, first.z + step_of(first.z), rtol=1e-6)
     assert np.isnan(np.asarray(state.chains)).sum() == 2 * (NUM_DATA - 3)
 
@@ -228,7 +228,7 @@ def test_a_draw_without_a_state_starts_afresh(calls):
     found = sampler.draw(key, MODEL, PARAMS, X).z
     of_state, of_draw = jax.random.split(key)
     state = sampler.init(of_state, MODEL, PARAMS, NUM_DATA)
-    np.testing.assert_array_equal(found, sampler.advance(of_draw, 0, state, MODEL, PARAMS, X)[0].z)
+    np.testing.assert_array_equal(found, sampler.step(of_draw, 0, state, MODEL, PARAMS, X)[0].z)
     assert found.shape == (1, NUM_DATA, 2)
     np.testing.assert_array_equal(calls[0]["step_size"], np.float32(0.05))
 
@@ -239,8 +239,8 @@ def test_the_metric_is_the_priors_at_its_own_draws():
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
     sampler, flat = kaem.Langevin(precondition=True), kaem.mcmc.flat_metric(2)
     far, x = 1000.0 + jax.random.normal(jax.random.key(1), (1, NUM_DATA, 2)), jnp.zeros((NUM_DATA, 3))
-    table, weight = model.prior.tabulate(params["prior"]), np.asarray(params["decoder"]["weight"], np.float64)
-    found = jax.jit(lambda key: sampler.next_metric(key, 0, flat, model, params, table, far, x))(jax.random.key(2))
+    bound, weight = model.prior.bind(params["prior"]), np.asarray(params["decoder"]["weight"], np.float64)
+    found = jax.jit(lambda key: sampler.next_metric(key, 0, flat, model, params, bound, far, x))(jax.random.key(2))
     # The mean of 64 squares; four standard deviations of a square of a normal variable.
     np.testing.assert_allclose(found.prior, 1, atol=4 * (2 / 64) ** 0.5)
     assert np.all(found.prior != 1)
@@ -271,7 +271,7 @@ def test_proposals_are_those_that_were_chosen(monkeypatch, rng):
         return samplers.importance_sampler.ImportancePosterior(*as_float)
 
     monkeypatch.setattr(samplers.importance_sampler, "importance_posterior", weighed)
-    draws, _ = kaem.Importance(**options).advance(jax.random.key(2), 0, (), MODEL, PARAMS, X)
+    draws, _ = kaem.Importance(**options).step(jax.random.key(2), 0, (), MODEL, PARAMS, X)
     np.testing.assert_allclose(draws.weights, np.exp(log_weights), rtol=1e-5)
     metrics = {"log_evidence": evidence.mean(), "ess_min": ess.min(), "ess": ess.mean()}
     assert {name: float(value) for name, value in draws.metrics.items()} == pytest.approx(metrics, rel=1e-5)
@@ -284,7 +284,7 @@ class Scale:
 
     scale: Any = None
 
-    def fit(self, key, model, params, x, table):
+    def fit(self, key, model, params, x, bound):
         return Scale(2 + jax.random.uniform(key) + x[0, 0])
 
     def whiten(self, z):

@@ -78,7 +78,7 @@ def test_the_bound_is_log_p_x(setting):
     @functools.partial(jax.value_and_grad, has_aux=True)
     def bound(of_prior):
         own = params | {"prior": params["prior"] | of_prior}
-        draws, _ = sampler.advance(jax.random.key(1), 0, (), model, own, x)
+        draws, _ = sampler.step(jax.random.key(1), 0, (), model, own, x)
         return -kaem.posterior_loss(jax.random.key(2), model, own, x, draws)[0], draws.z
 
     (found, z), slopes = bound({name: params["prior"][name] for name in OF_PRIOR})
@@ -97,12 +97,12 @@ def test_the_bound_is_log_p_x(setting):
 def test_an_encoder_proposes_every_latent_by_its_own_scale(setting):
     """By scipy; the posterior itself finds the evidence with a few draws."""
     model, params, x, weight, mean, covariance = setting
-    z, table = mean + np.random.default_rng(1).normal(size=(3, 6, 3)), model.prior.tabulate(params["prior"])
+    z, bound = mean + np.random.default_rng(1).normal(size=(3, 6, 3)), model.prior.bind(params["prior"])
     proposal = EncoderProposal(Affine(), degrees=5.0, widening=1.2, prior_share=0.0)
 
     @jax.jit
     def of(z):
-        fitted = proposal.fit(None, model, params, x, table)
+        fitted = proposal.fit(None, model, params, x, bound)
         return fitted.log_prob(z), fitted.unwhiten(fitted.whiten(z))
 
     log_prob, same = of(jnp.asarray(z, jnp.float32))

@@ -28,7 +28,7 @@ def flat(z):
 
 def run_of(log_density, z0, seed=0, **options):
     """`langevin_posterior`, compiled."""
-    return jax.jit(lambda key, z0: kaem.langevin_posterior(key, log_density, z0, **options))(jax.random.key(seed), z0)
+    return jax.jit(lambda key, z0: kaem.mcmc.langevin_posterior(key, log_density, z0, **options))(jax.random.key(seed), z0)
 
 
 def ks_statistic(sample, cdf):
@@ -156,7 +156,7 @@ def test_impossible_requests_are_refused(refuses):
         ({"kernel": "pcnl", "step_size": 2.0}, ["step_size=2.0", "below 2", "PCNL()"]),
     ):
         with refuses(ValueError, *parts):
-            kaem.langevin_posterior(jax.random.key(0), flat, jnp.zeros((2, 1)), **{"num_steps": 1} | options)
+            kaem.mcmc.langevin_posterior(jax.random.key(0), flat, jnp.zeros((2, 1)), **{"num_steps": 1} | options)
 
 
 def test_what_did_not_mix_is_said():

@@ -71,7 +71,7 @@ def test_preconditioned_mala_has_ten_times_the_effective_draws(rng):
     target = jnp.asarray(precision, jnp.float32)
     start = jnp.asarray(rng.multivariate_normal(np.zeros(81), np.linalg.inv(precision), 16), jnp.float32)
     weak = jnp.asarray(np.linalg.eigh(precision)[1][:, 20], jnp.float32)  # one of the weak directions
-    run = lambda key, z, **options: kaem.langevin_posterior(key, quadratic(target), z, num_steps=1, **options)  # noqa: E731
+    run = lambda key, z, **options: kaem.mcmc.langevin_posterior(key, quadratic(target), z, num_steps=1, **options)  # noqa: E731
 
     def trace(key, frame):
         """Step by step, with the step size that the first 300 steps adapted."""
@@ -98,7 +98,7 @@ def test_moments_are_exact_in_a_frame(rng, kernel):
     target = jnp.asarray(precision, jnp.float32)
     frame = principal_frame(Metric(target - jnp.eye(3), jnp.ones(3)))
     options = {"kernel": kernel, "num_steps": 5, "step_size": 0.5 if kernel == "mala" else 0.01, "frame": frame}
-    run = jax.jit(lambda key: kaem.langevin_posterior(key, quadratic(target), start, **options))(jax.random.key(0))
+    run = jax.jit(lambda key: kaem.mcmc.langevin_posterior(key, quadratic(target), start, **options))(jax.random.key(0))
     white = np.asarray(run.z, np.float64) @ np.linalg.cholesky(precision)
     np.testing.assert_allclose(white.T @ white / num, np.eye(3), atol=5 * (2 / num) ** 0.5 + (kernel == "ula") * 0.01)
     if kernel == "mala":
@@ -118,7 +118,7 @@ def test_every_rung_moves_in_its_own_units(rng):
     options["refresh"] = lambda key, shape: jax.random.normal(key, (*shape, 3)) / jnp.sqrt(curvature)
     densities = quadratic(jnp.diag(curvature)), quadratic(matrix)
     run = jax.jit(
-        lambda key, start: kaem.tempered_posterior(key, *densities, start, jnp.asarray(betas, jnp.float32), **options)
+        lambda key, start: kaem.mcmc.tempered_posterior(key, *densities, start, jnp.asarray(betas, jnp.float32), **options)
     )(jax.random.key(0), jnp.asarray(start, jnp.float32))
     for z, precision in zip(np.asarray(run.z, np.float64), precisions, strict=True):
         white = z @ np.linalg.cholesky(precision)
@@ -134,4 +134,4 @@ def test_kernels_that_cannot_turn_are_refused(refuses):
     for kernel, bounds in (("pcnl", None), ("mala", (-1.0, 1.0))):
         options = {"kernel": kernel, "step_size": 0.1, "bounds": bounds, "frame": frame}
         with refuses(ValueError, "cannot move in a frame", "mala"):
-            kaem.langevin_posterior(jax.random.key(0), lambda z: -jnp.sum(z**2, -1), start, num_steps=1, **options)
+            kaem.mcmc.langevin_posterior(jax.random.key(0), lambda z: -jnp.sum(z**2, -1), start, num_steps=1, **options)

@@ -42,7 +42,7 @@ def run_of(log_prior, log_likelihood, z0, betas=None, seed=0, **options):
 
     @jax.jit
     def run(key, z0):
-        return kaem.tempered_posterior(key, log_prior, log_likelihood, z0, betas, **options)
+        return kaem.mcmc.tempered_posterior(key, log_prior, log_likelihood, z0, betas, **options)
 
     return run(jax.random.key(seed), z0)
 
@@ -245,7 +245,7 @@ def test_chains_that_stand_still():
 def test_refusals(refuses):
     def call(**options):
         arguments = {"num_rounds": 2, "step_size": 0.1, "betas": power_ladder(3), "z0": jnp.zeros((2, 1))} | options
-        return kaem.tempered_posterior(jax.random.key(0), log_prior, narrow, **arguments)
+        return kaem.mcmc.tempered_posterior(jax.random.key(0), log_prior, narrow, **arguments)
 
     for options, parts in (
         ({"swap": "odd"}, ["swap='odd'", "even_odd, none, random"]),
@@ -288,7 +288,7 @@ def test_a_population_that_goes_on_keeps_alternating_pairs():
     @jax.jit
     def run(first):
         options = {"kernel": ULA(), "num_rounds": 1, "step_size": 1e-12, "heading": jnp.ones((3, 4), jnp.int32)}
-        return kaem.tempered_posterior(
+        return kaem.mcmc.tempered_posterior(
             jax.random.key(0), flat, flat, start, power_ladder(3), first_round=first, **options
         )
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.priors import inverse_transform
-from tests.builders import PRIOR_KINDS, make_prior
+from kaem_jax.priors import univariate
+from tests.builders import make_prior
 from tests.truth import densities
 
 
@@ -24,16 +24,16 @@ def test_shapes_and_composition(kind, event_shape):
 
     def shapes(key):
         params = prior.init(key)
-        table = prior.tabulate(params)
-        z = prior.sample(key, table, (5, 4))
-        none = prior.sample(key, table, (0,))
-        log_prob, features = prior.log_prob(params, z), prior.features(table, z)
-        found = [z, log_prob, features, none, prior.sample(key, table)]
-        return found + ([prior.quantile(table, none), prior.log_normalizer(params)] if prior.has_quantiles else [])
+        bound = prior.bind(params)
+        z = bound.sample(key, (5, 4))
+        none = bound.sample(key, (0,))
+        log_prob, features = prior.bind(params).log_prob(z), bound.features(z)
+        found = [z, log_prob, features, none, bound.sample(key)]
+        return found + ([bound.quantile(none), prior.bind(params).log_normalizer()] if prior.has_quantiles else [])
 
     expected = [(5, 4, *event_shape), (5, 4), (5, 4, 3), (0, *event_shape), event_shape]
     if prior.has_quantiles:
-        expected += [(0, *prior.centred.event_shape), (3, 2)]
+        expected += [(0, *prior.value_shape), (3, 2)]
     assert [leaf.shape for leaf in jax.eval_shape(shapes, key)] == expected
     many = jax.eval_shape(jax.vmap(shapes), jax.random.split(key, 6))
     assert [leaf.shape for leaf in many] == [(6, *shape) for shape in expected]
@@ -52,43 +52,22 @@ def test_responsibilities_are_those_of_the_components(rng):
     pdf = np.array([[truth[q][p].pdf(z[:, q]) for p in range(3)] for q in range(2)])
     weights = alpha * np.moveaxis(pdf, -1, 0)
     expected = weights / weights.sum(-1, keepdims=True)
-    np.testing.assert_allclose(jnp.exp(prior.log_responsibilities(params, z)), expected, atol=1e-4)
+    np.testing.assert_allclose(jnp.exp(prior.bind(params).log_responsibilities(z)), expected, atol=1e-4)
 
 
 def test_many_draws_are_those_of_few(monkeypatch, rng):
     """More than so many values go through in parts, here in five of which the last is filled up; with and without rows.
 
     A program of another size may round a last digit otherwise."""
-    monkeypatch.setattr(inverse_transform, "_MAX_VALUES_AT_ONCE", 120)
+    monkeypatch.setattr(univariate, "_MAX_VALUES_AT_ONCE", 120)
     u, row = jnp.asarray(rng.uniform(size=(251, 2)), jnp.float32), jnp.asarray(rng.integers(2, size=(251, 2)))
     prior = make_prior("mixture", basis="rbf", base_density="uniform")
-    table, by_row = prior.tabulate(prior.init(jax.random.key(0))), jax.jit(inverse_transform.quantile, static_argnums=0)
-    whole = [prior.quantile(table, u), by_row(prior.base, table, u, row)]
+    bound = prior.bind(prior.init(jax.random.key(0)))
+    by_row = jax.jit(bound.table.quantile)
+    whole = [bound.quantile(u), by_row(u, row)]
     monkeypatch.undo()
-    parts = [
-        (prior.quantile(table, u[at]), by_row(prior.base, table, u[at], row[at]))
-        for at in (slice(100), slice(151, 251))
-    ]
+    parts = [(bound.quantile(u[at]), by_row(u[at], row[at])) for at in (slice(100), slice(151, 251))]
     for found, first, last in zip(whole, *parts, strict=True):
         assert found.shape == u.shape
         np.testing.assert_array_max_ulp(np.asarray(found)[:100], np.asarray(first), maxulp=2)
         np.testing.assert_array_max_ulp(np.asarray(found)[151:], np.asarray(last), maxulp=2)
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("kind", ["clustered", *(kind for kind in PRIOR_KINDS if kind != "clustered")])
-@pytest.mark.slow
-def test_a_bound_prior_is_the_prior_at_its_parameters(kind):
-    prior, key = make_prior(kind), jax.random.key(1)
-    params = prior.init(jax.random.key(0))
-    bound, table = prior.bind(params), prior.tabulate(params)
-    z = prior.sample(key, table, (3,), "random" if kind == "neural" else "sobol")
-    np.testing.assert_array_equal(bound.sample(key, (3,), "random" if kind == "neural" else "sobol"), z)
-    np.testing.assert_array_equal(bound.log_prob(z), prior.log_prob(params, z))
-    np.testing.assert_array_equal(bound.features(z), prior.features(table, z))
-    if prior.has_quantiles:
-        at, u = jnp.full(prior.centred.event_shape, 0.4), jnp.full(prior.event_shape, 0.3)
-        for name, values in (("cdf", at), ("density", at), ("quantile", u)):
-            found = getattr(bound, name)(values)
-            np.testing.assert_array_equal(found, getattr(prior, name)(table, values))
-            assert np.isfinite(found).all()

@@ -1,5 +1,7 @@
 """The clustered prior: normalised, drawn exactly, cluster by cluster, each in its own axes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.kan.bases.rbf import RadialBasis
-from kaem_jax.priors import affine, clustered_table, inverse_transform
+from kaem_jax.priors import affine, bound_clusters
 from tests.builders import make_prior, wild
 from tests.truth import assert_within
 from tests.truth import densities as exact_densities
@@ -49,7 +51,7 @@ def wild_clusters(kind, shape="learned"):
 )
 def setting(request):
     prior, params = wild_clusters(request.param)
-    return prior, params, prior.tabulate(params)
+    return prior, params, prior.bind(params)
 
 
 def components(prior, params):
@@ -70,13 +72,13 @@ def log_joint(prior, params, z):
 
 
 def test_log_density_is_the_mixture_of_products(setting, rng):
-    prior, params, table = setting
+    prior, params, bound = setting
     z = np.float32(rng.normal(0, 2, (300, Q)))
     truth = log_joint(prior, params, np.float64(z))
     total = special.logsumexp(truth, axis=1)
-    np.testing.assert_allclose(prior.log_prob(params, z), total, atol=3e-4)
-    np.testing.assert_allclose(prior.log_prob(params, z, table), total, atol=3e-4)
-    share = np.exp(prior.log_responsibilities(params, z, table))
+    np.testing.assert_allclose(prior.bind(params).log_prob(z), total, atol=3e-4)
+    np.testing.assert_allclose(bound.log_prob(z), total, atol=3e-4)
+    share = np.exp(bound.log_responsibilities(z))
     np.testing.assert_allclose(share, np.exp(truth - total[:, None]), atol=3e-4)
 
 
@@ -91,8 +93,8 @@ def test_without_shapes_it_is_a_gaussian_mixture(kind, rng):
     log_pi = special.log_softmax(np.asarray(params["logits"], np.float64))
     normals = [stats.multivariate_normal(m, np.linalg.inv(w.T @ w)) for m, w in zip(origin, w, strict=True)]
     truth = special.logsumexp([p + law.logpdf(z) for p, law in zip(log_pi, normals, strict=True)], axis=0)
-    np.testing.assert_allclose(prior.log_prob(params, z), truth, atol=1e-5)
-    draws = np.asarray(prior.sample_of_cluster(jax.random.key(0), params, 1, (20_000,)))
+    np.testing.assert_allclose(prior.bind(params).log_prob(z), truth, atol=1e-5)
+    draws = np.asarray(prior.bind(params).sample_of_cluster(jax.random.key(0), 1, (20_000,)))
     assert_within(draws.mean(axis=0), origin[1], np.sqrt(np.diag(normals[1].cov) / 20_000), 4)
     np.testing.assert_allclose(np.cov(draws.T), normals[1].cov, atol=5 * np.diag(normals[1].cov).max() / 20_000**0.5)
 
@@ -116,21 +118,21 @@ def test_a_rotation_of_the_data_and_of_the_maps_changes_nothing(rng):
         "rotation": jnp.asarray(np.stack([r for r, _ in lower]), float),
     }
     z = rng.normal(0, 2, (200, Q))
-    before, after = prior.log_prob(params, np.float32(z)), prior.log_prob(turned, np.float32(z @ turn.T))
+    before, after = prior.bind(params).log_prob(np.float32(z)), prior.bind(turned).log_prob(np.float32(z @ turn.T))
     np.testing.assert_allclose(after, before, atol=1e-5 * np.abs(before).max())
 
 
 @pytest.mark.parametrize("points", ["random", pytest.param("sobol", marks=pytest.mark.slow)])
 def test_draws_have_the_joint_law(setting, points):
     """Cluster by cluster, by the probability below each own coordinate, which must be uniform and independent."""
-    prior, params, table = setting
+    prior, params, bound = setting
     num, pi = 2**15, special.softmax(np.asarray(params["logits"], np.float64))
-    draws, cluster = prior.sample_with_cluster(jax.random.key(2), table, (num,), points)
+    draws, cluster = bound.sample_with_cluster(jax.random.key(2), (num,), points)
     assert cluster.dtype == jnp.int32
     # A net has its share in each interval.
     error = np.sqrt(pi * (1 - pi) / num) if points == "random" else 0.5 / num
     assert_within(np.bincount(cluster, minlength=C) / num, pi, error, 4)
-    np.testing.assert_array_equal(draws, prior.sample(jax.random.key(2), table, (num,), points))
+    np.testing.assert_array_equal(draws, bound.sample(jax.random.key(2), (num,), points))
     w, origin = matrices(prior, params)
     for c, row in enumerate(components(prior, params)):
         y = (np.asarray(draws)[cluster == c] - origin[c]) @ w[c].T
@@ -142,7 +144,7 @@ def test_draws_have_the_joint_law(setting, points):
 
 def test_marginals_are_univariate_mixtures(rng):
     prior, params = wild_clusters("diagonal")
-    table, pi = prior.tabulate(params), special.softmax(np.asarray(params["logits"], np.float64))
+    bound, pi = prior.bind(params), special.softmax(np.asarray(params["logits"], np.float64))
     w, origin = matrices(prior, params)
     z = np.float32(rng.normal(0, 2, (400, Q)))
     y = [(np.float64(z) - origin[c]) * np.diag(w[c]) for c in range(C)]
@@ -154,39 +156,40 @@ def test_marginals_are_univariate_mixtures(rng):
         )
         for what, scale in (("cdf", np.ones((C, Q))), ("pdf", np.diagonal(w, axis1=1, axis2=2)))
     )
-    np.testing.assert_allclose(prior.cdf(table, z), cdf, atol=3e-5)
-    np.testing.assert_allclose(prior.density(table, z), density, atol=3e-4)
+    np.testing.assert_allclose(bound.cdf(z), cdf, atol=3e-5)
+    np.testing.assert_allclose(bound.density(z), density, atol=3e-4)
     u = jnp.asarray(rng.uniform(0.001, 0.999, (300, Q)), float)
-    found, slope = jax.jvp(lambda u: prior.quantile(table, u), (u,), (jnp.ones_like(u),))
-    np.testing.assert_allclose(prior.cdf(table, found), u, atol=3e-6)
-    np.testing.assert_allclose(slope, 1 / prior.density(table, found), rtol=1e-4)
-    one = table.only(1)
-    np.testing.assert_allclose(prior.density(one, z)[:, 0], rows[1][0].pdf(y[1][:, 0]) * w[1, 0, 0], atol=3e-4)
+    found, slope = jax.jvp(lambda u: bound.quantile(u), (u,), (jnp.ones_like(u),))
+    np.testing.assert_allclose(bound.cdf(found), u, atol=3e-6)
+    np.testing.assert_allclose(slope, 1 / bound.density(found), rtol=1e-4)
+    others = jnp.asarray([-jnp.inf, 0, -jnp.inf])
+    one = dataclasses.replace(bound, table=dataclasses.replace(bound.table, log_proportions=others))
+    np.testing.assert_allclose(one.density(z)[:, 0], rows[1][0].pdf(y[1][:, 0]) * w[1, 0, 0], atol=3e-4)
 
 
 def test_draws_of_one_cluster(setting):
     """Of one for each entry, all of one shape; the same key gives the same draws however they are asked for."""
-    prior, params, table = setting
+    prior, params, bound = setting
     which, (w, origin) = np.tile([2, 0], 4000), matrices(prior, params)
-    draws = np.asarray(prior.sample_of_cluster(jax.random.key(3), table, which, (8000,)))
+    draws = np.asarray(bound.sample_of_cluster(jax.random.key(3), which, (8000,)))
     rows, u = components(prior, params), jnp.asarray([[0.1, 0.7], [0.5, 0.5]])
-    middle = np.asarray(prior.quantile_of_cluster(table, u, np.array([2, 0])))
+    middle = np.asarray(bound.quantile_of_cluster(u, np.array([2, 0])))
     for i, c in enumerate((2, 0)):
         y = (draws[which == c] - origin[c]) @ w[c].T
         at = w[c] @ (middle[i] - origin[c])
         for q in range(Q):
             assert stats.kstest(rows[c][q].cdf(y[:, q]), "uniform").pvalue > 1e-3
             np.testing.assert_allclose(rows[c][q].cdf(at[q : q + 1]), u[i, q], atol=1e-4)
-    np.testing.assert_array_equal(prior.sample_of_cluster(jax.random.key(3), table, which), draws)
+    np.testing.assert_array_equal(bound.sample_of_cluster(jax.random.key(3), which), draws)
 
 
 def test_many_draws_of_full_maps_are_those_of_few(monkeypatch, rng):
     prior, params = wild_clusters("full", "gaussian")
-    table, y = prior.tabulate(params), jnp.asarray(rng.normal(size=(51, Q)), float)
+    bound, y = prior.bind(params), jnp.asarray(rng.normal(size=(51, Q)), float)
     cluster = jnp.arange(51) % C
-    whole = table.place(cluster, y)
-    monkeypatch.setattr(clustered_table, "_MAX_MATRICES", 20 * Q**2)
-    np.testing.assert_allclose(table.place(cluster, y), whole, rtol=1e-6)
+    whole = bound.place(cluster, y)
+    monkeypatch.setattr(bound_clusters, "_MAX_MATRICES", 20 * Q**2)
+    np.testing.assert_allclose(bound.place(cluster, y), whole, rtol=1e-6)
     w, origin = matrices(prior, params)
     np.testing.assert_allclose(np.einsum("nij,nj->ni", w[cluster], whole - origin[cluster]), y, atol=1e-5)
 
@@ -196,20 +199,20 @@ def of_classes():
     """Clusters 0 and 2 belong to class 0, 1 and 3 to class 1. As many latents as clusters: see test_conditional.py."""
     prior = make_prior("clustered", 4, 4, basis="rbf", proportions="learned", num_classes=2, grid_size=3)
     params = wild(prior.init(jax.random.key(0)), 2.0) | {"logits": jnp.asarray([0.0, 1.0, -0.5, 0.3])}
-    return prior, params, prior.tabulate(params)
+    return prior.bind(params)
 
 
 def test_densities_of_classes_are_sums_over_their_clusters(of_classes, rng):
-    prior, params, table = of_classes
+    bound = of_classes
     label = rng.integers(0, 2, 50)
 
     @jax.jit
     def found(z):
-        joint = prior.log_responsibilities(params, z, table) + prior.log_prob(params, z, table)[..., None]
+        joint = bound.log_responsibilities(z) + bound.log_prob(z)[..., None]
         return (
             joint,
-            prior.log_prob_with_class(params, z, label, table),
-            prior.log_class_probabilities(params, z, table),
+            bound.log_prob_with_class(z, label),
+            bound.log_class_probabilities(z),
         )
 
     joint, with_class, shares = map(np.float64, found(jnp.asarray(rng.normal(size=(3, 50, 4)), jnp.float32)))
@@ -221,15 +224,13 @@ def test_densities_of_classes_are_sums_over_their_clusters(of_classes, rng):
 
 def test_draws_of_a_class_are_of_its_clusters(of_classes):
     """Numbers below two points, class by class, of labels that alternate; without a shape one draw for each label."""
-    prior, _, table = of_classes
-    pi, label = np.exp(np.asarray(table.log_proportions, np.float64)), np.tile([0, 1, 1], 5000)
-    draws = np.asarray(prior.sample_of_class(jax.random.key(1), table, label))
+    bound = of_classes
+    pi, label = np.exp(np.asarray(bound.table.log_proportions, np.float64)), np.tile([0, 1, 1], 5000)
+    draws = np.asarray(bound.sample_of_class(jax.random.key(1), label))
     assert draws.shape == (15_000, 4)
     for point in (-0.5, 0.4):
-        at = np.exp(table.log_scale) * (point - np.asarray(table.location))
-        below = np.asarray(
-            jax.jit(inverse_transform.cdf, static_argnums=0)(prior.base, table.coordinates, at)
-        )  # [C, Q]
+        at = np.exp(bound.params["log_scale"]) * (point - np.asarray(bound.params["location"]))
+        below = np.asarray(jax.jit(bound.table.coordinates.cdf)(at))  # [C, Q]
         truth = [pi[c::2] @ below[c::2] / pi[c::2].sum() for c in range(2)]
         assert np.abs(truth[0] - truth[1]).max() > 0.1
         for i, chosen in enumerate((0, 1, 1)):
@@ -237,39 +238,38 @@ def test_draws_of_a_class_are_of_its_clusters(of_classes):
 
 
 def test_refusals(refuses, of_classes):
-    prior, params, table = of_classes
+    bound = of_classes
     plain, key = kaem.ClusteredPrior(num_latents=2, num_clusters=2), jax.random.key(0)
     with refuses(ValueError, "num_classes=3", "num_clusters=4"):
         kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=3)
     full = kaem.ClusteredPrior(num_latents=2, num_clusters=2, map="full")
     refuses.each(
-        *((lambda c=c: prior.sample_of_cluster(key, table, c, (2,)), ["cluster=", "0 to 3"]) for c in (4, -1, [0, 4])),
-        (lambda: prior.sample_of_cluster(key, table, 1.5), ["cluster=1.5 must be an integer"]),
-        (lambda: prior.sample_of_class(key, table, 2), ["label=2", "0 to 1"]),
-        (lambda: prior.log_prob_with_class(params, jnp.zeros((1, 4)), jnp.asarray([2])), ["label=[2]", "0 to 1"]),
-        (lambda: plain.sample_of_class(key, table, 0), ["belong to no classes"]),
-        (lambda: kaem.NonCentredPrior(plain), ["centred=ClusteredPrior(", "must be a ProductPrior or MixturePrior"]),
-        (lambda: kaem.ComonotonePrior(plain), ["centred=ClusteredPrior(", "must be a ProductPrior"]),
+        *((lambda c=c: bound.sample_of_cluster(key, c, (2,)), ["cluster=", "0 to 3"]) for c in (4, -1, [0, 4])),
+        (lambda: bound.sample_of_cluster(key, 1.5), ["cluster=1.5 must be an integer"]),
+        (lambda: bound.sample_of_class(key, 2), ["label=2", "0 to 1"]),
+        (lambda: bound.log_prob_with_class(jnp.zeros((1, 4)), jnp.asarray([2])), ["label=[2]", "0 to 1"]),
+        (lambda: bound.sample_of_class(key, 0), ["belong to no classes"]),
+        (lambda: kaem.ComonotonePrior(plain), ["densities=ClusteredPrior(", "must be a ProductPrior"]),
     )
     with refuses(NotImplementedError, "has quantile along its latents"):
-        full.quantile(full.init(key), jnp.full((2,), 0.5))
+        full.bind(full.init(key)).quantile(jnp.full((2,), 0.5))
 
 
 @pytest.mark.slow
 def test_derivatives_of_rows_are_those_of_the_table():
-    """A quantile by row has the derivative of the same quantile in the full table."""
+    """A quantile by row has the derivative of the same quantile in the full bound."""
     prior, params = wild_clusters("diagonal")
-    table = prior.tabulate(params).coordinates
+    bound = prior.bind(params).table.coordinates
     u = jnp.asarray([[0.2, 0.7], [0.99, 0.4], [0.05, 0.5]])
     row = jnp.arange(6, dtype=jnp.int32).reshape(3, 2)
 
     @jax.jit
-    def derivatives(table, u):
-        tangents = jax.tree.map(jnp.ones_like, (table, u))
-        by_row, whole = (lambda t, u, row=row: inverse_transform.quantile(prior.base, t, u, row) for row in (row, None))
-        return jax.jvp(by_row, (table, u), tangents), jax.jvp(whole, (table, u), tangents)
+    def derivatives(bound, u):
+        tangents = jax.tree.map(jnp.ones_like, (bound, u))
+        by_row, whole = (lambda t, u, row=row: t.quantile(u, row) for row in (row, None))
+        return jax.jvp(by_row, (bound, u), tangents), jax.jvp(whole, (bound, u), tangents)
 
-    for found, expected in zip(*derivatives(table, u), strict=True):
+    for found, expected in zip(*derivatives(bound, u), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
         assert np.isfinite(expected).all()
 
@@ -299,6 +299,6 @@ def test_norms_and_their_derivatives_by_products(rng):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(jnp.max(jnp.abs(theirs))))
     np.testing.assert_allclose(others[1][0], expected[0], rtol=1e-6)
     prior = kaem.ClusteredPrior(num_latents=5, num_clusters=7, shape="gaussian")
-    traced = jax.jit(prior.log_prob).trace(prior.init(jax.random.key(0)), given[0])
+    traced = jax.jit(lambda p, z: prior.bind(p).log_prob(z)).trace(prior.init(jax.random.key(0)), given[0])
     has_product = {name: "dot_general" in traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "tpu")}
     assert has_product == {"cpu": False, "tpu": True}

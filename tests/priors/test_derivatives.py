@@ -7,7 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
-from kaem_jax.priors import clustered_table
+from kaem_jax.priors import bound_clusters
 from kaem_jax.settings.registry import BASES
 from tests.builders import make_prior, wild_prior
 
@@ -36,7 +36,7 @@ IMPLICIT_CASES += [("product", "rbf", "uniform"), ("mixture", "morlet", "learnab
 def test_quantile_has_the_implicit_derivative(x64, rng, monkeypatch, kind, basis, base):
     options = {} if kind == "product" else {"proportions": "learned"}
     options |= {"base_density": base} if base else {}
-    monkeypatch.setattr(clustered_table, "_NUM_HALVINGS", 60)  # to what 64 bits hold
+    monkeypatch.setattr(bound_clusters, "_NUM_HALVINGS", 60)  # to what 64 bits hold
     prior, params = wild_prior(kind, basis=basis, grid_size=6, **options)
     vector, rebuild = trainable(params)
     # The third level lies in the Gaussian's tails, outside the domain.
@@ -44,7 +44,7 @@ def test_quantile_has_the_implicit_derivative(x64, rng, monkeypatch, kind, basis
     u = levels + 1e-3 * levels * jnp.asarray(rng.uniform(size=(3, *prior.event_shape)))
 
     def draw(v):
-        return prior.quantile(prior.tabulate(rebuild(v)), u)
+        return prior.quantile(prior.bind(rebuild(v)), u)
 
     expected = jax.jit(lambda v: numerical_jacobian(draw, v))(vector)
     assert np.max(np.abs(expected)) > 0.05
@@ -75,7 +75,7 @@ def test_log_prob_gradients(x64, rng, kind, basis, base):
         return prior.log_prob(rebuild(v), z)
 
     def of_latent(point):
-        return prior.log_prob(params, point.reshape(prior.event_shape))
+        return prior.bind(params).log_prob(point.reshape(prior.event_shape))
 
     @jax.jit
     def everything(v, points):
@@ -84,7 +84,7 @@ def test_log_prob_gradients(x64, rng, kind, basis, base):
             *yield_of,
             jax.vmap(lambda p: numerical_jacobian(of_latent, p))(points),
             jax.vmap(jax.grad(of_latent))(points),
-            jax.grad(lambda p: jnp.sum(prior.log_prob(p, z)))(params).get("rotation", jnp.zeros(())),
+            jax.grad(lambda p: jnp.sum(prior.bind(p).log_prob(z)))(params).get("rotation", jnp.zeros(())),
         )
 
     expected, found, expected_slope, slope, of_rotation = everything(vector, z.reshape(4, -1))
@@ -105,7 +105,7 @@ def test_gradients_are_numbers_outside_a_bounded_support(kind):
         z = jnp.full((2, *prior.event_shape), 1.0).at[0].set(outside)
 
         def total(params, z, prior=prior):
-            value = prior.log_prob(params, z)
+            value = prior.bind(params).log_prob(z)
             return value[1] + jnp.where(jnp.isfinite(value[0]), value[0], 0), value
 
         (slopes, slope_z), value = jax.grad(total, argnums=(0, 1), has_aux=True)(params, z)
@@ -120,12 +120,12 @@ def test_densities_have_derivatives_however_far_the_ends_are():
     """float32 has no probability of the base density beyond 13 deviations, and the other branch asks for it."""
     prior = kaem.ProductPrior(num_latents=1, num_terms=1, domain=(-15.0, 15.0), grid_size=30)
     params = prior.init(jax.random.key(0))
-    table, z = prior.tabulate(params), jnp.asarray([-16.0, 0.3, 17.0])[:, None, None]
+    bound, z = prior.bind(params), jnp.asarray([-16.0, 0.3, 17.0])[:, None, None]
 
     @jax.jit
     def slopes(z):
-        by_log = jax.grad(lambda z: jnp.sum(prior.log_prob(params, z, table)))(z) * prior.density(table, z)
-        return jax.grad(lambda z: jnp.sum(prior.density(table, z)))(z), by_log
+        by_log = jax.grad(lambda z: jnp.sum(bound.log_prob(z)))(z) * bound.density(z)
+        return jax.grad(lambda z: jnp.sum(bound.density(z)))(z), by_log
 
     slope, by_log = slopes(z)
     assert bool(jnp.isfinite(slope).all())
@@ -141,7 +141,7 @@ def test_log_z_has_every_derivative(x64, rng):
 
     def log_z(t):
         bank = params["bank"] | {"coefficients": at + t * step}
-        return prior.log_normalizer(params | {"bank": bank})[0, 0]
+        return prior.bind(params | {"bank": bank}).log_normalizer()[0, 0]
 
     @jax.jit
     def everything(t):

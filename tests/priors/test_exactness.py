@@ -1,14 +1,11 @@
 """Quantile, CDF, normaliser and tails of every basis x base density x kind against independent float64 quadrature."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special
 
-from kaem_jax.priors import inverse_transform
 from kaem_jax.settings.registry import BASES
 from tests.builders import make_prior
 from tests.truth import densities
@@ -73,11 +70,11 @@ def marginals(params, components):
     return [tuple(mean(*group, name) for name in ("cdf", "survival", "pdf")) for group in groups]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def round_trip(base, table, u):
+@jax.jit
+def round_trip(table, u):
     """Quantile, and CDF and density there. Compiled once for tables of one shape, not for each prior."""
-    z = inverse_transform.quantile(base, table, u)
-    return z, inverse_transform.cdf(base, table, z), inverse_transform.density(base, table, z)
+    z = table.quantile(u)
+    return z, table.cdf(z), table.density(z)
 
 
 @pytest.mark.sweep
@@ -86,17 +83,16 @@ def test_table_is_exact_to_float32(kind, basis, degree, base, rng):
     activation = "relu" if degree == 2 else "silu"  # relu has a kink inside the domain
     prior, params = wild_prior(kind, basis, degree, base, rng, activation)
     components = densities(params, prior.bank, basis, degree, activation, base)
-    table = prior.tabulate(params)
+    table = prior.bind(params)
 
     truth = np.array([[c.log_normalizer for c in row] for row in components])
     bound = ROUNDING.get(basis, 2e-6)
-    for log_normalizer in (table.log_normalizer, prior.log_normalizer(params)):  # each has its own quadrature
-        error = np.abs(np.asarray(log_normalizer) - truth) / np.maximum(1, np.abs(truth))
-        assert error.max() <= bound
+    error = np.abs(np.asarray(table.log_normalizer()) - truth) / np.maximum(1, np.abs(truth))
+    assert error.max() <= bound
 
     u = rng.uniform(size=(DRAWS, *prior.event_shape)).astype(np.float32)
     u[0], u[1] = 2.0**-24, 1 - 2.0**-24
-    z, back, slope = (np.asarray(array).reshape(DRAWS, -1) for array in round_trip(prior.base, table, u))
+    z, back, slope = (np.asarray(array).reshape(DRAWS, -1) for array in round_trip(table.table, u))
     for i, (cdf, survival, pdf) in enumerate(marginals(params, components)):
         point, level = z[:, i].astype(np.float64), u.reshape(DRAWS, -1)[:, i].astype(np.float64)
         # A float32 z cannot be closer than its own spacing.
@@ -117,7 +113,7 @@ def test_log_prob_is_the_normalised_density(kind, rng):
     # Inside, at the ends of the domain and far outside: the energy is constant there, pi0 is not.
     z = np.concatenate([rng.uniform(-3, 3, 50), [-3, 3, -8, 8, 30, -30, 2.0**59]]).astype(np.float32)
     latent = np.broadcast_to(z.reshape(-1, *[1] * len(prior.event_shape)), (len(z), *prior.event_shape))
-    log_prob = prior.log_prob(params, latent)
+    log_prob = prior.bind(params).log_prob(latent)
 
     z = z.astype(np.float64)
     log_density = np.array([[c.energy(z) + c.log_pi0(z) - c.log_normalizer for c in row] for row in components])
@@ -126,7 +122,6 @@ def test_log_prob_is_the_normalised_density(kind, rng):
         log_density += special.log_softmax(params["logits"], axis=1)[..., None]
         expected = special.logsumexp(log_density, axis=1).sum(0)
     np.testing.assert_allclose(log_prob, expected, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(prior.log_prob(params, latent, prior.tabulate(params)), log_prob, rtol=1e-6)
 
 
 @pytest.mark.sweep
@@ -136,7 +131,7 @@ def test_products_ask_for_full_precision(kind, inner):
     prior = make_prior(kind, num_each=inner)
     params = prior.init(jax.random.key(0))
     z = jnp.zeros((3, *prior.event_shape))
-    both = jax.jit(lambda p: (jax.grad(lambda p: jnp.sum(prior.log_prob(p, z)))(p), prior.tabulate(p)))
+    both = jax.jit(lambda p: (jax.grad(lambda p: jnp.sum(prior.bind(p).log_prob(z)))(p), prior.bind(p)))
     products = [line for line in both.lower(params).as_text().splitlines() if "dot_general" in line]
     assert products
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
@@ -150,7 +145,7 @@ def test_a_learned_base_density_gets_no_narrower_than_the_quadrature_sees(rng):
     shape = params["base"]["mean"].shape
     params["base"]["mean"] = jnp.asarray(rng.uniform(-4, 4, shape), jnp.float32)
     params["base"]["raw_deviation"] = jnp.full(shape, -9.0)
-    np.testing.assert_allclose(prior.log_normalizer(params), 0, atol=2e-5)
+    np.testing.assert_allclose(prior.bind(params).log_normalizer(), 0, atol=2e-5)
     deviation, slope = jax.value_and_grad(lambda raw: prior.base.deviation({"raw_deviation": raw}))(-9.0)
     np.testing.assert_allclose(deviation, 0.15 * 8 / 10, rtol=1e-6)
     assert slope > 0
@@ -171,14 +166,14 @@ def test_the_widest_intervals_that_are_allowed_see_the_base_density(base, domain
 def test_a_bounded_base_density_has_no_mass_outside(rng):
     """`flat` is the paper's name of the uniform one; quantiles of 0 and 1 are the ends of the support."""
     prior, params = wild_prior("product", "rbf", 3, "flat", rng)
-    table, outside = prior.tabulate(params), jnp.full(prior.event_shape, 3.5)
-    assert np.all(np.asarray(prior.log_prob(params, outside)) == -np.inf)
-    assert np.all(np.asarray(prior.density(table, outside)) == 0)
-    assert np.all(np.asarray(prior.cdf(table, outside)) == pytest.approx(1, abs=1e-6))
-    assert np.all(np.asarray(prior.cdf(table, -outside)) == 0)
+    bound, outside = prior.bind(params), jnp.full(prior.event_shape, 3.5)
+    assert np.all(np.asarray(prior.bind(params).log_prob(outside)) == -np.inf)
+    assert np.all(np.asarray(bound.density(outside)) == 0)
+    assert np.all(np.asarray(bound.cdf(outside)) == pytest.approx(1, abs=1e-6))
+    assert np.all(np.asarray(bound.cdf(-outside)) == 0)
     whole = np.full(prior.event_shape, 2)  # constants of a density must not be cut to whole numbers
-    np.testing.assert_array_equal(prior.log_prob(params, whole), prior.log_prob(params, whole.astype(np.float32)))
-    low, high = prior.quantile(table, jnp.stack([jnp.zeros(prior.event_shape), jnp.ones(prior.event_shape)]))
+    np.testing.assert_array_equal(bound.log_prob(whole), bound.log_prob(whole.astype(np.float32)))
+    low, high = bound.quantile(jnp.stack([jnp.zeros(prior.event_shape), jnp.ones(prior.event_shape)]))
     assert np.all((low >= -3) & (low < -3 + 1e-5) & (high > 3 - 1e-5) & (high <= 3))
 
 
@@ -192,11 +187,11 @@ def test_constant_shift_of_the_energy_changes_nothing(kind, rng):
     coefficients = jnp.round(bank["coefficients"] * 1024) / 1024
     u = jnp.asarray(rng.uniform(size=(500, *prior.event_shape)), jnp.float32)
     before, after = (
-        prior.tabulate(params | {"bank": bank | {"coefficients": coefficients + constant}}) for constant in (0.0, shift)
+        prior.bind(params | {"bank": bank | {"coefficients": coefficients + constant}}) for constant in (0.0, shift)
     )
-    np.testing.assert_allclose(after.log_normalizer - shift, before.log_normalizer, atol=2e-4)
+    np.testing.assert_allclose(after.log_normalizer() - shift, before.log_normalizer(), atol=2e-4)
     # The energies near 512 are rounded to 6e-5, hence the tolerance on the probability.
-    np.testing.assert_allclose(prior.cdf(before, prior.quantile(after, u)), u, atol=1e-4)
+    np.testing.assert_allclose(before.cdf(after.quantile(u)), u, atol=1e-4)
 
 
 def test_tails_are_exact_far_outside_the_domain(rng):
@@ -205,15 +200,15 @@ def test_tails_are_exact_far_outside_the_domain(rng):
     From above a float32 level ends at 1 - 2^-24; levels 0 and 1 are at infinity."""
     prior, params = wild_prior("product", "b_spline", 3, "gaussian", rng)
     components = [c for row in densities(params, prior.bank, "b_spline", 3, "silu", "gaussian") for c in row]
-    table = prior.tabulate(params)
+    bound = prior.bind(params)
     for level in (1e-4, 1e-6, 1e-12, 1e-25, 1 - 2.0**-24):
-        points = np.asarray(prior.quantile(table, jnp.full(prior.event_shape, level, jnp.float32))).ravel()
+        points = np.asarray(bound.quantile(jnp.full(prior.event_shape, level, jnp.float32))).ravel()
         for component, z in zip(components, points.astype(np.float64), strict=True):
             tail, found = (level, component.cdf(z)) if level < 0.5 else (1 - level, component.survival(z))
             resolution = 1e-5 + component.pdf(z) / tail * np.spacing(np.float32(abs(z)))
             assert abs(found / tail - 1) <= 3 * resolution
     for level, end in ((0.0, -np.inf), (1.0, np.inf)):
-        np.testing.assert_array_equal(prior.quantile(table, jnp.full(prior.event_shape, level)), end)
+        np.testing.assert_array_equal(bound.quantile(jnp.full(prior.event_shape, level)), end)
 
 
 @pytest.mark.sweep
@@ -222,10 +217,10 @@ def test_a_kink_at_the_upper_end_leaves_density_and_quantile_as_they_are(base):
     """hard_swish has kinks at -3 and 3, the ends of the domain."""
     prior = make_prior("product", 1, 1, basis="rbf", base_activation="hard_swish", base_density=base)
     params = prior.init(jax.random.key(0))
-    table = prior.tabulate(params)
+    bound = prior.bind(params)
     ends = jnp.asarray([-3.0, 3.0])[:, None, None]
-    expected = jnp.exp(prior.log_prob(params, ends, table))
-    np.testing.assert_allclose(prior.density(table, ends)[:, 0, 0], expected, rtol=1e-4)
+    expected = jnp.exp(bound.log_prob(ends))
+    np.testing.assert_allclose(bound.density(ends)[:, 0, 0], expected, rtol=1e-4)
     if base == "uniform":
-        slope = jax.grad(lambda u: jnp.sum(prior.quantile(table, u)))(jnp.asarray([0.0, 1.0])[:, None, None])
+        slope = jax.grad(lambda u: jnp.sum(bound.quantile(u)))(jnp.asarray([0.0, 1.0])[:, None, None])
         np.testing.assert_allclose(slope[:, 0, 0], 1 / expected, rtol=1e-4)

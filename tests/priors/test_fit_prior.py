@@ -50,7 +50,7 @@ def test_a_shared_map_whitens_what_all_clusters_have_in_common(rng):
     prior = prior_of(2, "shared")
     params = fit_gaussians(0, prior, z)
     share, _ = expectation(prior, params, z)
-    y = np.asarray(prior.coordinates_of_clusters(params, z))[np.arange(4000), share.argmax(axis=1)]
+    y = np.asarray(prior.bind(params).coordinates_of_clusters(z))[np.arange(4000), share.argmax(axis=1)]
     np.testing.assert_allclose(np.cov(y.T), np.eye(2), atol=5 / 4000**0.5)
     np.testing.assert_allclose(y.mean(axis=0), 0, atol=4 / 4000**0.5)
 
@@ -62,8 +62,8 @@ def test_clusters_of_a_class_are_fitted_to_its_data(blobs):
     params = fit_gaussians(0, prior, z, label)
     share, log_p = expectation(prior, params, z, em.terms_of_labels(prior, label))
     np.testing.assert_array_equal(share[label == 0][:, 1::2], 0)
-    np.testing.assert_allclose(log_p, prior.log_prob_with_class(params, z, label), rtol=1e-4, atol=1e-4)
-    of_class = np.asarray(prior.log_class_probabilities(params, z)).argmax(axis=1)
+    np.testing.assert_allclose(log_p, prior.bind(params).log_prob_with_class(z, label), rtol=1e-4, atol=1e-4)
+    of_class = np.asarray(prior.bind(params).log_class_probabilities(z)).argmax(axis=1)
     assert np.mean(of_class == label) > 0.999
     draws = np.asarray(prior.sample_of_class(jax.random.key(0), params, 1, (2000,)))
     np.testing.assert_allclose(draws.mean(axis=0), z[label == 1].mean(axis=0), atol=0.1)
@@ -94,7 +94,7 @@ def independent(rng, num):
 def divergences(prior, params):
     """KL(p || N(0, 1)) of the own coordinates of clusters, [C, Q] nats."""
     y = np.linspace(-5, 5, 2001)
-    log_ratio = prior.bank.evaluate_all(params["bank"], y) - prior.log_normalizer(params).T[..., None]
+    log_ratio = prior.bank.evaluate_all(params["bank"], y) - prior.bind(params).log_normalizer().T[..., None]
     return np.trapezoid(np.exp(log_ratio + stats.norm.logpdf(y)) * log_ratio, y)
 
 
@@ -103,14 +103,14 @@ def test_axes_and_shapes_of_rotated_coordinates(rng):
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     (x, _), (test, log_p) = independent(rng, 6000), independent(rng, 6000)
     prior = prior_of(1, "full", 3, shape="learned", grid_size=30)
-    _, params = kaem.fit_prior(0, x @ turn, prior)
+    _, params = kaem.fit_prior(jax.random.key(0), x @ turn, prior)
     gaussian = fit_gaussians(0, dataclasses.replace(prior, shape="gaussian"), np.float32(x @ turn))
     test = np.float32(test @ turn)
     plain = mean_log_prob(dataclasses.replace(prior, shape="gaussian"), gaussian, test)
     found = mean_log_prob(prior, params, test)
     assert log_p.mean() - plain > 0.6
     assert log_p.mean() - found < 0.1
-    slope = jax.jacobian(lambda z: prior.coordinates_of_clusters(params, z)[0])(jnp.zeros(3))
+    slope = jax.jacobian(lambda z: prior.bind(params).coordinates_of_clusters(z)[0])(jnp.zeros(3))
     axes = np.abs(np.asarray(slope) @ turn.T)
     assert np.all(np.sort(axes, axis=1)[:, -1] > 20 * np.sort(axes, axis=1)[:, -2])
     np.testing.assert_allclose(divergences(prior, params).sum(), found - plain, atol=0.05)  # the expected gain
@@ -149,7 +149,7 @@ def test_what_is_normal_keeps_no_shape(rng):
     """Without the gate, the 12 coordinates of normal clusters would have several times as much."""
     z = np.float32(np.repeat([[-9.0], [9.0]], 1000, axis=0) + rng.normal(size=(2000, 6)))
     prior = prior_of(2, "full", 6, shape="learned")
-    _, params = kaem.fit_prior(0, z, prior)
+    _, params = kaem.fit_prior(jax.random.key(0), z, prior)
     assert np.mean(np.any(params["bank"]["coefficients"] != 0, axis=-1)) < 0.6
     assert divergences(prior, params).sum() < 0.015
 
@@ -157,11 +157,11 @@ def test_what_is_normal_keeps_no_shape(rng):
 @pytest.mark.slow
 def test_the_size_is_chosen_on_held_out_rows(blobs, rng):
     z = blobs[0][:1000]
-    prior, params = kaem.fit_prior(0, z)
+    prior, params = kaem.fit_prior(jax.random.key(0), z)
     assert prior.num_clusters > 1
     truth = GaussianMixture(3, random_state=0).fit(z)
     assert mean_log_prob(prior, params, z) > truth.score(z) - 0.02
-    prior, params = kaem.fit_prior(0, rng.normal(size=(2000, 2)))
+    prior, params = kaem.fit_prior(jax.random.key(0), rng.normal(size=(2000, 2)))
     fresh = np.float32(rng.normal(size=(4000, 2)))
     assert stats.norm.logpdf(fresh).sum(axis=1).mean() - mean_log_prob(prior, params, fresh) < 0.02
 
@@ -169,12 +169,12 @@ def test_the_size_is_chosen_on_held_out_rows(blobs, rng):
 def test_refusals(refuses):
     prior = prior_of(2, "diagonal")
     refuses.each(
-        (lambda: kaem.fit_prior(0, np.zeros(5)), ["z has shape (5,)", "[N, Q]"]),
-        (lambda: kaem.fit_prior(0, np.full((20, 2), np.nan), prior), ["z has shape (20, 2)", "finite"]),
-        (lambda: kaem.fit_prior(0, np.zeros((20, 3)), prior), ["z has 3 columns", "num_latents=2"]),
-        (lambda: kaem.fit_prior(0, np.zeros((20, 2)), prior, labels=np.zeros(20, int)), ["they were", "num_classes=0"]),
+        (lambda: kaem.fit_prior(jax.random.key(0), np.zeros(5)), ["z has shape (5,)", "[N, Q]"]),
+        (lambda: kaem.fit_prior(jax.random.key(0), np.full((20, 2), np.nan), prior), ["z has shape (20, 2)", "finite"]),
+        (lambda: kaem.fit_prior(jax.random.key(0), np.zeros((20, 3)), prior), ["z has 3 columns", "num_latents=2"]),
+        (lambda: kaem.fit_prior(jax.random.key(0), np.zeros((20, 2)), prior, labels=np.zeros(20, int)), ["they were", "num_classes=0"]),
         (
-            lambda: kaem.fit_prior(0, np.zeros((20, 2)), prior_of(2, "full", num_classes=2)),
+            lambda: kaem.fit_prior(jax.random.key(0), np.zeros((20, 2)), prior_of(2, "full", num_classes=2)),
             ["none were", "num_classes=2"],
         ),
     )

@@ -17,7 +17,7 @@ def test_draws_follow_the_density(rng):
     params["dense_0"]["kernel"] = jnp.asarray(rng.normal(size=(1, 8)) * 2, jnp.float32)
     params["dense_1"]["kernel"] = jnp.asarray(rng.normal(size=(8, 1)) * 1.5, jnp.float32)
     grid = np.linspace(-6, 6, 4001)
-    weight = np.exp(np.asarray(prior.log_prob(params, jnp.asarray(grid[:, None], jnp.float32)), np.float64))
+    weight = np.exp(np.asarray(prior.bind(params).log_prob(jnp.asarray(grid[:, None], jnp.float32)), np.float64))
     weight /= weight.sum()
     z = np.asarray(jax.jit(lambda key: prior.sample(key, params, (20_000,)))(jax.random.key(1)))[:, 0]
     mean, variance = weight @ grid, weight @ grid**2 - (weight @ grid) ** 2
@@ -45,7 +45,7 @@ def test_log_prob_is_energy_plus_standard_normal():
         x = x @ np.asarray(params[f"dense_{i}"]["kernel"], np.float64) + np.asarray(params[f"dense_{i}"]["bias"])
         x = x / (1 + np.exp(-x)) if i < 2 else x
     expected = x[..., 0] - 0.5 * np.sum(np.asarray(z, np.float64) ** 2, -1) - 1.5 * np.log(2 * np.pi)
-    np.testing.assert_allclose(prior.log_prob(params, z), expected, rtol=1e-5)
+    np.testing.assert_allclose(prior.bind(params).log_prob(z), expected, rtol=1e-5)
 
 
 def test_what_it_cannot_know_it_refuses(refuses):
@@ -54,6 +54,6 @@ def test_what_it_cannot_know_it_refuses(refuses):
         with refuses(NotImplementedError, name, "up to a factor"):
             getattr(prior, name)({}, jnp.full(2, 0.5))
     with refuses(NotImplementedError, "log_normalizer"):
-        prior.log_normalizer({})
+        prior.bind({}).log_normalizer()
     with refuses(ValueError, "points='sobol'", "neural", "random"):
         prior.sample(jax.random.key(0), prior.init(jax.random.key(0)), (4,), "sobol")

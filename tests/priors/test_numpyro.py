@@ -1,7 +1,5 @@
 """The prior in numpyro: what it asks of the prior, and a pytree that is vmapped as others are."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,16 +42,6 @@ def test_support_is_the_prior_s():
         assert untabulated(prior, validate_args=False)._validate_args is False
 
 
-def test_draws_and_densities_are_the_prior_s_by_its_table():
-    asked = types.SimpleNamespace(
-        is_normalized=True, event_shape=(2,), tabulate=lambda params: f"table of {params}",
-        sample=lambda *given: given, log_prob=lambda *given: given,
-    )  # fmt: skip
-    latents = PriorDistribution(asked, "params", validate_args=False)
-    assert latents.sample("key", (3, 4)) == ("key", "table of params", (3, 4))
-    assert latents.log_prob("value") == ("params", "value", "table of params")
-
-
 @pytest.mark.slow
 def test_it_is_a_pytree_like_others():
     """Two priors as one, under jit and vmap, have the draws and densities of each; gradients reach the parameters."""
@@ -67,10 +55,10 @@ def test_it_is_a_pytree_like_others():
     log_prob = jax.jit(jax.vmap(lambda d, z: d.log_prob(z)))(both, z)
     assert np.isfinite(log_prob).all()
     for i, params in enumerate((first, second)):
-        np.testing.assert_allclose(z[i], prior.sample(keys[i], params, 5), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(log_prob[i], prior.log_prob(params, z[i]), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(z[i], prior.bind(params).sample(keys[i], 5), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(log_prob[i], prior.bind(params).log_prob(z[i]), rtol=1e-5, atol=1e-5)
     gradient = jax.grad(lambda p: PriorDistribution(prior, p).log_prob(z[0]).sum())(first)
-    expected = jax.grad(lambda p: prior.log_prob(p, z[0]).sum())(first)
+    expected = jax.grad(lambda p: prior.bind(p).log_prob(z[0]).sum())(first)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradient, expected)
     assert np.abs(expected["bank"]["coefficients"]).max() > 0.01
 

@@ -73,10 +73,10 @@ def test_open_uniform_never_touches_the_ends():
 @pytest.mark.slow
 def test_sobol_draws_follow_the_prior(kind):
     prior = make_prior(kind, 3, 2, coefficient_scale=2.0)
-    table = prior.tabulate(prior.init(jax.random.key(0)))
-    latent = prior.sample(jax.random.key(1), table, (64, 64), "sobol")
+    bound = prior.bind(prior.init(jax.random.key(0)))
+    latent = bound.sample(jax.random.key(1), (64, 64), "sobol")
     assert latent.shape == (64, 64, 3)
-    u = np.asarray(prior.cdf(table, prior.coordinates(table, latent))).reshape(-1, 3)
+    u = np.asarray(bound.cdf(bound.values(latent))).reshape(-1, 3)
     for column in u.T:  # one point in each of 4,096 cells, up to the rounding of z
         np.testing.assert_allclose(np.sort(column), (np.arange(4096) + 0.5) / 4096, atol=0.6 / 4096)
 

@@ -33,7 +33,7 @@ def moments(prior, params):
     """Means and covariances of the clusters from draws of none: the density's own derivatives, float64."""
     mean, covariance = [], []
     for c in range(C):
-        log_p = lambda z, c=c: prior.log_joint(params, z)[c]  # noqa: E731
+        log_p = lambda z, c=c: prior.bind(params).log_joint(z)[c]  # noqa: E731
         precision = -np.asarray(jax.hessian(log_p)(jnp.zeros(Q)), np.float64)
         covariance.append(np.linalg.inv(precision))
         mean.append(covariance[-1] @ np.asarray(jax.grad(log_p)(jnp.zeros(Q)), np.float64))
@@ -103,7 +103,7 @@ def test_categories_add_up_and_say_which_cluster_it_is(rng):
     theta = [rng.dirichlet(np.ones(size), 2) for size in (2, 3)]
     density = TableDensity(prior, params, params, tuple(np.log(part) for part in theta))
     share, z = np.asarray(jax.nn.softmax(params["logits"])), np.float32([[0.3]])
-    of_z = np.exp(np.asarray(prior.log_joint(params, z))[0])
+    of_z = np.exp(np.asarray(prior.bind(params).log_joint(z))[0])
     for number, weight in ((z, of_z), (np.full((1, 1), np.nan, np.float32), share)):
         found = {}
         for codes in [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1, 2)]:

@@ -52,14 +52,14 @@ def test_gradient_is_that_of_the_exact_log_likelihood(x64, likelihood, options):
 
     def exact(v):
         p = rebuild(v)
-        table = model.prior.tabulate(p["prior"])
-        joint = model.pairwise_log_likelihood(p, z, x, table) + model.prior.log_prob(p["prior"], z) + log_weights
+        bound = model.prior.bind(p["prior"])
+        joint = model.pairwise_log_likelihood(p, z, x, bound) + model.prior.log_prob(p["prior"], z) + log_weights
         return -jnp.mean(jax.nn.logsumexp(joint, axis=-1))
 
-    table = model.prior.tabulate(params["prior"])
+    bound = model.prior.bind(params["prior"])
     levels = (jnp.arange(200_000, dtype=float) + 0.5) / 200_000  # stratified draws: quadrature in probability
     standard_normal = model.prior.centred != model.prior
-    quantile = jax.scipy.special.ndtri if standard_normal else lambda u: model.prior.quantile(table, u)
+    quantile = jax.scipy.special.ndtri if standard_normal else lambda u: bound.quantile(u)
     draws = quantile(levels[:, None])
 
     def loss(v):
@@ -101,7 +101,7 @@ def test_chains_and_a_sampled_negative_phase(x64):
 
     expected = jax.jit(jax.grad(exact))(vector)
     # Chains at even levels of the exact posterior of every datum.
-    mass = jax.nn.softmax(joint(params, model.prior.log_prob(params["prior"], z)), axis=-1)
+    mass = jax.nn.softmax(joint(params, model.prior.bind(params["prior"]).log_prob(z)), axis=-1)
     levels, cdf = (jnp.arange(20_000, dtype=float) + 0.5) / 20_000, jnp.cumsum(mass, axis=-1) - mass / 2
     draws = ChainDraws(jax.vmap(lambda row: jnp.interp(levels, row, z[:, 0]), out_axes=1)(cdf)[..., None], {})
 
@@ -127,7 +127,7 @@ def test_the_sampled_negative_phase_is_added_to_the_loss():
     loss, metrics = jax.jit(posterior_loss, static_argnums=1)(jax.random.key(2), model, params, x, ChainDraws(z, {}))
     log_likelihood = jnp.mean(model.log_likelihood(params, z, x))
     np.testing.assert_allclose(metrics["log_likelihood"], log_likelihood, rtol=1e-6)
-    plain = -log_likelihood - jnp.mean(model.prior.log_prob(params["prior"], z))
+    plain = -log_likelihood - jnp.mean(model.prior.bind(params["prior"]).log_prob(z))
     # The gradient counts alone, and the mean of log p(z) under N(0, I) is -1.42 for each of two latents.
     assert float(loss - plain) == pytest.approx(-2.84, abs=5 * 1.0 / 15**0.5)
 
@@ -166,9 +166,9 @@ def test_classes_count_in_the_bound():
     @jax.jit
     def losses():
         params = model.init(jax.random.key(0)) | sampler.init_params(jax.random.key(1), model)
-        draws, _ = sampler.advance(jax.random.key(3), 0, (), model, params, x)
+        draws, _ = sampler.step(jax.random.key(3), 0, (), model, params, x)
         own = jnp.take_along_axis(
-            model.prior.log_class_probabilities(params["prior"], draws.z)[0], labels[:, None], axis=-1
+            model.prior.bind(params["prior"]).log_class_probabilities(draws.z)[0], labels[:, None], axis=-1
         )
         given = (jax.random.key(4), model, params, x, draws)
         return [posterior_loss(*given, y)[0] for y in (labels, None)], own.mean()

@@ -101,7 +101,7 @@ def test_the_prior_is_fitted_at_the_end_of_each_stage(tmp_path, capfd):
     assert np.isfinite(chains).all()  # twenty batches of 16 have seen all
     assert np.abs(chains[0] - chains[1]).max() > 0.1
     refitted = refit_state(last, model, config.stages[0].posterior, None, None, 40)
-    _, fitted = fit_prior(int(jax.random.bits(refit_key(last.root_key, 40))), chains, model.prior)
+    _, fitted = fit_prior(refit_key(last.root_key, 40), chains, model.prior)
     is_fit = [np.allclose(state.params["prior"]["location"], fitted["location"]) for state in (last, refitted)]
     assert is_fit in ([True, True], [False, False])
     if is_fit[0]:

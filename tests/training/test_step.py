@@ -70,7 +70,7 @@ class Spy(Importance):
     """Proposals of the prior; its metrics say with what it was called."""
 
     def advance(self, key, step, state, model, params, x, indices=None):
-        draws, state = super().advance(key, step, state, model, params, x, indices)
+        draws, state = super().step(key, step, state, model, params, x, indices)
         seen = {"key": jax.random.key_data(key), "step": jnp.asarray(step), "indices": indices, "x": x}
         return dataclasses.replace(draws, metrics=seen), state  # without log_evidence, which would replace the loss
 
@@ -92,7 +92,7 @@ def test_each_update_has_its_own_keys_rows_mirrors_and_numbers(rng):
 
     @jax.jit
     def by_hand(keys, x):
-        draws, _ = spy.advance(keys.draw, 0, (), model, params, x)
+        draws, _ = spy.step(keys.draw, 0, (), model, params, x)
         return posterior_loss(keys.loss, model, params, x, draws)[0]
 
     for count in (2, 5):
@@ -147,7 +147,7 @@ def test_a_step_descends_loss_and_penalties_and_averages(rng):
 
     @jax.jit
     def by_hand(params, count):
-        draws, _ = sampler.advance(None, count, 0.25, model, params, batch.data(0), batch.indices[0])
+        draws, _ = sampler.step(None, count, 0.25, model, params, batch.data(0), batch.indices[0])
 
         def loss(params):
             value, _ = posterior_loss(None, model, params, batch.data(0), draws)
@@ -187,7 +187,7 @@ def test_each_datum_has_its_own_class_in_the_bound(rng):
 
     @jax.jit
     def by_hand(labels):
-        draws, _ = sampler.advance(keys.draw, 1, (), model, params, batch.data(1))
+        draws, _ = sampler.step(keys.draw, 1, (), model, params, batch.data(1))
         return posterior_loss(keys.loss, model, params, batch.data(1), draws, labels)[0]
 
     classes = batch.classes[batch.indices[1]]

@@ -83,10 +83,10 @@ class FiniteMixture:
         likelihood = of_observed(model).likelihood
         likelihood = likelihood if isinstance(likelihood, Masked) else Masked(likelihood)
         size = -(-num_points // num_nets)
-        table = model.prior.tabulate(params["prior"])
+        prior = model.prior.bind(params["prior"])
 
         def net(key: Array) -> Array:
-            output = model.output(params, model.prior.sample(key, table, (size,), "sobol"), table)
+            output = model.output(params, prior.sample(key, (size,), "sobol"), prior)
             return output.reshape(size, -1)
 
         output = jax.lax.map(net, jax.random.split(key, num_nets))
@@ -144,7 +144,7 @@ class FiniteMixture:
         whole = jnp.where(jnp.isnan(self.values), x, self.values)
         log_p = jax.vmap(lambda output: likelihood.pairwise_log_prob(self.params, output, whole[None])[0])(self.output)
         value = jax.nn.logsumexp(log_p, axis=-1) - math.log(log_p.shape[-1])
-        if not getattr(likelihood, "low", ()):
+        if not (isinstance(likelihood, Masked) and likelihood.low):
             return value
         low, high = jnp.asarray(likelihood.low, x.dtype), jnp.asarray(likelihood.high, x.dtype)
         return jnp.where(jnp.any((whole < low) | (whole > high)), -jnp.inf, value)

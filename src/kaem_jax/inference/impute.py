@@ -58,7 +58,7 @@ def impute(
     """
     check_key(key)
     check_model(model)
-    if model.takes_tokens:
+    if model.likelihood.takes_tokens:
         raise ValueError("parts of a text cannot be missing: impute takes images, fields and tables")
     key_draw, key_noise = jax.random.split(key)
     z = posterior_draws(key_draw, of_observed(model), params, x, num_draws, num_steps, proposal)

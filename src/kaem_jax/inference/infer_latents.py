@@ -59,7 +59,7 @@ def infer_latents(
     z = posterior_draws(key, seen, params, x, num_draws, num_steps, proposal)
     clusters = None
     if isinstance(model.prior, ClusteredPrior):
-        clusters = jnp.mean(jnp.exp(model.prior.log_responsibilities(params["prior"], z)), axis=0)
+        clusters = jnp.mean(jnp.exp(model.prior.bind(params["prior"]).log_responsibilities(z)), axis=0)
     return Encoded(jnp.mean(z, axis=0), jnp.std(z, axis=0, ddof=1), clusters)
 
 
@@ -70,5 +70,5 @@ def posterior_draws(
     """Posterior draws of latents, [S, B, *event]."""
     proposal = Laplace() if proposal is None else proposal
     sampler = ProposalChains(proposal=proposal, num_steps=num_steps, num_chains=num_draws)
-    draws, _ = sampler.advance(key, 0, (), model, params, x)
+    draws, _ = sampler.step(key, 0, (), model, params, x)
     return draws.z

@@ -16,7 +16,7 @@ from kaem_jax.settings.arguments import check_key, check_model
 
 def of_observed(model: Model) -> Model:
     """The model with a likelihood that ignores NaN values; a model of tokens is unchanged."""
-    if getattr(model.likelihood, "may_miss", False) or model.takes_tokens:
+    if model.likelihood.may_miss or model.likelihood.takes_tokens:
         return model
     return dataclasses.replace(model, likelihood=Masked(model.likelihood))
 
@@ -65,7 +65,7 @@ def log_prob(
 
 def check_tokens(model: Model, x: Array) -> None:
     """Raises a ValueError if the model takes tokens and x has NaN or fractions; traced x is not checked."""
-    if not model.takes_tokens or isinstance(x, jax.core.Tracer):
+    if not model.likelihood.takes_tokens or isinstance(x, jax.core.Tracer):
         return
     host = np.asarray(x, float)
     if np.isnan(host).any():

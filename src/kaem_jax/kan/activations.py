@@ -28,5 +28,6 @@ KINKS: dict[str, tuple[float, ...]] = {
 def activation_function(name: Activation) -> Callable[[Array], Array]:
     """The activation `name` of a network, which is never `none`."""
     function = ACTIVATIONS[name]
-    assert function is not None, name
+    if function is None:
+        raise ValueError(f"activation={name!r} would make a network linear")
     return function

@@ -1,6 +1,6 @@
 """Per-datum log-likelihoods log p(x | output) in nats, constants included, on data flattened to D values."""
 
-from kaem_jax.likelihoods.base import Likelihood, Termwise
+from kaem_jax.likelihoods.base import Likelihood
 from kaem_jax.likelihoods.bernoulli import Bernoulli
 from kaem_jax.likelihoods.categorical import Categorical
 from kaem_jax.likelihoods.columns import Columns
@@ -15,5 +15,4 @@ __all__ = [
     "Gaussian",
     "Likelihood",
     "Masked",
-    "Termwise",
 ]

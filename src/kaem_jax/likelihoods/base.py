@@ -1,7 +1,6 @@
 """The interface of likelihoods, and what most of them share."""
 
 import abc
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,48 +12,61 @@ Params = dict[str, Array]
 _ROUNDING = 1e-6
 
 
-class Likelihood(Protocol):
+class Likelihood(abc.ABC):
     """p(x | output), independent over the D values of a datum, or over groups of them. Static and hashable.
 
-    Optional methods: `output_shape(data_shape)`, the shape of an output if it is not that of data;
-    `check_output(shape)`, which raises a ValueError if the decoder's output for one latent must not have this shape;
-    and `check_data(x)`, which raises a ValueError for data (a NumPy array [N, D]) that the likelihood cannot model.
-    Optional methods for bounds `low`, `high` [D]: `log_mass(params, output, low, high)`, what each value adds to the
-    log-probability of lying between them, [..., D] nats; `sample_within(key, params, output, low, high)`, a draw
-    between them; and `dispersion(params, output)`, the variance of a value over the slope of its mean in `output`.
-    Optional booleans: `takes_logits` (the output must not be squashed), `may_miss` (NaN marks an unknown value) and
-    `takes_tokens` (data are whole numbers).
+    Your own likelihood derives from this class and defines `terms`, `mean` and `sample`; see docs/extend.md. One that
+    also defines `log_mass`, `sample_within` and `dispersion` can be asked for values between bounds `low`, `high` [D].
     """
+
+    @property
+    def takes_logits(self) -> bool:
+        """Whether the decoder's output must not be squashed."""
+        return False
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether data are whole numbers."""
+        return False
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether NaN marks an unknown value."""
+        return False
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether it has `log_mass`, `sample_within` and `dispersion`."""
+        return False
+
+    def output_shape(self, data_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the decoder's output for one datum."""
+        return data_shape
+
+    def check_output(self, shape: tuple[int, ...]) -> None:  # noqa: B027
+        """Raises a ValueError if the decoder's output for one latent must not have this shape."""
+
+    def check_data(self, x: np.ndarray) -> None:  # noqa: B027
+        """Raises a ValueError for data [N, D] that the likelihood cannot model."""
 
     def init(self, key: Array) -> Params:
         """Initial parameters; empty if nothing is learned."""
-
-    def terms(self, params: Params, output: Array, x: Array) -> Array:
-        """What each value adds to the log-probability: output [..., B, D], x [B, D] -> [..., B, D] nats."""
-
-    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        """Paired: output [..., B, D], x [B, D] -> [..., B] nats."""
-
-    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        """Every pair: output [S, D], x [B, D] -> [B, S] nats."""
-
-    def mean(self, params: Params, output: Array) -> Array:
-        """E[x | output], of the shape of data."""
-
-    def sample(self, key: Array, params: Params, output: Array) -> Array:
-        """A draw of x."""
-
-
-class Termwise(abc.ABC):
-    """Base class of likelihoods that define `terms`: `log_prob` is the sum of these."""
-
-    def init(self, key: Array) -> Params:
         return {}
 
     @abc.abstractmethod
-    def terms(self, params: Params, output: Array, x: Array) -> Array: ...
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
+        """What each value adds to the log-probability: output [..., B, D], x [B, D] -> [..., B, D] nats."""
+
+    @abc.abstractmethod
+    def mean(self, params: Params, output: Array) -> Array:
+        """E[x | output], of the shape of data."""
+
+    @abc.abstractmethod
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        """A draw of x."""
 
     def log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        """Paired: output [..., B, D], x [B, D] -> [..., B] nats."""
         terms = self.terms(params, output, x)
         if terms.ndim < x.ndim or terms.shape[-1] != x.shape[-1]:
             raise ValueError(
@@ -64,7 +76,20 @@ class Termwise(abc.ABC):
         return jnp.sum(terms, axis=-1)
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        """Every pair: output [S, D], x [B, D] -> [B, S] nats."""
         return jax.lax.map(lambda one: self.log_prob(params, output, one), x)  # all pairs at once would be [B, S, D]
+
+    def log_mass(self, params: Params, output: Array, low: Array, high: Array) -> Array:
+        """What each value adds to the log-probability of lying between the bounds, [..., D] nats."""
+        raise NotImplementedError(f"{type(self).__name__} has no probabilities of intervals")
+
+    def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
+        """A draw between the bounds."""
+        raise NotImplementedError(f"{type(self).__name__} has no draws in intervals")
+
+    def dispersion(self, params: Params, output: Array) -> Array | float:
+        """The variance of a value over the slope of its mean in `output`."""
+        raise NotImplementedError(f"{type(self).__name__} has no dispersion")
 
 
 def check_in_unit_interval(x: np.ndarray, what: str) -> None:

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
+from kaem_jax.likelihoods.base import Likelihood, Params, check_in_unit_interval
 from kaem_jax.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class Bernoulli(Settings, Termwise):
+class Bernoulli(Settings, Likelihood):
     """Independent Bernoulli values with `output` as logits; x in [0, 1].
 
     For values between 0 and 1, `terms` are negative cross-entropies, neither log-densities nor log-probabilities.
@@ -22,6 +22,7 @@ class Bernoulli(Settings, Termwise):
     """
 
     takes_logits = True
+    has_intervals = True
 
     def check_data(self, x: np.ndarray) -> None:
         check_in_unit_interval(x, "a Bernoulli likelihood")
@@ -40,15 +41,12 @@ class Bernoulli(Settings, Termwise):
         return jax.random.bernoulli(key, self.mean(params, output)).astype(output.dtype)
 
     def log_mass(self, params: Params, output: Array, low: Array, high: Array) -> Array:
-        """See `Likelihood`."""
         can_be_0 = jnp.where(low <= 0, jax.nn.log_sigmoid(-output), -jnp.inf)
         can_be_1 = jnp.where(high >= 1, jax.nn.log_sigmoid(output), -jnp.inf)
         return jnp.where((low <= 0) & (high >= 1), 0, jnp.maximum(can_be_0, can_be_1))
 
     def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
-        """See `Likelihood`."""
         return jnp.clip(self.sample(key, params, output), jnp.ceil(low), jnp.floor(high))
 
     def dispersion(self, params: Params, output: Array) -> float:
-        """See `Likelihood`."""
         return 1.0

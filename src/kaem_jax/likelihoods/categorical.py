@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.likelihoods.base import Params, Termwise
+from kaem_jax.likelihoods.base import Likelihood, Params
 from kaem_jax.settings import Settings, setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Categorical(Settings, Termwise):
+class Categorical(Settings, Likelihood):
     """Tokens 0..V - 1 at T positions, each from a softmax over V outputs: output [..., B, T V], x [B, T].
 
     Token 0 ends a sequence. Later positions are padding: they are 0 and have probability 1. So the probabilities of all
@@ -36,9 +36,6 @@ class Categorical(Settings, Termwise):
         if self.vocabulary < 2:
             raise ValueError(f"vocabulary={self.vocabulary} must be at least 2: an end, and a token")
         return (*data_shape, self.vocabulary)
-
-    def init(self, key: Array) -> Params:
-        return {}
 
     def check_output(self, shape: tuple[int, ...]) -> None:
         if len(shape) < 2 or shape[-1] != self.vocabulary:

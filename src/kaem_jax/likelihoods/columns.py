@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.likelihoods.base import Params, Termwise
+from kaem_jax.likelihoods.base import Likelihood, Params
 from kaem_jax.likelihoods.intervals import log_normal_mass, truncated_normal
 from kaem_jax.settings import Settings, setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns(Settings, Termwise):
+class Columns(Settings, Likelihood):
     """Independent columns: N(x; output, sigma_d^2) for a number, and a softmax of K outputs for K categories.
 
     A category is one-hot in K values of x. A column whose values are NaN is unknown and adds 0 to the log-likelihood.
@@ -39,6 +39,7 @@ class Columns(Settings, Termwise):
     min_sigma: float = setting(0.01, above=0)
 
     may_miss = True
+    has_intervals = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,7 +107,7 @@ class Columns(Settings, Termwise):
         return jnp.where(is_number, numbers, chosen)
 
     def log_mass(self, params: Params, output: Array, low: Array, high: Array) -> Array:
-        """See `Likelihood`; a category whose upper bound is below 1 is excluded."""
+        """A category whose upper bound is below 1 is excluded."""
         is_number, column = self._layout()
         numbers = log_normal_mass(output, self._scales(params, output.dtype), low, high)
         possible = jnp.where(high >= 1, self._log_probabilities(output), -jnp.inf)
@@ -115,7 +116,7 @@ class Columns(Settings, Termwise):
         return jnp.where(is_number, numbers, jnp.where(is_first, mass, 0))
 
     def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
-        """See `Likelihood`; a category whose upper bound is below 1 is excluded."""
+        """A category whose upper bound is below 1 is excluded."""
         is_number, _ = self._layout()
         key_numbers, key_categories = jax.random.split(key)
         numbers = truncated_normal(key_numbers, output, self._scales(params, output.dtype), low, high)
@@ -123,7 +124,6 @@ class Columns(Settings, Termwise):
         return jnp.where(is_number, numbers, categories)
 
     def dispersion(self, params: Params, output: Array) -> Array:
-        """See `Likelihood`."""
         return jnp.square(self._scales(params, output.dtype))
 
     @property

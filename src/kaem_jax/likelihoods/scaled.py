@@ -10,15 +10,15 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.jax_utils.transforms import sum_of_rows
-from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
+from kaem_jax.likelihoods.base import Likelihood, Params, check_in_unit_interval
 from kaem_jax.likelihoods.intervals import log_normal_mass, truncated_normal
 from kaem_jax.settings import Settings, setting
 
-_NUM_FOR_CENTRE = 15
+_NUM_FOR_CENTRE, _NUM_CHECKED = 15, 100
 
 
 @dataclasses.dataclass(frozen=True)
-class _Scaled(Settings):
+class _Scaled(Settings, Likelihood):
     """A likelihood with a scale in the units of the data: one for all values, or one for each channel.
 
     Attributes:
@@ -62,6 +62,8 @@ class Gaussian(_Scaled):
       >>> model = kaem.Model(prior, kaem.MLP(), kaem.Gaussian(sigma=0.1, learn_sigma=True), data_shape=(4,))
     """
 
+    has_intervals = True
+
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         scale, _ = self._scales(params, x.shape[-1], output.dtype)
         return -0.5 * jnp.square((x - output) / scale) - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
@@ -90,17 +92,14 @@ class Gaussian(_Scaled):
         return output + scale * jax.random.normal(key, output.shape, output.dtype)
 
     def log_mass(self, params: Params, output: Array, low: Array, high: Array) -> Array:
-        """See `Likelihood`."""
         scale, _ = self._scales(params, output.shape[-1], output.dtype)
         return log_normal_mass(output, scale, low, high)
 
     def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
-        """See `Likelihood`."""
         scale, _ = self._scales(params, output.shape[-1], output.dtype)
         return truncated_normal(key, output, scale, low, high)
 
     def dispersion(self, params: Params, output: Array) -> Array:
-        """See `Likelihood`."""
         return jnp.square(self._scales(params, output.shape[-1], output.dtype)[0])
 
     @staticmethod
@@ -109,7 +108,7 @@ class Gaussian(_Scaled):
 
 
 @dataclasses.dataclass(frozen=True)
-class DiscretizedLogistic(_Scaled, Termwise):
+class DiscretizedLogistic(_Scaled):
     """A logistic distribution with location `output` and scale sigma, discretised to the values k / (levels - 1).
 
     A value has the probability of its cell, which reaches half-way to its neighbours; the first and last cells hold the
@@ -127,6 +126,13 @@ class DiscretizedLogistic(_Scaled, Termwise):
 
     def check_data(self, x: np.ndarray) -> None:
         check_in_unit_interval(x, "a discretised likelihood")
+        steps = x[:_NUM_CHECKED].astype(np.float64) * (self.levels - 1)
+        rounding = (self.levels - 1) * 2.0**-24  # of values in float32
+        if np.abs(steps - np.round(steps)).max(initial=0) > 1e-3 + rounding:
+            raise ValueError(
+                f"levels={self.levels} needs data that are multiples of 1 / {self.levels - 1}, and these are not: give "
+                "their number of levels, or take a Gaussian likelihood"
+            )
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         scale, _ = self._scales(params, x.shape[-1], output.dtype)

@@ -7,7 +7,6 @@ from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explai
 from kaem_jax.mcmc.kernels import (
     HMC,
     MALA,
-    PCNL,
     ULA,
     Bounds,
     Kernel,
@@ -26,7 +25,6 @@ from kaem_jax.mcmc.tempering import TemperedInfo, TemperedPosterior, tempered_po
 __all__ = [
     "HMC",
     "MALA",
-    "PCNL",
     "ULA",
     "Bounds",
     "DrawWarning",

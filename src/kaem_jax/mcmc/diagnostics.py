@@ -38,7 +38,7 @@ def explain_warning(warning: ArrayLike) -> list[str]:
     """Sentences for every flag that is set anywhere in the `warning` of a result; empty if no flag is set.
 
     Example:
-      >>> kaem.explain_warning(0)
+      >>> kaem.mcmc.explain_warning(0)
       []
     """
     found = int(np.bitwise_or.reduce(np.asarray(warning, np.int32), axis=None))

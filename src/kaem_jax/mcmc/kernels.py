@@ -35,6 +35,9 @@ class Proposal(NamedTuple):
     noise_back: Score
 
 
+FIRST_STEP_SIZE = 0.1  # of adaptation, unless one is given
+
+
 @dataclasses.dataclass(frozen=True)
 class Kernel(abc.ABC):
     """Proposals N(mean, scale^2 I) that depend on position and score. Static and hashable.
@@ -44,25 +47,11 @@ class Kernel(abc.ABC):
     Attributes:
       is_exact: whether proposals are accepted by Metropolis-Hastings, which leaves the target invariant and rejects
         moves out of the bounds. Otherwise every move is accepted, and positions are reflected at the bounds.
-      needs_standard_normal: whether it is meant for targets with a prior factor N(0, I), which samplers then require.
-      max_step_size: step sizes must be below this.
       target_acceptance: the aim of step size adaptation, by default for Langevin moves (Roberts & Rosenthal, 1998).
     """
 
     is_exact: ClassVar[bool] = True
-    needs_standard_normal: ClassVar[bool] = False
-    max_step_size: ClassVar[float] = math.inf
     target_acceptance: ClassVar[float] = 0.574
-
-    @property
-    def first_step_size(self) -> float:
-        """The step size with which adaptation starts by default."""
-        return min(0.1, self.max_step_size / 2)
-
-    @property
-    def largest_step_size(self) -> float:
-        """The largest step size that adaptation may reach, infinite for most kernels."""
-        return 0.95 * self.max_step_size
 
     @abc.abstractmethod
     def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
@@ -154,22 +143,6 @@ class MALA(ULA):
 
 
 @dataclasses.dataclass(frozen=True)
-class PCNL(Kernel):
-    """Preconditioned Crank-Nicolson Langevin (Cotter et al., 2013) on targets with a density with respect to N(0, I).
-
-    From position e it proposes a e + (1 - a)(grad + e) + sqrt(8 eta) / (2 + eta) xi with a = (2 - eta) / (2 + eta) and
-    eta < 2. It is exact in any dimension.
-    """
-
-    needs_standard_normal = True
-    max_step_size = 2.0
-
-    def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
-        keep = (2 - step_size) / (2 + step_size)
-        return position + (1 - keep) * score, jnp.sqrt(8 * step_size) / (2 + step_size)
-
-
-@dataclasses.dataclass(frozen=True)
 class HMC(MALA, Settings):
     """Hamiltonian Monte Carlo (Neal, 2011): `num_leapfrogs` steps of length sqrt(2 eta); one such step is `MALA`.
 
@@ -186,7 +159,8 @@ class HMC(MALA, Settings):
     def _moved(
         self, key: Array, position: Array, score: Array, step_size: Array, scale: Array | None, score_of: Score | None
     ) -> tuple[Array, Array, Score]:
-        assert score_of is not None
+        if score_of is None:
+            raise ValueError(f"kernel={self} moves in several steps: give `score_of`")
         key_noise, key_length = jax.random.split(key)
         noise = jax.random.normal(key_noise, position.shape, position.dtype)
         jitter = jax.random.uniform(key_length, step_size.shape, position.dtype, 0.8, 1.2)

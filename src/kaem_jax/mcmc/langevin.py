@@ -1,6 +1,5 @@
 """A loop over steps of a kernel: the ends of the chains are the draws (docs/method.md, section 7)."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ from jax import Array
 from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.mcmc import moves
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
-from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
+from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE, MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame, whitened
 from kaem_jax.settings.arguments import check_integer
 
@@ -40,7 +39,7 @@ def adapt_step_size(kernel: Kernel, step_size: Array, acceptance: Array, count: 
     """One Robbins-Monro update of log step_size towards the kernel's acceptance, with gain 2 count^-0.6.
 
     Args:
-      kernel: defines the aim, `target_acceptance`, and the limit, `largest_step_size`.
+      kernel: defines the aim, `target_acceptance`.
       step_size: an array broadcastable to the chains' shape; the update averages over chains that share an entry.
       acceptance: [...] acceptance probability of every chain.
       count: number of updates, this one included.
@@ -50,7 +49,7 @@ def adapt_step_size(kernel: Kernel, step_size: Array, acceptance: Array, count: 
     mean = jnp.mean(acceptance, axis=shared, keepdims=True).reshape(step_size.shape)
     gain = 2 * jnp.asarray(count, step_size.dtype) ** -0.6
     adapted = step_size * jnp.exp(gain * (mean - kernel.target_acceptance))
-    return jnp.minimum(adapted, kernel.largest_step_size)
+    return adapted
 
 
 def check_start(z0: Array, *log_densities: LogDensity) -> Array:
@@ -67,32 +66,23 @@ def check_start(z0: Array, *log_densities: LogDensity) -> Array:
     return z0
 
 
-def check_chain_arguments(kernel: Kernel, step_size: Array | float | None, bounds: Bounds) -> None:
+def check_chain_arguments(step_size: Array | float | None, bounds: Bounds) -> None:
     """Refuses step sizes and bounds with which no chain can run; traced step sizes are not checked.
 
     Raises:
-      ValueError: a step size is not positive or too large for the kernel, or the bounds are no interval.
+      ValueError: a step size is not positive, or the bounds are no interval.
     """
-    if step_size is not None and not isinstance(step_size, jax.core.Tracer):
-        steps, limit = np.asarray(step_size), kernel.max_step_size
-        if not np.all((steps > 0) & (steps < limit)):
-            below = f" and below {limit:g} for kernel={kernel}" if math.isfinite(limit) else ""
-            raise ValueError(f"step_size={step_size} must be above 0{below}")
+    is_known = step_size is not None and not isinstance(step_size, jax.core.Tracer)
+    if is_known and not np.all(np.asarray(step_size) > 0):
+        raise ValueError(f"step_size={step_size} must be above 0")
     if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
         raise ValueError(f"bounds={bounds} must be (low, high) with low < high")
 
 
-def check_frame(kernel: Kernel, bounds: Bounds) -> None:
-    """Refuses a kernel that cannot move in a frame.
-
-    Raises:
-      ValueError: the kernel needs the latents' own coordinates, or there are bounds, which a frame would rotate.
-    """
-    if kernel.needs_standard_normal or bounds is not None:
-        raise ValueError(
-            f"kernel={kernel} with bounds={bounds} cannot move in a frame: take kernel='mala' and a support without "
-            "bounds, or no frame"
-        )
+def check_frame(bounds: Bounds) -> None:
+    """Raises a ValueError if there are bounds, which a frame would rotate."""
+    if bounds is not None:
+        raise ValueError(f"bounds={bounds} cannot be turned with a frame: leave out one of them")
 
 
 def langevin_posterior(
@@ -116,7 +106,7 @@ def langevin_posterior(
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
       num_steps: L, steps with a fixed step size.
       step_size: eta > 0. It keeps the shape it is given: a scalar is shared by all chains, [T, 1] has one value for
-        each row of chains [T, B]. None starts at `kernel.first_step_size` and adapts, so it needs `warmup_steps`.
+        each row of chains [T, B]. None starts at 0.1 and adapts, so it needs `warmup_steps`.
       bounds: (low, high), the support of every coordinate; None is the real line.
       warmup_steps: steps in which the step size moves towards the kernel's acceptance. By default 0 if a step size is
         given, otherwise `num_steps`.
@@ -129,7 +119,7 @@ def langevin_posterior(
 
     Example:
       >>> z0 = jnp.zeros((4, 2))  # four chains
-      >>> kaem.langevin_posterior(key, lambda z: -jnp.sum(z**2, axis=-1) / 2, z0, num_steps=50).z.shape
+      >>> kaem.mcmc.langevin_posterior(key, lambda z: -jnp.sum(z**2, axis=-1) / 2, z0, num_steps=50).z.shape
       (4, 2)
     """
     kernel = make_kernel(kernel)
@@ -145,9 +135,9 @@ def langevin_posterior(
     if step_size is None and not warmup_steps:
         raise ValueError("warmup_steps=0 leaves no step in which a step size could adapt: give step_size")
     z0 = check_start(z0, log_density)
-    check_chain_arguments(kernel, step_size, bounds)
+    check_chain_arguments(step_size, bounds)
     if frame is not None:
-        check_frame(kernel, bounds)
+        check_frame(bounds)
         frame = whitened(frame)
         event_shape = z0.shape[jax.eval_shape(log_density, z0).ndim :]
         run_in_frame = langevin_posterior(
@@ -160,7 +150,7 @@ def langevin_posterior(
             warmup_steps=warmup_steps,
         )
         return run_in_frame._replace(z=from_frame(frame, run_in_frame.z, event_shape))
-    start = kernel.first_step_size if step_size is None else step_size
+    start = FIRST_STEP_SIZE if step_size is None else step_size
     eta, value = jnp.asarray(start, z0.dtype), jax.eval_shape(log_density, z0)
     # A power posterior at beta = 1 whose likelihood is 1.
     densities = (log_density, lambda z: jnp.zeros(value.shape, value.dtype), jnp.ones(value.shape, z0.dtype))

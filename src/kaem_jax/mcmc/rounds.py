@@ -155,7 +155,7 @@ def step_round(
         steps = eta
         if step_spread:
             factor = jnp.exp(step_spread * jax.random.normal(key_spread, eta.shape, eta.dtype))
-            steps = jnp.minimum(eta * factor, kernel.largest_step_size)
+            steps = eta * factor
         replicas, acceptance = moves.move(
             key_move, replicas, log_prior, log_likelihood, beta, steps, kernel, bounds, exact, unit
         )

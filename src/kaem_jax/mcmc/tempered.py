@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.jax_utils.placement import constrain
-from kaem_jax.mcmc.kernels import MALA, Kernel, make_kernel
+from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE, MALA, Kernel, make_kernel
 from kaem_jax.mcmc.ladder import communication_barrier, even_ladder, power_ladder
 from kaem_jax.mcmc.rounds import SWAPS, RoundInfo, TemperedState, init, rung_order, step_round, top_of
 from kaem_jax.mcmc.target import LogDensityOfOne, Reference, Rows, Target
@@ -145,11 +145,11 @@ class Sampler:
         key_scale, key = jax.random.split(key)
         num, exponent = num_temperatures or _START[0], _START[1]
         scale = np.ones(starts.shape[1:], starts.dtype)
-        if self._target.reference is not None and not self._kernel.needs_standard_normal:
+        if self._target.reference is not None:
             scale = np.std(self._target.refresh(key_scale, (_NUM_REFERENCE,)), axis=0)
         tuning = Tuning(
             np.asarray(power_ladder(num, exponent), starts.dtype),
-            np.full(num, self._kernel.first_step_size, starts.dtype),
+            np.full(num, FIRST_STEP_SIZE, starts.dtype),
             np.tile(scale, (num, 1)),
         )
         progress = Progress(key, 0, self._begin(np.tile(starts, (num, 1, 1))), tuning)
@@ -194,7 +194,7 @@ class Sampler:
     ) -> Progress:
         """The next tuning, from swap acceptances [T-1] and positions [S, T, C, D] of a stage."""
         betas, step_size, scale = map(np.asarray, progress.tuning)
-        if rescales and not self._kernel.needs_standard_normal:
+        if rescales:
             num = positions.shape[0] * positions.shape[2]
             variance = (num * np.var(positions, axis=(0, 2)) + _PRIOR_DRAWS * scale**2) / (num + _PRIOR_DRAWS)
             step_size = step_size * np.exp(np.mean(np.log(scale**2 / variance), axis=1))

@@ -11,7 +11,7 @@ from jax import Array
 
 from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
-from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
+from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE, MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import communication_barrier
 from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments, check_frame, check_start
 from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame
@@ -95,7 +95,7 @@ def tempered_posterior(
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
       num_rounds: R, the rounds that count.
       steps_per_round: moves between exchanges.
-      step_size: eta > 0, a scalar or [T], by rung; None starts at `kernel.first_step_size`.
+      step_size: eta > 0, a scalar or [T], by rung; None starts at 0.1.
       swap: one of `SWAPS`.
       bounds: (low, high), the support of every coordinate; None is the real line.
       refresh: maps (key, (B,)) to exact prior draws [B, *event]: the rung at beta = 0 then takes one in every step.
@@ -111,13 +111,13 @@ def tempered_posterior(
         adapt.
 
     Example:
-      >>> found = kaem.tempered_posterior(
+      >>> found = kaem.mcmc.tempered_posterior(
       ...     key, lambda z: -jnp.sum(z**2, -1) / 2, lambda z: -jnp.sum((z - 3) ** 2, -1), jnp.zeros((5, 2)),
       ...     jnp.linspace(0, 1, 4), num_rounds=10, steps_per_round=2, step_size=0.3,
       ... )
     """
     kernel, z0 = make_kernel(kernel), check_start(z0, log_prior, log_likelihood)
-    check_chain_arguments(kernel, step_size, bounds)
+    check_chain_arguments(step_size, bounds)
     check_choice("swap", swap, SWAPS)
     if step_size is None and not kernel.is_exact:
         raise ValueError(f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size")
@@ -134,14 +134,14 @@ def tempered_posterior(
             raise ValueError(f"betas={values.tolist()} must be [T], and increase from 0 or above to 1")
     ladder = jnp.asarray(betas, z0.dtype)
     if frame is not None:
-        check_frame(kernel, bounds)
+        check_frame(bounds)
         event_shape = z0.shape[jax.eval_shape(log_likelihood, z0).ndim :]
         z_of = functools.partial(from_frame, frame, event_shape=event_shape)
         log_prior, log_likelihood = _composed(log_prior, z_of), _composed(log_likelihood, z_of)
         z0, bounds = to_frame(frame, z0, len(event_shape)), None
         refresh = None if refresh is None else _refresh_in_frame(frame, refresh, len(event_shape))
     state = init(z0, log_prior, log_likelihood, ladder.size, heading)
-    start = kernel.first_step_size if step_size is None else step_size
+    start = FIRST_STEP_SIZE if step_size is None else step_size
     eta = jnp.broadcast_to(jnp.asarray(start, z0.dtype), ladder.shape)
 
     one_round = functools.partial(

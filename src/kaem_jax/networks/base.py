@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,13 @@ OUTPUTS: dict[str, Callable[[Array], Array]] = {
 
 
 class Network(Settings, abc.ABC):
-    """The settings of a network. The model adds the sizes of its input and output."""
+    """The settings of a network. The model adds the sizes of its input and output.
+
+    Attributes:
+      output: a key of `OUTPUTS`, applied to a decoder's output.
+    """
+
+    output: str = "identity"
 
     def decoder(self, num_features: int, data_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> "Decoder":
         """The decoder from features [..., Q] to the likelihood's parameter [..., *output_shape].
@@ -48,26 +54,56 @@ class Network(Settings, abc.ABC):
         raise ValueError(f"{type(self).__name__} is a decoder: it cannot encode")
 
 
-class Decoder(Protocol):
+class Decoder(abc.ABC):
     """A network from the prior's features to data space. Static and hashable.
 
-    Optional attributes: `in_features`, the width of its input, which `Model` compares with the prior; `output`, a
-    key of `OUTPUTS`, with which `fit` checks the range of data and `Model` the likelihood; `output_shape`, the
-    shape of its output for one latent, if that is not `data_shape`; `penalty`, a function of its parameters that
-    training adds to the loss; and `is_autoregressive`, true if `apply` takes the data x [B, *data_shape] as a third
-    argument, because each value depends on those before it. An autoregressive decoder has a method `roll_out`; see
-    `BoundSequenceDecoder`.
+    Your own decoder derives from this class and has `data_shape`, `init` and `apply`; see docs/extend.md.
+
+    Attributes:
+      data_shape: shape of one datum.
+      output: a key of `OUTPUTS`, with which `fit` checks the range of data and `Model` the likelihood.
+      in_features: Q, if it is known; `Model` then refuses a prior of another width.
+      is_autoregressive: whether each value depends on those before it. `apply` then takes the data x [B, *data_shape]
+        as a third argument, and `roll_out` generates.
     """
 
-    @property
-    def data_shape(self) -> tuple[int, ...]:
-        """Shape of one datum."""
+    data_shape: tuple[int, ...]
+    output: str = "identity"
+    in_features: int | None = None
+    is_autoregressive: bool = False
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output for one latent."""
+        return self.data_shape
+
+    @abc.abstractmethod
     def init(self, key: Array) -> Params:
         """Initial parameters, a nested dictionary of arrays."""
 
-    def apply(self, params: Params, features: Array) -> Array:
-        """Features [..., Q] to the likelihood's parameter, [..., *data_shape], or [..., *output_shape]."""
+    @abc.abstractmethod
+    def apply(self, params: Params, features: Array, *data: Array) -> Array:
+        """Features [..., Q] to the likelihood's parameter, [..., *output_shape]."""
+
+    def penalty(self, params: Params) -> Array | float:
+        """What training adds to the loss, nats per datum."""
+        return 0.0
+
+    def roll_out(self, key: Array, params: Params, features: Array, choose: Callable[[Array, Array], Array]) -> Array:
+        """Generates data [..., *data_shape] value by value from features [..., Q]; see `BoundSequenceDecoder`."""
+        raise NotImplementedError(f"{type(self).__name__} is not autoregressive")
+
+
+class Encoder(abc.ABC):
+    """A network from data to the mean and log-scale of a diagonal Gaussian over latents. Static and hashable."""
+
+    @abc.abstractmethod
+    def init(self, key: Array) -> Params:
+        """Initial parameters, a nested dictionary of arrays."""
+
+    @abc.abstractmethod
+    def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """Data [B, *data_shape] to mean and log-scale, [B, *event_shape] each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +113,12 @@ class NnxNetwork:
     Attributes:
       module: builds the network; called as `module(**options, rngs=...)`. It maps [N, ...] to [N, ...].
       options: keyword arguments of `module` as pairs, which keep this object hashable.
+      is_large: whether the layers of several minibatches at once would not fit into a CPU's cache.
     """
 
     module: Callable[..., nnx.Module]
     options: tuple[tuple[str, Any], ...]
+    is_large: bool = dataclasses.field(default=False, kw_only=True)
 
     def init(self, key: Array) -> Params:
         network = self._build(key)
@@ -106,7 +144,7 @@ class NnxNetwork:
         at_once = network
         for _ in range(lead - 1):
             at_once = jax.vmap(at_once)
-        if lead == 1 or not getattr(self.module, "is_large", False):
+        if lead == 1 or not self.is_large:
             return at_once(inputs)
 
         def in_turn(inputs: Array) -> Array:  # the layers of one minibatch fit into a CPU's cache, those of all do not
@@ -135,7 +173,7 @@ def _of_merged(network: Callable[[Array], Array], inputs: Array, lead: int) -> A
 
 
 @dataclasses.dataclass(frozen=True)
-class NnxDecoder(NnxNetwork):
+class NnxDecoder(NnxNetwork, Decoder):
     """A decoder whose network maps [N, Q] to [N, prod(data_shape)] or to [N, *data_shape].
 
     Attributes:
@@ -148,28 +186,19 @@ class NnxDecoder(NnxNetwork):
     output: str = "identity"
     in_features: int | None = None
 
-    def apply(self, params: Params, features: Array) -> Array:
+    def apply(self, params: Params, features: Array, *data: Array) -> Array:
         out = self.call(params, features)
         return OUTPUTS[self.output](out.reshape(*features.shape[:-1], *self.data_shape))
 
 
-class Encoder(Protocol):
-    """A network from data to the mean and log-scale of a diagonal Gaussian over latents. Static and hashable."""
-
-    def init(self, key: Array) -> Params:
-        """Initial parameters, a nested dictionary of arrays."""
-
-    def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """Data [B, *data_shape] to mean and log-scale, [B, *event_shape] each."""
-
-
 @dataclasses.dataclass(frozen=True)
-class NnxEncoder(NnxNetwork):
+class NnxEncoder(NnxNetwork, Encoder):
     """An encoder whose network maps [N, *data_shape] to [N, 2 prod(event_shape)].
 
     Attributes:
       data_shape: shape of one datum.
       event_shape: shape of one latent.
+      takes_tokens: whether data are whole numbers.
 
     Raises:
       ValueError: `apply` is given data of another shape, or uint8 pixels.
@@ -177,10 +206,11 @@ class NnxEncoder(NnxNetwork):
 
     data_shape: tuple[int, ...]
     event_shape: tuple[int, ...]
+    takes_tokens: bool = False
 
     def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
         x = jnp.asarray(x)
-        if x.dtype == jnp.uint8 and not getattr(self.module, "takes_tokens", False):
+        if x.dtype == jnp.uint8 and not self.takes_tokens:
             raise ValueError("x has dtype uint8; an encoder takes floats on the scale of the likelihood: divide by 255")
         if x.ndim < len(self.data_shape) or x.shape[x.ndim - len(self.data_shape) :] != self.data_shape:
             wanted = ", ".join(["B", *map(str, self.data_shape)])

@@ -133,8 +133,6 @@ class UpConvolutions(nnx.Module):
     A non-linearity follows every hidden layer (docs/method.md, section 12, mistake 14).
     """
 
-    is_large = True  # see `NnxNetwork.call`
-
     def __init__(self, settings: "ConvDecoder", in_features: int, data_shape: tuple[int, int, int], *, rngs: nnx.Rngs):
         channels, default = settings.hidden, jnp.result_type(float)
         self.activation = activation_function(settings.activation)
@@ -159,8 +157,6 @@ class DownConvolutions(nnx.Module):
     The readout sums over thousands of features, which one update moves together. Without scaling, codes would jump by
     more than their posterior's scale (docs/decisions/encoders.md).
     """
-
-    is_large = True  # see `NnxNetwork.call`
 
     def __init__(self, settings: "ConvEncoder", data_shape: tuple[int, int, int], out_features: int, *, rngs: nnx.Rngs):
         self.activation = activation_function(settings.activation)
@@ -211,7 +207,7 @@ class ConvDecoder(Network):
                 f"with sides that are multiples of {shrink}; the data have shape {data_shape}{remedy}"
             )
         options = (("settings", self), ("in_features", num_features), ("data_shape", data_shape))
-        return NnxDecoder(UpConvolutions, options, data_shape, self.output, num_features)
+        return NnxDecoder(UpConvolutions, options, data_shape, self.output, num_features, is_large=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,4 +238,4 @@ class ConvEncoder(Network):
                 f"sides must be at least {shrink}; the data have shape {data_shape}"
             )
         options = (("settings", self), ("data_shape", data_shape), ("out_features", 2 * math.prod(event_shape)))
-        return NnxEncoder(DownConvolutions, options, data_shape, event_shape)
+        return NnxEncoder(DownConvolutions, options, data_shape, event_shape, is_large=True)

@@ -9,7 +9,7 @@ from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, BSpline
-from kaem_jax.networks.base import OUTPUTS, Network, Output
+from kaem_jax.networks.base import OUTPUTS, Decoder, Network, Output
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import BASES
 
@@ -18,7 +18,7 @@ _SILU_SECOND_MOMENT = 0.356
 
 
 @dataclasses.dataclass(frozen=True)
-class KanDecoder:
+class KanDecoder(Decoder):
     """y_j = sum_i f_{i,j}(x_i) in every layer, f = silu base plus a basis expansion on `domain`.
 
     Attributes:
@@ -32,11 +32,15 @@ class KanDecoder:
     data_shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        assert self.layers  # made here, so that what a bank refuses is refused with the decoder
+        hash(tuple(self.layers))  # made here, so that what a bank refuses is refused with the decoder
 
     @property
-    def in_features(self) -> int:
+    def in_features(self) -> int:  # type: ignore[override]
         return self.widths[0]
+
+    @property
+    def output(self) -> str:  # type: ignore[override]
+        return self.settings.output
 
     @property
     def layers(self) -> list[FunctionBank]:
@@ -59,7 +63,7 @@ class KanDecoder:
         keys = jax.random.split(key, len(self.widths) - 1)
         return {f"bank_{i}": bank.init(k) for i, (bank, k) in enumerate(zip(self.layers, keys, strict=True))}
 
-    def apply(self, params: dict[str, Any], features: Array) -> Array:
+    def apply(self, params: dict[str, Any], features: Array, *data: Array) -> Array:
         x = features
         for i, bank in enumerate(self.layers):
             x = bank.contract(params[f"bank_{i}"], x)

@@ -13,7 +13,7 @@ from jax import Array
 from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.likelihoods import Categorical
 from kaem_jax.networks.attention import Block, Cache, dense
-from kaem_jax.networks.base import Network, NnxEncoder, NnxNetwork, Params
+from kaem_jax.networks.base import Decoder, Network, NnxEncoder, NnxNetwork, Params
 from kaem_jax.networks.ngrams import HashedNgrams
 from kaem_jax.settings import positive, setting
 
@@ -89,7 +89,7 @@ class TokenDecoder(nnx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class BoundSequenceDecoder(NnxNetwork):
+class BoundSequenceDecoder(NnxNetwork, Decoder):
     """A decoder of tokens; see `TokenDecoder`.
 
     Attributes:
@@ -114,11 +114,10 @@ class BoundSequenceDecoder(NnxNetwork):
         """(T, V), the shape of the logits."""
         return (*self.data_shape, self.vocabulary)
 
-    def apply(self, params: Params, features: Array, x: Array | None = None) -> Array:
+    def apply(self, params: Params, features: Array, *data: Array) -> Array:
         """Features [..., B, Q], and tokens x [B, T] for an autoregressive decoder, to logits [..., B, T, V]."""
-        if x is None:
-            x = jnp.zeros((features.shape[-2] if features.ndim > 1 else 1, *self.data_shape), jnp.int32)
-        tokens = x.astype(jnp.int32)
+        size = features.shape[-2] if features.ndim > 1 else 1
+        tokens = data[0].astype(jnp.int32) if data else jnp.zeros((size, *self.data_shape), jnp.int32)
         network = self.network(params)
 
         def one(features: Array) -> Array:
@@ -136,8 +135,6 @@ class BoundSequenceDecoder(NnxNetwork):
 
 class TokenEncoder(nnx.Module):
     """The network of a `SequenceEncoder`, for T tokens of a vocabulary of V: [N, T] to [N, out_features]."""
-
-    takes_tokens = True
 
     def __init__(self, settings: "SequenceEncoder", length: int, vocabulary: int, out_features: int, *, rngs: nnx.Rngs):
         dtype, width = jnp.result_type(float), settings.width
@@ -233,4 +230,4 @@ class SequenceEncoder(_Attention):
 
     def encoder(self, data_shape: tuple[int, ...], event_shape: tuple[int, ...], num_tokens: int) -> NnxEncoder:
         options = self._options(data_shape, num_tokens, out_features=2 * math.prod(event_shape))
-        return NnxEncoder(TokenEncoder, options, data_shape, event_shape)
+        return NnxEncoder(TokenEncoder, options, data_shape, event_shape, takes_tokens=True)

@@ -1,84 +1,172 @@
-"""The interface of all priors, and functions shared by priors with banks of univariate densities."""
+"""What all priors are: settings that make a density of parameters."""
 
 import abc
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from kaem_jax.jax_utils.transforms import STATIC
-from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.priors.base_density import BaseDensity, Gaussian
-from kaem_jax.priors.calls import compiled_method
 from kaem_jax.settings import Settings
-from kaem_jax.settings.arguments import Shape
+from kaem_jax.settings.arguments import Shape, as_shape, at_least_float32, check_latent
 
 Params = dict[str, Any]
-Table = Any  # a CdfTable or ClusteredTable; for a neural prior, which has none, its parameters
+
+drawing = functools.partial(jax.jit, static_argnames=("shape", "points"))
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class BoundPrior:
-    """A prior bound to its parameters: a pytree with pure methods.
+class BoundPrior(abc.ABC):
+    """A prior bound to its parameters: a density p(z). A pytree; its methods are pure and compiled once.
 
         p = prior.bind(params["prior"])
         z = p.sample(key, (1000,))
         p.log_prob(z), p.cdf(z), p.quantile(u)
 
+    Methods check shapes and call what a subclass implements under the same name with an underscore: `_sample` and
+    `_log_prob`; `_quantile`, `_cdf`, `_density`, `_curvature` if `prior` says that it has them; `_values`, `_features`.
+    Gradients in `params` include log Z if `bind` is inside the function that is differentiated.
+
     Attributes:
       prior: static.
       params: its parameters.
-      table: `prior.tabulate(params)`.
+      table: what is computed from them once.
+
+    Raises:
+      ValueError: the last axes of a latent are not `prior.event_shape`, u is outside 0..1 (traced values are not
+        checked), or `points` is unknown or needs quantiles that the prior lacks.
+      NotImplementedError: the prior lacks what was asked for.
     """
 
-    prior: "Prior" = dataclasses.field(metadata=STATIC)
+    prior: Any
     params: Params
-    table: Table
+    table: Any = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        jax.tree_util.register_dataclass(cls, ["params", "table"], ["prior"])
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one latent."""
+        return self.prior.event_shape
 
     def sample(self, key: Array, shape: Shape = (), points: str = "random") -> Array:
-        """Draws [*shape, *event_shape]; see `Prior.sample`."""
-        return self.prior.sample(key, self.table, shape, points)
+        """Draws [*shape, *event_shape] by inverse transform of `random` or `sobol` points."""
+        return self._sample(key, as_shape(shape), points)
 
     def log_prob(self, z: Array) -> Array:
-        """Log p(z), [..., *event_shape] to [...] nats."""
-        return self.prior.log_prob(self.params, z, self.table)
+        """Log p(z) of latents [..., *event_shape], [...] nats; normalised if `prior.is_normalized`."""
+        return self._log_prob(self._latent(z))
 
-    def cdf(self, z: Array) -> Array:
-        """CDF of each coordinate, [..., *event_shape]."""
-        return self.prior.cdf(self.table, z)
+    def sample_given(self, key: Array, z: Array, is_known: Array, shape: Shape = ()) -> Array:
+        """Exact draws given some coordinates of one latent z; the known ones, bool is_known, are unchanged.
+
+        Coordinates of most priors are independent. In a clustered prior they depend on each other through the cluster,
+        which is drawn first, from p(c | known coordinates).
+        """
+        if not self.prior.has_exact_conditionals:
+            raise NotImplementedError(
+                f"a {type(self.prior).__name__} has no exact draws given some of its coordinates: its latents depend "
+                "on each other; of the clustered priors, those with map='diagonal' have them"
+            )
+        z, is_known = self._latent(z), jnp.asarray(is_known, bool)
+        for name, array in (("z", z), ("is_known", is_known)):
+            if array.shape != self.prior.event_shape:
+                raise ValueError(f"{name} has shape {array.shape}; this prior takes {self.prior.event_shape}")
+        return jnp.where(is_known, z, self._others(key, z, is_known, as_shape(shape)))
 
     def quantile(self, u: Array) -> Array:
-        """Inverse CDF of each coordinate, u in (0, 1) [..., *event_shape]."""
-        return self.prior.quantile(self.table, u)
+        """Inverse CDF of each coordinate, u in (0, 1) [..., *event_shape] -> [..., *value_shape]."""
+        return self._quantile(self._probabilities(u))
+
+    def cdf(self, z: Array) -> Array:
+        """CDF of each coordinate, [..., *value_shape] -> [..., *event_shape]."""
+        return self._cdf(check_latent(z, self.prior.value_shape, "z"))
 
     def density(self, z: Array) -> Array:
-        """Univariate density of each coordinate, [..., *event_shape]."""
-        return self.prior.density(self.table, z)
+        """Univariate density of each coordinate, [..., *value_shape]."""
+        return self._density(check_latent(z, self.prior.value_shape, "z"))
+
+    def curvature(self, z: Array) -> Array:
+        """-d^2 log p / dz^2 of each coordinate of latents, [..., *event_shape], for Laplace approximations."""
+        return self._curvature(self._latent(z))
+
+    def log_normalizer(self) -> Array:
+        """Log Z of every univariate density, [Q, P] nats."""
+        raise self._lacks("log_normalizer")
+
+    def values(self, z: Array) -> Array:
+        """The arguments of the univariate densities for these latents, [..., *value_shape]."""
+        return self._values(self._latent(z))
 
     def features(self, z: Array) -> Array:
-        """The decoder's input, [..., Q]."""
-        return self.prior.features(self.table, z)
+        """The decoder's input for latents [..., *event_shape], [..., Q]."""
+        return self._features(self._latent(z))
+
+    @abc.abstractmethod
+    def _sample(self, key: Array, shape: tuple[int, ...], points: str) -> Array: ...
+
+    @abc.abstractmethod
+    def _log_prob(self, z: Array) -> Array: ...
+
+    def _others(self, key: Array, z: Array, is_known: Array, shape: tuple[int, ...]) -> Array:
+        """Draws of the coordinates that are not known."""
+        return self._sample(key, shape, "random")
+
+    def _quantile(self, u: Array) -> Array:
+        raise self._lacks("quantile")
+
+    def _cdf(self, z: Array) -> Array:
+        raise self._lacks("cdf")
+
+    def _density(self, z: Array) -> Array:
+        raise self._lacks("density")
+
+    def _curvature(self, z: Array) -> Array:
+        raise self._lacks("curvature")
+
+    def _values(self, z: Array) -> Array:
+        return z
+
+    def _features(self, z: Array) -> Array:
+        return z
+
+    def _lacks(self, name: str) -> NotImplementedError:
+        return NotImplementedError(
+            f"a {type(self.prior).__name__} has no {name}: its density is known up to a factor only; use a product, "
+            "mixture, clustered or comonotone prior"
+        )
+
+    def _latent(self, z: Array, name: str = "z") -> Array:
+        """Latents as floats of their width; JAX would broadcast another one silently."""
+        return check_latent(z, self.prior.event_shape, name)
+
+    def _probabilities(self, u: Array) -> Array:
+        """Refuses values outside 0..1; traced arrays, and those of several processes, are not checked."""
+        u = self._latent(u, "u")
+        if not isinstance(u, jax.core.Tracer) and u.is_fully_addressable:
+            host = np.asarray(u)  # in NumPy, since inside a jit jnp would trace even what is concrete
+            outside = host[(host < 0) | (host > 1)]
+            if outside.size:
+                raise ValueError(f"u={outside[0]} is not a probability: u must lie in 0..1")
+        return u
 
 
 class Prior(Settings, abc.ABC):
-    """A prior over latents. Static and hashable; every method is pure and composes with jit, vmap and grad.
+    """The settings of a prior over latents. Static and hashable: `bind` makes a density of them and of parameters.
 
-    Methods accept `params` in place of `table`, and then compute the table.
+    A subclass is a frozen dataclass with `event_shape`, `init` and `_bind`, which returns a `BoundPrior` of its own.
 
     Attributes:
-      is_normalized: whether `log_prob` is normalised; where it is not, `log_normalizer` raises.
+      is_normalized: whether `log_prob` is normalised; where it is not, `log_normalizer` and `curvature` raise.
       has_exact_draws: whether `sample` draws from the prior itself, not from chains that approach it.
       is_standard_normal: whether latents are standard normal coordinates, whatever the parameters.
-
-    Raises:
-      ValueError: the last axes of a latent are not `event_shape`, u is outside 0..1 (traced values are not checked), or
-        `points` is unknown or needs quantiles that the prior lacks.
-      NotImplementedError: `quantile`, `cdf` or `density` without `has_quantiles`, `log_normalizer` or
-        `curvature` without `is_normalized`.
     """
 
     is_normalized: ClassVar[bool] = True
@@ -95,11 +183,6 @@ class Prior(Settings, abc.ABC):
         """Whether `sample_given` can draw some coordinates given others."""
         return self.has_exact_draws and self.has_quantiles
 
-    @functools.cached_property  # which a field may override, unlike a property
-    def centred(self) -> "Prior":
-        """The prior over z itself, whose coordinates have the univariate densities; self if this prior is one."""
-        return self
-
     @functools.cached_property
     def base(self) -> BaseDensity:
         """pi0, the density that the energies tilt."""
@@ -109,6 +192,11 @@ class Prior(Settings, abc.ABC):
     @abc.abstractmethod
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one latent."""
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of the arguments of the univariate densities of one latent."""
+        return self.event_shape
 
     @property
     def num_features(self) -> int:
@@ -125,69 +213,21 @@ class Prior(Settings, abc.ABC):
         """Initial parameters, one dictionary of arrays."""
 
     @abc.abstractmethod
-    def tabulate(self, params: Params) -> Table:
-        """The CDF tables at `params` (`CdfTable`): build once, draw many times."""
+    def _bind(self, params: Params) -> BoundPrior: ...
 
-    @abc.abstractmethod
-    def sample(self, key: Array, table: Table, shape: Shape = (), points: str = "random") -> Array:
-        """Draws [*shape, *event_shape] by inverse transform of `random` or `sobol` points, if `has_exact_draws`."""
+    def bind(self, params: Params) -> Any:
+        """The prior at these parameters: bind once, draw many times.
 
-    @abc.abstractmethod
-    def log_prob(self, params: Params, z: Array, table: Table | None = None) -> Array:
-        """Log-density of latents [..., *event_shape] in nats, [...]; normalised if `is_normalized`.
+        Floats of less than 32 bits are widened, since probabilities are sums of many terms.
 
-        If the result is differentiated in `params`, `table` must be computed from the same traced `params`, or left
-        out: otherwise the gradient lacks the term of log Z.
+        Raises:
+          ValueError: `params` are not a dictionary.
         """
-
-    def bind(self, params: Params) -> BoundPrior:
-        """The prior at these parameters, with its table built once."""
-        return BoundPrior(self, params, self.tabulate(params))
-
-    def quantile(self, table: Table, u: Array) -> Array:
-        """Inverse CDF, coordinate by coordinate: u in (0, 1), [..., *event_shape]."""
-        raise self._lacks("quantile")
-
-    def cdf(self, table: Table, z: Array) -> Array:
-        """CDF, coordinate by coordinate: [..., *event_shape]."""
-        raise self._lacks("cdf")
-
-    def density(self, table: Table, z: Array) -> Array:
-        """Univariate density of each coordinate: [..., *event_shape]."""
-        raise self._lacks("density")
-
-    def curvature(self, params: Params, z: Array, table: Table) -> Array:
-        """-d^2 log p / dz^2 of each coordinate of latents, [..., *event_shape], for Laplace approximations."""
-        raise self._lacks("curvature")
-
-    def log_normalizer(self, params: Params) -> Array:
-        """Log Z of every univariate density, [Q, P] nats."""
-        raise self._lacks("log_normalizer")
-
-    @compiled_method
-    def coordinates(self, table: Table, latent: Array) -> Array:
-        """The arguments z of the univariate densities for these latents, [..., *centred.event_shape]."""
-        return latent
-
-    @compiled_method
-    def features(self, table: Table, latent: Array) -> Array:
-        """The decoder's input, [..., Q], for latents [..., *event_shape]."""
-        return latent
-
-    def _lacks(self, name: str) -> NotImplementedError:
-        return NotImplementedError(
-            f"a {type(self).__name__} has no {name}: its density is known up to a factor only; use a product, mixture, "
-            "clustered or comonotone prior"
-        )
+        if not isinstance(params, Mapping):
+            raise ValueError(f"params is a {type(params).__name__}; wanted: the parameters, as `init` returns them")
+        return _bound(self, jax.tree.map(at_least_float32, params))
 
 
-def init_components(key: Array, bank: FunctionBank, base: BaseDensity) -> Params:
-    """{"bank": ..., "base": ...}: parameters of the functions and of the base densities."""
-    return {"bank": bank.init(key), "base": base.init(bank.argument_shape)}
-
-
-def component_log_weight(bank: FunctionBank, base: BaseDensity, params: Params, z: Array) -> Array:
-    """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats."""
-    # Outside the domain energies are those of its nearer end (docs/method.md, section 3).
-    energy = bank.evaluate(params["bank"], jnp.clip(z, *bank.domain))
-    return energy + base.log_prob(params["base"], z)
+@functools.partial(jax.jit, static_argnums=0)
+def _bound(prior: Prior, params: Params) -> BoundPrior:
+    return prior._bind(params)

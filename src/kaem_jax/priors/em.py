@@ -104,13 +104,13 @@ def chunks(z: np.ndarray, terms: np.ndarray | None, most: int | None = None) -> 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _expect(prior: ClusteredPrior, params: Params, z: Array, terms: Array) -> tuple[Array, Array]:
-    return _normalised(prior.log_joint(params, z) + terms)
+    return _normalised(prior.bind(params).log_joint(z) + terms)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _expect_known(prior: ClusteredPrior, params: Params, z: Array, terms: Array) -> tuple[Array, Array]:
     is_known = ~jnp.isnan(z)
-    return _normalised(prior.log_joint_of_known(params, jnp.where(is_known, z, 0), is_known) + terms)
+    return _normalised(prior.bind(params).log_joint_of_known(jnp.where(is_known, z, 0), is_known) + terms)
 
 
 def _normalised(log_joint: Array) -> tuple[Array, Array]:

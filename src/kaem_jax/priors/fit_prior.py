@@ -3,15 +3,18 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import jax
 import numpy as np
+from jax import Array
 
 from kaem_jax.priors.affine import Map
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.em import expectation, fit_gaussians, mean_log_prob, terms_of_labels
 from kaem_jax.priors.shapes import fit_shapes
+from kaem_jax.settings.arguments import check_key
 
 _Fit = TypeVar("_Fit")
 
@@ -21,7 +24,7 @@ _ROWS_PER_CLUSTER = 5  # fewer latents than so many for each cluster and coordin
 
 
 def fit_prior(
-    seed: int,
+    key: Array,
     z: np.ndarray,
     prior: ClusteredPrior | None = None,
     *,
@@ -33,7 +36,7 @@ def fit_prior(
     `z` may also be the rows of a table, to model the density of the data themselves.
 
     Args:
-      seed: seed of the starts, and of the held-out tenth of `z`, which selects sizes, rotations and shapes.
+      key: a PRNG key, of the starts and of the held-out tenth of `z`, which selects sizes, rotations and shapes.
       z: float [N, Q], or [S, N, Q] with S posterior draws of each of N data.
       prior: the prior to fit. None chooses the number of clusters, and full or diagonal maps.
       labels: int [N], the classes of `z`, if clusters belong to classes.
@@ -48,10 +51,12 @@ def fit_prior(
 
     Example:
       >>> z = np.random.default_rng(0).normal(size=(200, 2))
-      >>> prior, params = kaem.fit_prior(0, z, kaem.ClusteredPrior(num_latents=2, num_clusters=1, map="full"))
-      >>> prior.log_prob(params, z).shape
+      >>> prior, params = kaem.fit_prior(key, z, kaem.ClusteredPrior(num_latents=2, num_clusters=1, map="full"))
+      >>> prior.bind(params).log_prob(z).shape
       (200,)
     """
+    check_key(key)
+    seed = int(jax.random.bits(key))
     draws = np.asarray(z, np.float32)
     draws = draws[None] if draws.ndim == 2 else draws
     if draws.ndim != 3 or draws.shape[1] < 10 or not np.isfinite(draws).all():
@@ -109,7 +114,8 @@ def choose(
     gain.
     """
     # Processor time: a busy machine must not choose a smaller mixture.
-    started, best = time.process_time(), None
+    started = time.process_time()
+    best: Any = None
     for kind in _SIZES:
         since_best = 0
         for prior in _candidates(kind, num, size):
@@ -120,7 +126,6 @@ def choose(
             since_best += 1
             if best is None or reached > best[0]:
                 best, since_best = (reached, found), 0
-    assert best is not None
     return best[1]
 
 

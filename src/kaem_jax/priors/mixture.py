@@ -1,18 +1,17 @@
 """The mixture prior: each latent z_q is a mixture of P univariate densities (docs/method.md, section 2)."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.priors.base import Params, component_log_weight, init_components
-from kaem_jax.priors.calls import compiled_method
-from kaem_jax.priors.cdf_table import CdfTable, make_table
+from kaem_jax.priors.base import Params
 from kaem_jax.priors.proportions import Proportions, init_proportions, log_proportions
-from kaem_jax.priors.quadrature import component_densities
-from kaem_jax.priors.tabulated import TabulatedPrior
+from kaem_jax.priors.tabulated import BoundTabulated, TabulatedPrior
+from kaem_jax.priors.univariate import DensityTable, component_densities, component_log_weight, init_components
 from kaem_jax.settings import setting
 
 
@@ -48,7 +47,7 @@ class MixturePrior(TabulatedPrior):
     def num_each(self) -> int:
         return self.num_components
 
-    @compiled_method
+    @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: Array) -> Params:
         shape = (self.num_latents, self.num_components)
         return init_components(key, self.bank, self.base) | init_proportions(self.proportions, shape)
@@ -57,32 +56,36 @@ class MixturePrior(TabulatedPrior):
         """Log alpha, [Q, P] nats."""
         return log_proportions(params, (self.num_latents, self.num_components))
 
-    @compiled_method
-    def tabulate(self, params: Params) -> CdfTable:
+    def _bind(self, params: Params) -> "BoundMixture":
         edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.base, params)
         alpha = jnp.exp(self.log_proportions(params))
         density = jnp.sum(alpha[..., None, None] * density, axis=1)
         lower, upper = jnp.sum(alpha * lower, axis=1), jnp.sum(alpha * upper, axis=1)
         base = jax.tree.map(lambda leaf: leaf[:, 0], params["base"])
-        return make_table(edges, density, lower, upper, log_normalizer, base)
+        table = DensityTable.of_densities(self.base, edges, density, lower, upper, log_normalizer, base)
+        return BoundMixture(self, params, table)
 
-    @compiled_method
-    def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
-        log_terms = self._log_joint(params, z, table)
-        if self.bounds is None:
+
+class BoundMixture(BoundTabulated):
+    """A mixture prior at its parameters."""
+
+    prior: MixturePrior
+
+    @jax.jit
+    def _log_prob(self, z: Array) -> Array:
+        log_terms = self._log_joint(z)
+        if self.prior.bounds is None:
             return jnp.sum(jax.nn.logsumexp(log_terms, axis=-1), axis=-1)
         # Outside the support every term is -inf: there `logsumexp` would have NaN as gradient, and this has 0.
         is_outside = jnp.all(log_terms == -jnp.inf, axis=-1)
         log_sum = jax.nn.logsumexp(jnp.where(is_outside[..., None], 0, log_terms), axis=-1)
         return jnp.sum(jnp.where(is_outside, -jnp.inf, log_sum), axis=-1)
 
-    @compiled_method
-    def log_responsibilities(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+    def log_responsibilities(self, z: Array) -> Array:
         """Log-probability that component p made z_q, for latents [..., Q]: [..., Q, P] nats."""
-        return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
+        return jax.nn.log_softmax(self._log_joint(self._latent(z)), axis=-1)
 
-    def _log_joint(self, params: Params, z: Array, table: CdfTable | None) -> Array:
+    def _log_joint(self, z: Array) -> Array:
         """Log alpha_{q,p} p_{q,p}(z_q), [..., Q, P]."""
-        log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
-        log_weight = component_log_weight(self.bank, self.base, params, z[..., None])
-        return self.log_proportions(params) + log_weight - log_normalizer
+        log_weight = component_log_weight(self.prior.bank, self.prior.base, self.params, z[..., None])
+        return self.prior.log_proportions(self.params) + log_weight - self.table.log_normalizer

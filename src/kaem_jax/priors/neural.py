@@ -5,6 +5,7 @@ training needs the sampled contrastive term.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from typing import ClassVar
@@ -15,16 +16,13 @@ from jax import Array
 
 from kaem_jax.kan.activations import Activation, activation_function
 from kaem_jax.mcmc import ULA, langevin_posterior
-from kaem_jax.priors.base import Params, Prior
-from kaem_jax.priors.calls import checked_params, compiled_method
+from kaem_jax.priors.base import BoundPrior, Params, Prior, drawing
 from kaem_jax.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeuralPrior(Prior):
     """p(z) proportional to exp(f(z)) N(z; 0, I) for z of shape [Q], f a multilayer perceptron.
-
-    It has no table: `tabulate` returns the parameters, which is what `sample` needs.
 
     Attributes:
       num_latents: Q.
@@ -56,7 +54,7 @@ class NeuralPrior(Prior):
     def event_shape(self) -> tuple[int]:
         return (self.num_latents,)
 
-    @compiled_method
+    @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: Array) -> Params:
         widths = (self.num_latents, *self.hidden, 1)
         initialise = jax.nn.initializers.lecun_normal()
@@ -67,33 +65,37 @@ class NeuralPrior(Prior):
             )
         }
 
-    def tabulate(self, params: Params) -> Params:
-        return checked_params(params)
+    def _bind(self, params: Params) -> "BoundNeural":
+        return BoundNeural(self, params)
 
-    @compiled_method
-    def sample(self, key: Array, table: Params, shape: tuple[int, ...] = (), points: str = "random") -> Array:
-        """Approximate draws [*shape, Q]: `num_steps` of ULA from N(0, I)."""
+
+class BoundNeural(BoundPrior):
+    """A neural prior at its parameters."""
+
+    prior: NeuralPrior
+
+    @drawing
+    def _sample(self, key: Array, shape: tuple[int, ...], points: str) -> Array:
         if points != "random":
             raise ValueError(f"points={points!r} needs a prior with quantiles; a neural prior has none: use 'random'")
         key_start, key_chain = jax.random.split(key)
-        start = jax.random.normal(key_start, (*shape, self.num_latents), table["dense_0"]["kernel"].dtype)
+        start = jax.random.normal(key_start, (*shape, self.prior.num_latents), self.params["dense_0"]["kernel"].dtype)
         chain = langevin_posterior(
             key_chain,
-            lambda z: self.log_prob(table, z),
+            self.log_prob,
             start,
             kernel=ULA(),
-            num_steps=self.num_steps,
-            step_size=self.step_size,
+            num_steps=self.prior.num_steps,
+            step_size=self.prior.step_size,
         )
         return chain.z
 
-    @compiled_method
-    def log_prob(self, params: Params, z: Array, table: Params | None = None) -> Array:
-        """Unnormalised: f(z) + log N(z; 0, I), [...] nats."""
-        activation = activation_function(self.activation)
+    @jax.jit
+    def _log_prob(self, z: Array) -> Array:
+        activation, num_hidden = activation_function(self.prior.activation), len(self.prior.hidden)
         x = z
-        for i in range(len(self.hidden) + 1):
-            layer = params[f"dense_{i}"]
+        for i in range(num_hidden + 1):
+            layer = self.params[f"dense_{i}"]
             x = x @ layer["kernel"] + layer["bias"]
-            x = activation(x) if i < len(self.hidden) else x
-        return x[..., 0] - 0.5 * jnp.sum(z * z, axis=-1) - 0.5 * self.num_latents * math.log(2 * math.pi)
+            x = activation(x) if i < num_hidden else x
+        return x[..., 0] - 0.5 * jnp.sum(z * z, axis=-1) - 0.5 * self.prior.num_latents * math.log(2 * math.pi)

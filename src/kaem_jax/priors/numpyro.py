@@ -8,7 +8,7 @@ from jax import Array
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.settings.arguments import Shape, as_shape
+from kaem_jax.settings.arguments import Shape
 
 try:
     from numpyro.distributions import Distribution, constraints
@@ -35,7 +35,7 @@ class PriorDistribution(Distribution):
       ValueError: the prior is not normalised.
     """
 
-    pytree_data_fields = ("params", "table")
+    pytree_data_fields = ("bound",)
     pytree_aux_fields = ("prior",)
 
     def __init__(self, prior: Prior, params: Params, *, validate_args: bool | None = None):
@@ -44,8 +44,7 @@ class PriorDistribution(Distribution):
                 "prior is neural, known up to a factor only; PriorDistribution needs one that is normalised"
             )
         self.prior = prior
-        self.params = params
-        self.table = prior.tabulate(params)
+        self.bound = prior.bind(params)
         super().__init__(event_shape=prior.event_shape, validate_args=validate_args)
 
     @property
@@ -67,9 +66,9 @@ class PriorDistribution(Distribution):
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Exact draws, [*sample_shape, *event_shape]."""
-        return self.prior.sample(key, self.table, as_shape(sample_shape))
+        return self.bound.sample(key, sample_shape)
 
     @validate_sample
     def log_prob(self, value: Array) -> Any:
         """Log p(z) of latents [..., *event_shape] in nats, [...]."""
-        return self.prior.log_prob(self.params, value, self.table)
+        return self.bound.log_prob(value)

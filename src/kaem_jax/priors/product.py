@@ -1,15 +1,15 @@
 """The product prior: Q x P independent densities, features v_q = sum_p z_{q,p} (docs/method.md, section 2)."""
 
 import dataclasses
+import functools
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.priors.base import Params, component_log_weight, init_components
-from kaem_jax.priors.calls import compiled_method
-from kaem_jax.priors.cdf_table import CdfTable, make_table
-from kaem_jax.priors.quadrature import component_densities
-from kaem_jax.priors.tabulated import TabulatedPrior
+from kaem_jax.priors.base import Params
+from kaem_jax.priors.tabulated import BoundTabulated, TabulatedPrior
+from kaem_jax.priors.univariate import DensityTable, component_densities, component_log_weight, init_components
 from kaem_jax.settings import setting
 
 
@@ -36,20 +36,24 @@ class ProductPrior(TabulatedPrior):
     def event_shape(self) -> tuple[int, int]:
         return (self.num_latents, self.num_terms)
 
-    @compiled_method
+    @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: Array) -> Params:
         return init_components(key, self.bank, self.base)
 
-    @compiled_method
-    def tabulate(self, params: Params) -> CdfTable:
-        return make_table(*component_densities(self.bank, self.base, params), params["base"])
+    def _bind(self, params: Params) -> "BoundProduct":
+        table = DensityTable.of_densities(self.base, *component_densities(self.bank, self.base, params), params["base"])
+        return BoundProduct(self, params, table)
 
-    @compiled_method
-    def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
-        log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
-        log_weight = component_log_weight(self.bank, self.base, params, z)
-        return jnp.sum(log_weight - log_normalizer, axis=(-2, -1))
 
-    @compiled_method
-    def features(self, table: CdfTable, latent: Array) -> Array:
-        return jnp.sum(latent, axis=-1)
+class BoundProduct(BoundTabulated):
+    """A product prior at its parameters."""
+
+    prior: ProductPrior
+
+    @jax.jit
+    def _log_prob(self, z: Array) -> Array:
+        log_weight = component_log_weight(self.prior.bank, self.prior.base, self.params, z)
+        return jnp.sum(log_weight - self.table.log_normalizer, axis=(-2, -1))
+
+    def _features(self, z: Array) -> Array:
+        return jnp.sum(z, axis=-1)

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,10 @@ from kaem_jax.jax_utils.transforms import vary_like
 from kaem_jax.kan.activations import BaseActivation
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, BSpline
-from kaem_jax.priors import inverse_transform
-from kaem_jax.priors.base import Params, Prior
+from kaem_jax.priors.base import BoundPrior, Prior, drawing
 from kaem_jax.priors.base_density import BaseDensity, BaseDensityName, make_base_density
-from kaem_jax.priors.calls import compiled_method
-from kaem_jax.priors.quadrature import component_log_normalizer
 from kaem_jax.priors.uniform import uniform_points
+from kaem_jax.priors.univariate import DensityTable
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import BASES
 
@@ -83,31 +81,35 @@ class TabulatedPrior(Prior):
         """pi0."""
         return make_base_density(self.base_density, self.domain, self.grid_size)
 
-    @compiled_method
-    def sample(self, key: Array, table: Any, shape: tuple[int, ...] = (), points: str = "random") -> Array:
-        u = uniform_points(key, shape, self.event_shape, points, table.lower.dtype)
-        return self.quantile(table, u)
 
-    @compiled_method
-    def quantile(self, table: Any, u: Array) -> Array:
-        return inverse_transform.quantile(self.base, table, u)
+class BoundTabulated(BoundPrior):
+    """Independent coordinates, each with a tabulated density."""
 
-    @compiled_method
-    def cdf(self, table: Any, z: Array) -> Array:
-        return inverse_transform.cdf(self.base, table, z)
+    prior: TabulatedPrior
+    table: DensityTable
 
-    @compiled_method
-    def density(self, table: Any, z: Array) -> Array:
-        return inverse_transform.density(self.base, table, z)
+    @drawing
+    def _sample(self, key: Array, shape: tuple[int, ...], points: str) -> Array:
+        u = uniform_points(key, shape, self.prior.event_shape, points, self.table.lower.dtype)
+        return self.table.quantile(u)
 
-    def curvature(self, params: Params, z: Array, table: Any) -> Array:
-        """-d^2 log p / dz^2 of each coordinate of latents, [..., *event_shape].
+    @jax.jit
+    def _quantile(self, u: Array) -> Array:
+        return self.table.quantile(u)
 
-        Coordinates are independent: one product of the Hessian with ones gives its diagonal.
-        """
-        slope = jax.grad(lambda z: jnp.sum(self.log_prob(params, z, table)))
+    @jax.jit
+    def _cdf(self, z: Array) -> Array:
+        return self.table.cdf(z)
+
+    @jax.jit
+    def _density(self, z: Array) -> Array:
+        return self.table.density(z)
+
+    @jax.jit
+    def _curvature(self, z: Array) -> Array:
+        # Coordinates are independent: one product of the Hessian with ones gives its diagonal.
+        slope = jax.grad(lambda z: jnp.sum(self._log_prob(z)))
         return -jax.jvp(slope, (z,), (vary_like(jnp.ones_like(z), z),))[1]
 
-    @compiled_method
-    def log_normalizer(self, params: Params) -> Array:
-        return component_log_normalizer(self.bank, self.base, params)
+    def log_normalizer(self) -> Array:
+        return self.table.log_normalizer

@@ -93,16 +93,14 @@ KERNELS = Registry(
     "kaem_jax.mcmc.kernels:Kernel",
     hmc="kaem_jax.mcmc.kernels:HMC",
     mala="kaem_jax.mcmc.kernels:MALA",
-    pcnl="kaem_jax.mcmc.kernels:PCNL",
     ula="kaem_jax.mcmc.kernels:ULA",
 )
 PRIORS = Registry(
     "prior",
     clustered="kaem_jax.priors.clustered:ClusteredPrior",
-    comonotone="kaem_jax.priors.non_centred:ComonotonePrior",
+    comonotone="kaem_jax.priors.comonotone:ComonotonePrior",
     mixture="kaem_jax.priors.mixture:MixturePrior",
     neural="kaem_jax.priors.neural:NeuralPrior",
-    non_centred="kaem_jax.priors.non_centred:NonCentredPrior",
     product="kaem_jax.priors.product:ProductPrior",
 )
 DECODERS = Registry(

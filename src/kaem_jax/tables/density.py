@@ -22,10 +22,11 @@ from scipy import special
 from kaem_jax.inference.samplers.importance_sampler import resample
 from kaem_jax.priors import affine
 from kaem_jax.priors.base import Params
+from kaem_jax.priors.bound_clusters import BoundClusters
 from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.priors.clustered_table import ClusteredTable
 from kaem_jax.priors.em import MAX_ITERATIONS, TOLERANCE, Sums, chunks, expectation, maximise, start, weighted_sums
 from kaem_jax.priors.fit_prior import choose
+from kaem_jax.priors.proportions import log_proportions
 from kaem_jax.priors.shapes import fit_shapes
 
 _ENTRIES_AT_ONCE = 2**21  # entries of the matrices of rows with gaps
@@ -80,7 +81,7 @@ class TableDensity:
         """P(c | known cells) [N, C], and log p of these cells, [N] nats; `seed` decides the draws of gaps."""
         terms, is_empty = _terms(self.log_theta, rows.codes), np.isnan(rows.z).all(axis=1)
         is_sampled = self._is_sampled(rows) & ~is_empty
-        log_joint = np.asarray(self.prior.log_proportions(self.params)) + terms  # of a row without numbers
+        log_joint = np.asarray(self._bound.table.log_proportions) + terms  # of a row without numbers
         share, value = special.softmax(log_joint, axis=1), special.logsumexp(log_joint, axis=1)
         if (is_exact := ~is_sampled & ~is_empty).any():
             exact = expectation(self.prior, self.params, rows.z[is_exact], terms[is_exact])
@@ -102,32 +103,27 @@ class TableDensity:
         rng = np.random.default_rng(seed)
         cluster = _draw_categories(rng, np.log(np.maximum(share, 1e-30)))
         if np.isnan(z).any():
-            of_clusters = self.prior.sample_of_cluster(
-                jax.random.key(seed), self._table, jnp.asarray(cluster, jnp.int32)
-            )
+            of_clusters = self._bound.sample_of_cluster(jax.random.key(seed), jnp.asarray(cluster, jnp.int32))
             z = np.where(np.isnan(z), of_clusters, z)
         return z, np.where(rows.codes < 0, self._codes(rng, cluster), rows.codes)
 
     def coordinates(self, z: np.ndarray, cluster: np.ndarray) -> np.ndarray:
         """The coordinates of numbers [N, Q] in the axes of the clusters [N]: [N, Q]."""
-        parts = [
-            np.asarray(self.prior.coordinates_of_clusters(self.params, part))[counts]
-            for part, _, counts in chunks(z, None)
-        ]
+        parts = [np.asarray(self._bound.coordinates_of_clusters(part))[counts] for part, _, counts in chunks(z, None)]
         return np.concatenate(parts)[np.arange(len(z)), cluster]
 
     def numbers_at(self, y: np.ndarray, cluster: np.ndarray) -> np.ndarray:
         """The inverse of `coordinates`."""
-        return np.asarray(self._table.place(jnp.asarray(cluster, jnp.int32), jnp.asarray(y, float)))
+        return np.asarray(self._bound.place(jnp.asarray(cluster, jnp.int32), jnp.asarray(y, float)))
 
     def sample(self, seed: int, num: int) -> Rows:
         """Exact draws."""
-        z, cluster = self.prior.sample_with_cluster(jax.random.key(seed), self._table, num)
+        z, cluster = self._bound.sample_with_cluster(jax.random.key(seed), num)
         return Rows(np.asarray(z), self._codes(np.random.default_rng(seed), np.asarray(cluster)))
 
     @functools.cached_property
-    def _table(self) -> ClusteredTable:
-        return self.prior.tabulate(self.params)
+    def _bound(self) -> BoundClusters:
+        return self.prior.bind(self.params)
 
     def _is_sampled(self, rows: Rows) -> np.ndarray:
         """Which rows have gaps whose integral is not known in closed form, bool [N]."""
@@ -302,7 +298,7 @@ def _given(normal: ClusteredPrior, params: Params, z: Array) -> _Given:
         return log_p, jnp.where(known, z, given), jnp.where(unknown, rest, 0)
 
     log_p, given, rest = jax.vmap(one)(z)
-    return _Given(log_p + normal.log_proportions(params), given, rest)
+    return _Given(log_p + log_proportions(params, (normal.num_clusters,)), given, rest)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -98,7 +98,7 @@ def fit(
     check_integer("log_every", log_every, low=1)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate={learning_rate} must be above 0")
-    if not (optimizer is None or hasattr(optimizer, "update") or isinstance(optimizer, Optimizer)):
+    if not isinstance(optimizer, Optimizer | optax.GradientTransformation | None):
         raise ValueError(f"optimizer={optimizer!r} is no optimizer: give kaem_jax.Optimizer() or one of optax")
     if params is not None:
         check_params(model, params)
@@ -107,7 +107,7 @@ def fit(
     batch_size = min(batch_size, num_data)
     key_state, key_order = jax.random.split(key)
     sampler = _default_sampler(model, num_steps) if posterior is None else posterior
-    if not hasattr(sampler, "advance"):
+    if not isinstance(sampler, Sampler):
         raise ValueError(f"posterior={posterior!r} is not a posterior sampler, such as kaem_jax.Langevin()")
     sampler.check(model.prior)
     rate_is_used = optimizer is None
@@ -160,23 +160,21 @@ def _checked(model: Model, x: Any) -> Array:
     host, likelihood = np.asarray(x), model.likelihood
     if not (jnp.issubdtype(host.dtype, jnp.floating) or np.issubdtype(host.dtype, np.integer) or host.dtype == bool):
         raise ValueError(f"x has dtype {host.dtype}; wanted: floats, or uint8 pixels")
-    if host.dtype == np.uint8 and not model.takes_tokens:
+    if host.dtype == np.uint8 and not model.likelihood.takes_tokens:
         refuse_bytes_of_bits("x", host)
     else:
         host = host.astype(np.dtype(jnp.result_type(float)))
     if host.ndim != 1 + len(model.data_shape) or host.shape[1:] != model.data_shape or not len(host):
         wanted = ", ".join(["N", *map(str, model.data_shape)])
         raise ValueError(f"x has shape {host.shape}; this model takes [{wanted}], N > 0")
-    may_miss = getattr(likelihood, "may_miss", False)
-    if bad := int(np.sum(~np.isfinite(host) & ~(may_miss & np.isnan(host)))):
+    if bad := int(np.sum(~np.isfinite(host) & ~(likelihood.may_miss & np.isnan(host)))):
         raise ValueError(
             f"x has {bad} values that are not finite; leave these data out, or, where a value is missing, train with "
             "kaem_jax.Columns, which takes NaN"
         )
     is_pixels = host.dtype == np.uint8
-    if (check_data := getattr(likelihood, "check_data", None)) is not None:
-        values = host.reshape(len(host), -1)
-        check_data(values.astype(np.float32) / 255 if is_pixels else values)
-    if (output := getattr(model.network, "output", "identity")) != "identity" and not is_pixels:
-        check_in_unit_interval(host, f"a decoder with output={output!r}")
-    return jnp.asarray(host.astype(np.int32) if model.takes_tokens else host)
+    values = host.reshape(len(host), -1)
+    likelihood.check_data(values.astype(np.float32) / 255 if is_pixels else values)
+    if model.network.output != "identity" and not is_pixels:
+        check_in_unit_interval(host, f"a decoder with output={model.network.output!r}")
+    return jnp.asarray(host.astype(np.int32) if model.likelihood.takes_tokens else host)

@@ -51,22 +51,22 @@ def posterior_loss(
             raise ValueError(f"labels have shape {jnp.shape(labels)}; x of {len(x)} data needs one label for each")
     if isinstance(draws, ChainDraws) and draws.z.shape[1] != len(x):
         raise ValueError(f"the draws are of {draws.z.shape[1]} data, and x has {len(x)}: one datum would be broadcast")
-    table = model.prior.tabulate(params["prior"])
+    prior = model.prior.bind(params["prior"])
     if isinstance(draws, EncoderDraws):
-        bound, metrics = draws.bound(model, params, x, table, labels)
+        bound, metrics = draws.bound(model, params, x, prior, labels)
         loss = -jnp.mean(bound)
         return loss, dict(draws.metrics) | metrics | {"loss": loss}
     # A class of the caller's own may be no pytree.
     if not isinstance(draws, ParticleDraws) and not jax.tree_util.all_leaves([draws]):
         draws = jax.lax.stop_gradient(draws)
-    log_prior = draws.mean(model.prior.log_prob(params["prior"], draws.z, table))
+    log_prior = draws.mean(prior.log_prob(draws.z))
     metrics = dict(draws.metrics)
-    log_likelihood = draws.mean_log_likelihood(model, params, x, table)
+    log_likelihood = draws.mean_log_likelihood(model, params, x, prior)
     loss = -jnp.mean(log_prior + log_likelihood)
     if not model.prior.is_normalized:
         num_draws = draws.pooled()[0].shape[0]
-        z_prior = model.prior.sample(key, jax.lax.stop_gradient(table), (num_draws,))
-        loss += jnp.mean(model.prior.log_prob(params["prior"], jax.lax.stop_gradient(z_prior), table))
+        z_prior = jax.lax.stop_gradient(prior).sample(key, (num_draws,))
+        loss += jnp.mean(prior.log_prob(jax.lax.stop_gradient(z_prior)))
     if "log_evidence" in metrics:
         return loss, metrics | {"loss": -metrics["log_evidence"]}
     return loss, metrics | {"loss": loss, "log_likelihood": jnp.mean(log_likelihood)}

@@ -65,9 +65,9 @@ def refit(
     check_model(model)
     if len(model.prior.event_shape) != 1 or model.prior.is_standard_normal:
         raise ValueError(f"the latents of a {type(model.prior).__name__} are not those of a clustered prior")
-    codes, seed = _codes_and_seed(key, model, params, x, posterior, num_draws)
+    codes, key = _codes_and_key(key, model, params, x, posterior, num_draws)
     labels = None if labels is None else np.asarray(labels)
-    prior, fitted = fit_prior(seed, codes, prior, labels=labels, seconds=seconds)
+    prior, fitted = fit_prior(key, codes, prior, labels=labels, seconds=seconds)
     return dataclasses.replace(model, prior=prior), params | {"prior": fitted}
 
 
@@ -76,18 +76,18 @@ def refit_state(state: TrainState, model: Model, sampler: Sampler, x: Any, label
 
     The trained prior is kept if held-out draws are as probable under it: few data make many clusters overfit.
     """
-    assert isinstance(model.prior, ClusteredPrior), "the experiment refuses others"
+    clustered: Any = model.prior  # the experiment refuses others
     key = refit_key(state.root_key, step)
     if (kept := sampler.kept(state.sampler, model)) is None:
         posterior = FrozenSampler.freeze(sampler, state.sampler, step)
-        codes, seed = _codes_and_seed(key, model, state.evaluated, x, posterior, _NUM_DRAWS)
+        codes, key = _codes_and_key(key, model, state.evaluated, x, posterior, _NUM_DRAWS)
     else:
-        codes, seed = np.asarray(kept), int(jax.random.bits(key))
+        codes = np.asarray(kept)
         is_seen = np.isfinite(codes).all(axis=(0, 2))
         codes, labels = codes[:, is_seen], None if labels is None else labels[is_seen]
-    _, fitted = fit_prior(seed, codes, model.prior, labels=labels)
-    held_out = codes[0, held_out_tenth(seed, codes.shape[1])[0]]
-    before, after = (mean_log_prob(model.prior, of, held_out) for of in (state.evaluated["prior"], fitted))
+    _, fitted = fit_prior(key, codes, clustered, labels=labels)
+    held_out = codes[0, held_out_tenth(int(jax.random.bits(key)), codes.shape[1])[0]]
+    before, after = (mean_log_prob(clustered, of, held_out) for of in (state.evaluated["prior"], fitted))
     is_better = from_writer(after > before)
     say(
         f"log p of held-out draws: {before:.2f} nats under the trained prior, {after:.2f} under the fitted one, "
@@ -105,12 +105,12 @@ def refit_state(state: TrainState, model: Model, sampler: Sampler, x: Any, label
     return dataclasses.replace(state, params=placed(state.params), average=average)
 
 
-def _codes_and_seed(
+def _codes_and_key(
     key: Array, model: Model, params: Params, x: Any, posterior: FrozenSampler, num_draws: int
-) -> tuple[np.ndarray, int]:
-    """What `fit_prior` takes: posterior draws [S, N, Q], and a seed."""
+) -> tuple[np.ndarray, Array]:
+    """What `fit_prior` takes: posterior draws [S, N, Q], and a key."""
     key_codes, key_fit = jax.random.split(key)
-    return posterior_codes(key_codes, model, params, x, posterior, num_draws), int(jax.random.bits(key_fit))
+    return posterior_codes(key_codes, model, params, x, posterior, num_draws), key_fit
 
 
 def posterior_codes(

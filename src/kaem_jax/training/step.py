@@ -38,7 +38,6 @@ def make_train_step(
         (1 + step) / (10 + step), so early averages forget faster.
       transpose: whether to swap height and width of each square image or field with probability 1/2.
     """
-    penalty = getattr(model.network, "penalty", None)
 
     def update(state: TrainState, x: Array, indices: Array, labels: Array | None) -> tuple[TrainState, Metrics]:
         keys = step_keys(state.root_key, state.step)
@@ -46,7 +45,7 @@ def make_train_step(
             is_turned = jax.random.bernoulli(keys.transpose, shape=(len(x),) + (1,) * (x.ndim - 1))
             x = jnp.where(is_turned, x.swapaxes(1, 2), x)
         with jax.named_scope("draw"):
-            draws, carried = sampler.advance(keys.draw, state.step, state.sampler, model, state.params, x, indices)
+            draws, carried = sampler.step(keys.draw, state.step, state.sampler, model, state.params, x, indices)
 
         def loss_at(params: Params, z: Array | None) -> tuple[Array, Metrics]:
             at = draws if z is None else dataclasses.replace(draws, z=z)
@@ -54,7 +53,7 @@ def make_train_step(
             own = sampler.loss(keys.sampler, model, params, x, draws)
             if own is not None:
                 value, metrics = value + own, metrics | {"sampler_loss": own}
-            return value + (0.0 if penalty is None else penalty(params["decoder"])), metrics
+            return value + model.network.penalty(params["decoder"]), metrics
 
         z = draws.z if sampler.moves_with_loss else None
         with jax.named_scope("loss"):

@@ -35,7 +35,7 @@ def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
     """On one device and on all. Four rounds on elementwise targets: nothing is summed in another order."""
 
     def population(key, z0, x):
-        return kaem.tempered_posterior(
+        return kaem.mcmc.tempered_posterior(
             key,
             lambda z: -0.5 * z[..., 0] ** 2,
             lambda z: -2.0 * (z[..., 0] ** 2 - x) ** 2,

@@ -85,11 +85,11 @@ def test_coordinates_move_along_their_quantiles_and_paths_join_the_data(kind):
         assert set(np.flatnonzero(moved)) <= set(fed)
         assert np.all(np.diff(images[i], axis=0)[:, fed] > 0)  # up through the levels
     if kind == "mixture":
-        at = jax.jit(model.prior.cdf)(model.prior.tabulate(params["prior"]), images[[0, 1, 2], :, [0, 1, 2]].T)
+        at = jax.jit(model.prior.cdf)(model.prior.bind(params["prior"]), images[[0, 1, 2], :, [0, 1, 2]].T)
         np.testing.assert_allclose(at, np.broadcast_to(LEVELS[:, None], (3, 3)), rtol=1e-4)
     if kind == "neural":
-        table = model.prior.tabulate(params["prior"])
-        draws = np.asarray(model.prior.sample(jax.random.key(7), table, (4096,)))
+        table = model.prior.bind(params["prior"])
+        draws = np.asarray(table.sample(jax.random.key(7), (4096,)))
         np.testing.assert_allclose(images[[0, 1, 2], :, [0, 1, 2]].T, np.quantile(draws, LEVELS, axis=0), atol=0.2)
     path = model.decode(params, latents_between(model, params, first, second, 5))
     assert path.shape == (5, 3)

@@ -15,7 +15,7 @@ from kaem_jax.jax_utils.batches import in_batches
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import full_precision
 from kaem_jax.model import Model, Params
-from kaem_jax.priors import Prior
+from kaem_jax.priors import BoundPrior, Prior
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.training.batch import to_unit_interval
 
@@ -42,12 +42,12 @@ def sample_in_batches(
     Yields:
       [n, *data_shape]. The first k draws are the same for every `num` of at least k.
     """
-    table = model.prior.tabulate(params["prior"])
+    prior = model.prior.bind(params["prior"])
     for first in range(0, num, BLOCK):
         key_block = jax.random.fold_in(key, first // BLOCK)
-        z = _draw_latents(key_block, model.prior, table, BLOCK, cluster, label)
+        z = _draw_latents(key_block, prior, BLOCK, cluster, label)
         for start in range(0, min(BLOCK, num - first), _BATCH):
-            images = np.asarray(_decode(model, params, z[start : start + _BATCH], table))
+            images = np.asarray(_decode(model, params, z[start : start + _BATCH], prior))
             yield images[: num - first - start]
 
 
@@ -59,31 +59,32 @@ def sample_with_noise(
     Tables, fields and texts are sampled in this way: a mean row has no categories, and tokens have no mean.
     """
     key_z, key_x = jax.random.split(key)
-    table = model.prior.tabulate(params["prior"])
-    z = _draw_latents(key_z, model.prior, table, num, cluster, label)
+    prior = model.prior.bind(params["prior"])
+    z = _draw_latents(key_z, prior, num, cluster, label)
 
     def simulate(key: Array, z: Array) -> Array:
-        return _simulate(model, key, params, z, table)
+        return _simulate(model, key, params, z, prior)
 
     return np.concatenate(list(in_batches(simulate, key_x, z, min(_BATCH, num))))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decode(model: Model, params: Params, z: Array, table: Any) -> Array:
-    return constrain(model.decode(params, constrain(z, "data"), table))
+def _decode(model: Model, params: Params, z: Array, prior: BoundPrior) -> Array:
+    return constrain(model.decode(params, constrain(z, "data"), prior))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _simulate(model: Model, key: Array, params: Params, z: Array, table: Any) -> Array:
-    return constrain(model.simulate(key, params, constrain(z, "data"), table))
+def _simulate(model: Model, key: Array, params: Params, z: Array, prior: BoundPrior) -> Array:
+    return constrain(model.simulate(key, params, constrain(z, "data"), prior))
 
 
-def _draw_latents(key: Array, prior: Prior, table: Any, num: int, cluster: int | None, label: int | None) -> Array:
-    if cluster is not None:
-        return check_part(prior, cluster=cluster).sample_of_cluster(key, table, cluster, (num,))
-    if label is not None:
-        return check_part(prior, label=label).sample_of_class(key, table, label, (num,))
-    return prior.sample(key, table, (num,))
+def _draw_latents(key: Array, prior: Any, num: int, cluster: int | None, label: int | None) -> Array:
+    if cluster is None and label is None:
+        return prior.sample(key, (num,))
+    check_part(prior.prior, cluster=cluster, label=label)
+    return (
+        prior.sample_of_class(key, label, (num,)) if cluster is None else prior.sample_of_cluster(key, cluster, (num,))
+    )
 
 
 def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> ClusteredPrior:

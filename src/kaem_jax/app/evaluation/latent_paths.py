@@ -55,7 +55,7 @@ def _to_uniform(model: Model, params: Params, latent: Array) -> Array:
         u = jax.vmap(lambda value, column: jnp.interp(value, column, ranks))(latent.reshape(-1), columns)
         u = u.reshape(latent.shape)
     elif not prior.is_standard_normal:
-        u = prior.cdf(prior.tabulate(params["prior"]), latent)
+        u = prior.bind(params["prior"]).cdf(latent)
     else:
         u = special.ndtr(latent)
     edge = jnp.finfo(u.dtype).eps
@@ -70,12 +70,12 @@ def _from_uniform(model: Model, params: Params, u: Array) -> Array:
         at = jax.vmap(lambda values, column: jnp.interp(values, ranks, column), in_axes=(1, 0), out_axes=1)
         return at(u.reshape(-1, len(columns)), columns).reshape(u.shape)
     if not prior.is_standard_normal:
-        return prior.quantile(prior.tabulate(params["prior"]), u)
+        return prior.bind(params["prior"]).quantile(u)
     return special.ndtri(u)
 
 
 def _ordered_draws(model: Model, params: Params) -> tuple[Array, Array]:
     """Sorted draws of each coordinate of a prior without quantiles, [Q, N], and their ranks in [0, 1], [N]."""
-    draws = model.prior.sample(marginal_key(), model.prior.tabulate(params["prior"]), (_NUM_EMPIRICAL,))
+    draws = model.prior.bind(params["prior"]).sample(marginal_key(), (_NUM_EMPIRICAL,))
     columns = jnp.sort(draws.reshape(_NUM_EMPIRICAL, -1), axis=0).T
     return columns, jnp.linspace(0, 1, _NUM_EMPIRICAL, dtype=columns.dtype)

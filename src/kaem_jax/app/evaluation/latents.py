@@ -16,7 +16,7 @@ from kaem_jax.app.runs.load import Run
 from kaem_jax.keys import marginal_key
 from kaem_jax.likelihoods import Categorical
 from kaem_jax.model import Model, Params
-from kaem_jax.priors.base import Table
+from kaem_jax.priors import BoundPrior
 
 _NUM_SMOOTHED = 4000
 _NUM_DECODED, _NUM_TEXTS_DECODED = 20_000, 1000
@@ -48,7 +48,7 @@ def learned_densities(key: Array, run: Run) -> Learned:
     """The univariate densities of a model, ranked with draws from `key`."""
 
     def of_densities(values: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(values, run.model.prior.centred.event_shape).ravel()
+        return np.broadcast_to(values, run.model.prior.value_shape).ravel()
 
     z, density, base, names = density_curves(run.model, run.params)
     num_decoded = _NUM_TEXTS_DECODED if isinstance(run.form, Text) else _NUM_DECODED
@@ -74,7 +74,7 @@ def density_curves(
     Returns:
       z, density, base, each [num_points, L] for the L latents in row-major order, and their L names.
     """
-    names = latent_names(model.prior.centred.event_shape)
+    names = latent_names(model.prior.value_shape)
     curves = _curves if model.prior.has_quantiles else _smooth_curves
     z, density, base = (np.asarray(a).reshape(num_points, -1) for a in curves(model, params["prior"], num_points))
     return z, density, base, names
@@ -82,22 +82,20 @@ def density_curves(
 
 @functools.partial(jax.jit, static_argnames=("model", "num_points"))
 def _curves(model: Model, params: Params, num_points: int) -> tuple[Array, Array, Array]:
-    prior = model.prior.centred
-    table = prior.tabulate(params)
+    prior = model.prior.bind(params)
     levels = jnp.asarray([1e-4, 1 - 1e-4]).reshape(2, *[1] * len(prior.event_shape))
-    low, high = prior.quantile(table, jnp.broadcast_to(levels, (2, *prior.event_shape)))
-    ends = (-math.inf, math.inf) if prior.bounds is None else prior.bounds
+    low, high = prior.quantile(jnp.broadcast_to(levels, (2, *prior.event_shape)))
+    ends = model.prior.base.support or (-math.inf, math.inf)
     below, above = (0.05 * (high - low) if math.isinf(end) else 0 for end in ends)  # nothing lies beyond a bound
     z = jnp.linspace(low - below, high + above, num_points)
-    return z, prior.density(table, z), jnp.exp(prior.base.log_prob(table.base, z))
+    return z, prior.density(z), jnp.exp(model.prior.base.log_prob(params.get("base", {}), z))
 
 
 def _smooth_curves(model: Model, params: Params, num_points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The marginals of a prior without quantiles, from draws."""
-    prior = model.prior
-    draws = np.asarray(prior.sample(marginal_key(), prior.tabulate(params), (_NUM_SMOOTHED,)))
+    draws = np.asarray(model.prior.bind(params).sample(marginal_key(), (_NUM_SMOOTHED,)))
     z = np.linspace(draws.min(axis=0), draws.max(axis=0), num_points)
-    return z, smooth_densities(draws, z), np.exp(prior.base.log_prob({}, jnp.asarray(z)))
+    return z, smooth_densities(draws, z), np.exp(model.prior.base.log_prob({}, jnp.asarray(z)))
 
 
 def smooth_densities(draws: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -115,21 +113,20 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
     clustered prior are not independent; there it is the share that changes when one of them alone is drawn again.
     `num_decoded` latents are decoded in all, spread over the coordinates, 32 to 4,096 for each.
     """
-    prior = model.prior
-    table = prior.tabulate(params["prior"])
+    prior = model.prior.bind(params["prior"])
     size = math.prod(prior.event_shape)
     num_samples = _AT_ONCE * min(BLOCK // _AT_ONCE, max(1, num_decoded // (_AT_ONCE * size)))
-    first, second = (prior.sample(k, table, (BLOCK,))[:num_samples] for k in jax.random.split(key))
-    return _total_effects(model, params, table, first, second)
+    first, second = (prior.sample(k, (BLOCK,))[:num_samples] for k in jax.random.split(key))
+    return _total_effects(model, params, prior, first, second)
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _total_effects(model: Model, params: Params, table: Table, first: Array, second: Array) -> Array:
+def _total_effects(model: Model, params: Params, prior: BoundPrior, first: Array, second: Array) -> Array:
     shape, num_samples = first.shape[1:], len(first)
     first, second = (z.reshape(num_samples, -1) for z in (first, second))
 
     def decode(latents: Array) -> Array:
-        made = model.decode(params, latents.reshape(-1, _AT_ONCE, *shape), table)
+        made = model.decode(params, latents.reshape(-1, _AT_ONCE, *shape), prior)
         if isinstance(model.likelihood, Categorical):
             made = jax.nn.one_hot(made, model.likelihood.vocabulary)
         return made.reshape(num_samples, -1)

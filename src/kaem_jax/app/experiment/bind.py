@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.app.data import Dataset, Table, Text
-from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.experiment.experiment import Experiment, naming
 from kaem_jax.errors import ConfigError
 from kaem_jax.jax_utils.processes import say
 from kaem_jax.likelihoods import Categorical, Columns
@@ -57,21 +57,15 @@ def _check_columns(dataset: Dataset) -> None:
 
 
 def _check_pixels(config: Experiment, dataset: Dataset) -> None:
-    """Refuses settings for pixels where the data are not pixels."""
+    """Refuses settings that data of this shape or with these values cannot have."""
     height_and_width = dataset.data_shape[:2]
     if config.data.transpose and (len(height_and_width) < 2 or height_and_width[0] != height_and_width[1]):
         raise ConfigError(
             f"data.transpose=True needs square images or fields; data of shape {dataset.data_shape} are not: set False"
         )
-    levels = getattr(config.likelihood, "levels", None)
-    if levels is not None:
-        steps = as_seen(dataset.held_out[:_NUM_LOOKED_AT]).astype(np.float64) * (levels - 1)
-        rounding = (levels - 1) * 2.0**-24  # of values in float32
-        if np.abs(steps - np.round(steps)).max() > 1e-3 + rounding:
-            raise ConfigError(
-                f"likelihood.levels={levels} needs data that are multiples of 1 / {levels - 1}, and those of "
-                f"data.name={config.data.name!r} are not: set their number of levels, or likelihood.kind='gaussian'"
-            )
+    with naming("likelihood"):
+        seen = as_seen(dataset.held_out[:_NUM_LOOKED_AT])
+        config.likelihood.check_data(seen.reshape(len(seen), -1))
 
 
 def _check_labels(config: Experiment, dataset: Dataset) -> None:
@@ -81,14 +75,15 @@ def _check_labels(config: Experiment, dataset: Dataset) -> None:
     if dataset.train_labels is None:
         raise ConfigError(f"data.labels=True needs classes, and data.name={config.data.name!r} has none: set False")
     found = np.unique(dataset.train_labels(np.arange(len(dataset.train))))
-    num_classes = getattr(config.prior, "num_classes", 0)
+    prior: Any = config.prior  # clustered, since there are labels
+    num_classes = prior.num_classes
     if found[0] < 0 or found[-1] >= num_classes:
         raise ConfigError(
             f"prior.num_classes={num_classes} does not fit labels from {found[0]} to {found[-1]}: it must be at least "
             f"{found[-1] + 1}"
         )
     if missing := sorted(set(range(num_classes)) - set(found.tolist())):
-        if getattr(config.prior, "proportions", "uniform") == "uniform":
+        if prior.proportions == "uniform":
             raise ConfigError(
                 f"prior.num_classes={num_classes}, and no training datum has the label {missing[0]}: the clusters of "
                 "that class would keep their share of the prior. Number labels from 0 without gaps, or set "

@@ -11,9 +11,9 @@ from typing import Any, TypeGuard
 from kaem_jax.app.data.config import TABLES, TEXTS, DataSettings
 from kaem_jax.app.devices.mesh import Parallel
 from kaem_jax.errors import ConfigError
-from kaem_jax.inference.evidence import Auto, Estimator, ImportanceEstimator
+from kaem_jax.inference.evidence import Auto, Estimator
 from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal, Proposal
-from kaem_jax.inference.samplers import Importance, ProposalChains, Sampler, Variational
+from kaem_jax.inference.samplers import ChainSampler, Importance, ProposalChains, Sampler, Variational
 from kaem_jax.likelihoods import Categorical, Columns, Gaussian, Likelihood
 from kaem_jax.model import Model
 from kaem_jax.networks import MLP, Decoder, Network, SequenceDecoder
@@ -75,7 +75,7 @@ class Evaluation(Settings):
     @property
     def latents_at_once(self) -> int:
         """Number of latents that importance sampling holds in memory at once."""
-        return getattr(self.estimator, "chunk_size", ImportanceEstimator().chunk_size)
+        return self.estimator.chunk_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ class Experiment(Settings):
     @property
     def encoder(self) -> Any:
         """The encoder of the first stage that has one, else None."""
-        encoders = (getattr(stage.posterior, "encoder", None) for stage in self.all_stages)
+        encoders = (stage.posterior.encoder for stage in self.all_stages)
         return next((encoder for encoder in encoders if encoder is not None), None)
 
     def stage_of(self, step: int) -> Stage:
@@ -206,11 +206,10 @@ class Experiment(Settings):
         if not isinstance(self.evaluation.proposal, PriorProposal):
             num_chains = self.evaluation.posterior_chains
             return ProposalChains(proposal=self.proposal(may_miss), num_steps=num_steps, num_chains=num_chains)
-        if not hasattr(posterior, "num_steps"):
+        if not isinstance(posterior, ChainSampler):
             return posterior
         with naming("evaluation.posterior_steps"):
-            sampler: Any = posterior
-            return dataclasses.replace(sampler, num_steps=num_steps)
+            return dataclasses.replace(posterior, num_steps=num_steps)
 
     def _check_intervals(self) -> None:
         """Checks that intervals are multiples of each other, and that schedules end within the run."""
@@ -225,22 +224,18 @@ class Experiment(Settings):
     def _check_stage(self, path: str, stage: Stage) -> None:
         """Checks a stage against prior and data; `path` precedes the names of its settings."""
         num_steps, posterior = stage.num_steps, stage.posterior
-        length, refit = (f"{path}num_steps", f"{path}refit") if path else ("train.num_steps", "train.refit")
-        if (warmup := getattr(posterior, "kl_warmup_steps", 0)) >= num_steps:
-            raise ValueError(
-                f"{path}posterior.kl_warmup_steps={warmup} must be below {length}={num_steps}: it would not come to "
-                "its end"
-            )
+        refit = f"{path}refit" if path else "train.refit"
+        with naming(f"{path}posterior"):
+            posterior.check_length(num_steps)
         if stage.refit and not isinstance(self.prior, ClusteredPrior):
             raise ValueError(f"{refit}=True needs a clustered prior, and prior is a {type(self.prior).__name__}")
         if self.data.labels and not isinstance(posterior, Variational):
             raise ValueError(f"data.labels=True needs a variational posterior, and {path}posterior is another")
-        if self.data.transpose and getattr(posterior, "persistent", False):
+        if self.data.transpose and posterior.persistent:
             raise ValueError(
                 f"{path}posterior has chains for each datum as it is stored, which contradicts data.transpose"
             )
-        encoder = getattr(posterior, "encoder", None)
-        if encoder is not None and encoder != self.encoder:
+        if posterior.encoder is not None and posterior.encoder != self.encoder:
             raise ValueError(f"{path}posterior.encoder differs from that of an earlier stage: a run has one encoder")
         with naming(f"{path}posterior"):
             posterior.check(self.prior)
@@ -262,14 +257,13 @@ class Experiment(Settings):
                     f"data.name={data.name!r} contradicts {group}={type(part).__name__}: tables need a likelihood of "
                     "columns, texts a categorical one and a sequence decoder, and nothing else takes these"
                 )
-        output = getattr(self.decoder, "output", "identity")
         is_standardised = data.name in TABLES or data.name == "field"
-        if is_standardised and output != "identity":
+        if is_standardised and self.decoder.output != "identity":
             raise ValueError(
-                f"decoder.output={output!r} contradicts data.name={data.name!r}, whose values are standardised and "
-                "have no bounds: set 'identity'"
+                f"decoder.output={self.decoder.output!r} contradicts data.name={data.name!r}, whose values are "
+                "standardised and have no bounds: set 'identity'"
             )
-        num_classes = getattr(prior, "num_classes", 0)
+        num_classes = prior.num_classes if isinstance(prior, ClusteredPrior) else 0
         if data.labels != (num_classes > 0):
             raise ValueError(
                 f"data.labels={data.labels} contradicts prior.num_classes={num_classes}: labels need a clustered prior "

@@ -50,7 +50,7 @@ def _read(key: Array, model: Model, params: Params, x: Array, posterior: FrozenS
     mean = draws.mean(model.decode(params, draws.z))[0]
     clusters = None
     if isinstance(model.prior, ClusteredPrior):
-        clusters = draws.mean(jnp.exp(model.prior.log_responsibilities(params["prior"], draws.z)))[0]
+        clusters = draws.mean(jnp.exp(model.prior.bind(params["prior"]).log_responsibilities(draws.z)))[0]
     return latents[kept], mean, clusters
 
 

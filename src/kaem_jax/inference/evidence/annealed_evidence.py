@@ -14,6 +14,7 @@ from kaem_jax.inference.proposals.annealing_path import Path, evidence_path
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import full_precision, scan
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, moves, power_ladder
+from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE
 from kaem_jax.model import Model, Params
 
 _MAX_STEP_SIZE = 1.9  # of the pilot; positions are whitened, or those of a prior of about unit scale
@@ -131,14 +132,14 @@ def bidirectional_bounds(
             "at least 1"
         )
     key_latent, key_data, key_pilot, key_start, key_up, key_down = jax.random.split(key, 6)
-    table = model.prior.tabulate(params["prior"])
-    z = model.prior.sample(key_latent, table, (num_data,))
-    x = constrain(model.simulate(key_data, params, z, table), "data")
+    prior = model.prior.bind(params["prior"])
+    z = prior.sample(key_latent, (num_data,))
+    x = constrain(model.simulate(key_data, params, z, prior), "data")
     fitted = None
     if proposal is not None:
         key_fit, key_pilot = jax.random.split(key_pilot)
-        fitted = proposal.fit(key_fit, model, params, x, table)
-    path = evidence_path(model, params, x, fitted, table)
+        fitted = proposal.fit(key_fit, model, params, x, prior)
+    path = evidence_path(model, params, x, fitted, prior)
     betas = power_ladder(num_temperatures, path.exponent)
     kernel = make_kernel(kernel)
     step_size = _pilot(key_pilot, path, betas, kernel)
@@ -157,7 +158,7 @@ def bidirectional_bounds(
 def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
     """Step sizes [K] along the ladder, tuned to the kernel's target acceptance by one unweighted chain per datum."""
     key_start, key_run = jax.random.split(key)
-    largest = math.log(min(_MAX_STEP_SIZE, kernel.largest_step_size))
+    largest = math.log(_MAX_STEP_SIZE)
 
     def advance(carry, inputs):
         chains, log_eta = carry
@@ -174,6 +175,6 @@ def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
 
     chains = moves.evaluate(path.draw(key_start, 1), path.log_start, path.log_gain)
     inputs = (jax.random.split(key_run, betas.size - 1), betas[1:].astype(chains.position.dtype))
-    start = jnp.asarray(math.log(kernel.first_step_size), chains.position.dtype)
+    start = jnp.asarray(math.log(FIRST_STEP_SIZE), chains.position.dtype)
     _, step_size = scan(advance, (chains, start), inputs)
     return step_size

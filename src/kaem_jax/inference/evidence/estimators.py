@@ -39,6 +39,7 @@ class Estimator(Settings, abc.ABC):
     """Estimates log p(x) of any number of data, `batch_size` at once. Static and hashable."""
 
     batch_size: int
+    chunk_size: int = 20_000
 
     @property
     def final(self) -> Self:

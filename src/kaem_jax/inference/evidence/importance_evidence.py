@@ -12,7 +12,7 @@ from kaem_jax.inference.proposals.annealing_path import log_weight
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import repeat
 from kaem_jax.model import Model, Params
-from kaem_jax.priors.base import Table
+from kaem_jax.priors.base import BoundPrior
 
 # The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: two chunks may agree by chance.
 # Only 8 nets of Sobol points, because larger nets are more accurate.
@@ -22,7 +22,15 @@ _CHUNK = 32  # draws of each datum from a proposal at once
 
 @functools.partial(jax.jit, static_argnames=("model", "points", "num_samples", "chunk_size"))
 def importance_evidence(
-    key: Array, model: Model, params: Params, x: Array, table: Table, *, points: str, num_samples: int, chunk_size: int
+    key: Array,
+    model: Model,
+    params: Params,
+    x: Array,
+    prior: BoundPrior,
+    *,
+    points: str,
+    num_samples: int,
+    chunk_size: int,
 ) -> Evidence:
     """Log mean_s p(x_b | z_s) over S prior draws that all data share; see `kaem_jax.log_evidence`.
 
@@ -35,8 +43,8 @@ def importance_evidence(
     x = constrain(x, "data")
 
     def chunk(index):
-        z = constrain(model.prior.sample(jax.random.fold_in(key, index), table, (chunk_size,), points), "data")
-        log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
+        z = constrain(prior.sample(jax.random.fold_in(key, index), (chunk_size,), points), "data")
+        log_likelihood = model.pairwise_log_likelihood(params, z, x, prior=prior)
         return jax.nn.logsumexp(log_likelihood, axis=-1), jax.nn.logsumexp(2 * log_likelihood, axis=-1)
 
     log_sums, log_squares = jax.lax.map(chunk, jnp.arange(num_chunks))  # [K, B] each
@@ -56,7 +64,7 @@ def importance_evidence(
 
 
 def proposal_log_weights(
-    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table,
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, prior: BoundPrior,
     *, num_samples: int, chunk_size: int,
 ) -> Array:  # fmt: skip
     """Log p(x_b, z_bs) / q(z_bs | x_b) of S separate draws for each datum, [S, B] nats; see `kaem_jax.log_evidence`.
@@ -66,25 +74,25 @@ def proposal_log_weights(
     """
     size = min(num_samples, _CHUNK, max(1, chunk_size // len(x)))
     keys = jax.random.split(key, -(-num_samples // size))
-    weights = repeat(lambda key: _chunk(key, model, params, x, fitted, table, size)[1], keys)
+    weights = repeat(lambda key: _chunk(key, model, params, x, fitted, prior, size)[1], keys)
     return weights.reshape(-1, len(x))
 
 
 def weighed_draws(
-    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, num: int
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, prior: BoundPrior, num: int
 ) -> tuple[Array, Array]:
     """Draws z [S, B, *event] of q(z | x_b) and their log-weights [S, B], by the program of `proposal_log_weights`.
 
     S is `num`, or a little more.
     """
     keys = jax.random.split(key, -(-num // _CHUNK))
-    found = repeat(lambda key: _chunk(key, model, params, x, fitted, table, _CHUNK), keys)
+    found = repeat(lambda key: _chunk(key, model, params, x, fitted, prior, _CHUNK), keys)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num"))
 def _chunk(
-    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, num: int
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, prior: BoundPrior, num: int
 ) -> tuple[Array, Array]:
     z = constrain(fitted.draw(key, num), None, "data")
-    return z, constrain(log_weight(model, params, z, constrain(x, "data"), fitted, table))
+    return z, constrain(log_weight(model, params, z, constrain(x, "data"), fitted, prior))

@@ -10,17 +10,16 @@ from jax import Array
 from kaem_jax.inference.evidence.annealed_evidence import path_log_weights
 from kaem_jax.inference.evidence.estimate import Evidence, checked_proposal, evidence_of_weights
 from kaem_jax.inference.evidence.importance_evidence import importance_evidence, proposal_log_weights
-from kaem_jax.inference.evidence.tempered_evidence import RULES, tempered_evidence
 from kaem_jax.inference.proposals import FittedProposal, PriorProposal, Proposal, fitted_to
 from kaem_jax.inference.proposals.annealing_path import evidence_path
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import full_precision, repeat
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
-from kaem_jax.priors.base import Table
+from kaem_jax.priors.base import BoundPrior
 from kaem_jax.settings.arguments import check_choice
 
-Method = Literal["ais", "importance", "steppingstone", "ti"]
+Method = Literal["ais", "importance"]
 
 
 def num_fits(proposal: Proposal | None) -> int:
@@ -41,8 +40,6 @@ def log_evidence(
     chunk_size: int = 1_000,
     num_chains: int = 32,
     num_temperatures: int = 50,
-    num_rounds: int = 200,
-    steps_per_round: int = 2,
     kernel: Kernel | str = MALA(),
     proposal: Proposal | None = None,
 ) -> Evidence:
@@ -56,19 +53,17 @@ def log_evidence(
       model: a `kaem_jax.Model`.
       params: its parameters.
       x: [B, *data_shape].
-      method: `importance` and `ais` (annealed importance sampling) are in expectation lower bounds; `steppingstone` and
-        `ti` (thermodynamic integration) take a tempered population, and their errors do not cover that of the rule.
+      method: `importance`, or `ais` (annealed importance sampling); both are in expectation lower bounds.
       points: `random` or `sobol` draws of the prior for `importance`; each chunk has its own scrambled Sobol set.
       num_samples: S for `importance`, rounded up to chunks of equal size, whose spread gives the error.
       chunk_size: draws held in memory at once; with a proposal, of all data together, at least one for each.
       num_chains: the number of chains for each datum in `ais`; with fewer than 20 the result is always called a bound.
-      num_temperatures: T for `ais` and tempered methods; inverse temperatures go from 0 to 1, both included.
-      num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
-      kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
-      proposal: q(z | x), separately for each datum; None is the prior. `importance` and `ais` take half of their draws
-        from a second, independent fit; tempered populations go from q to the posterior. A proposal with one mode, such
-        as an encoder, is fitted once, and results from it are called bounds: weights do not reveal a mode that it
-        misses. If the support of the prior is bounded, `ais` and tempered populations start from the prior instead.
+      num_temperatures: T for `ais`; inverse temperatures go from 0 to 1, both included.
+      kernel: a kernel with an accept step for `ais`, an object or its registered name.
+      proposal: q(z | x), separately for each datum; None is the prior. Half of the draws are from a second,
+        independent fit. A proposal with one mode, such as an encoder, is fitted once, and results from it are called
+        bounds: weights do not reveal a mode that it misses. If the support of the prior is bounded, `ais` starts from
+        the prior instead.
 
     Raises:
       ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the proposal, or a proposal is
@@ -92,35 +87,25 @@ def log_evidence(
             f"num_samples={num_samples}, num_temperatures={num_temperatures} and num_chains={num_chains} must be at "
             f"least 2, and chunk_size={chunk_size} at least 1"
         )
-    if proposal is not None and kernel.needs_standard_normal and method != "importance":
-        raise ValueError(f"kernel={kernel} needs the prior as proposal; take kernel='mala'")
-    table = model.prior.tabulate(params["prior"])
+    prior = model.prior.bind(params["prior"])
 
     fits = num_fits(proposal)
 
     def of_one_fit(key: Array) -> Array:
         key_fit, key_run = jax.random.split(key)
-        fitted = None if proposal is None else fitted_to(x, proposal, key_fit, model, params, table)
-        if method == "importance":
-            assert fitted is not None
+        fitted = None if proposal is None else fitted_to(x, proposal, key_fit, model, params, prior)
+        if fitted is not None and method == "importance":
             sizes = {"num_samples": -(-num_samples // fits), "chunk_size": chunk_size}
-            return proposal_log_weights(key_run, model, params, x, fitted, table, **sizes)
+            return proposal_log_weights(key_run, model, params, x, fitted, prior, **sizes)
         return _annealed(
-            key_run, model, params, x, fitted, table,
+            key_run, model, params, x, fitted, prior,
             num_chains=-(-num_chains // fits), num_temperatures=num_temperatures, kernel=kernel,
         )  # fmt: skip
 
     if proposal is None and method == "importance":
         found = importance_evidence(
-            key, model, params, x, table, points=points, num_samples=num_samples, chunk_size=chunk_size
+            key, model, params, x, prior, points=points, num_samples=num_samples, chunk_size=chunk_size
         )
-    elif method in RULES:
-        key_fit, key_run = jax.random.split(key)
-        fitted = None if proposal is None else fitted_to(x, proposal, key_fit, model, params, table)
-        found = _tempered(
-            key_run, model, params, x, fitted, table, method=method, num_temperatures=num_temperatures,
-            num_rounds=num_rounds, steps_per_round=steps_per_round, kernel=kernel,
-        )  # fmt: skip
     else:
         found = evidence_of_weights(repeat(of_one_fit, jax.random.split(key, fits)))
     starts_at_prior = method != "importance" and model.prior.bounds is not None
@@ -131,19 +116,7 @@ def log_evidence(
 
 @functools.partial(jax.jit, static_argnames=("model", "num_chains", "num_temperatures", "kernel"))
 def _annealed(
-    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal | None, table: Table, **options: Any
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal | None, prior: BoundPrior, **options: Any
 ) -> Array:
-    path = evidence_path(model, params, constrain(x, "data"), fitted, table)
+    path = evidence_path(model, params, constrain(x, "data"), fitted, prior)
     return constrain(path_log_weights(key, path, **options))  # a few numbers for each datum, which every process reads
-
-
-@functools.partial(
-    jax.jit, static_argnames=("model", "method", "num_temperatures", "num_rounds", "steps_per_round", "kernel")
-)
-def _tempered(
-    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal | None, table: Table,
-    *, method: str, **options: Any,
-) -> Evidence:  # fmt: skip
-    refreshes = fitted is not None or model.prior.has_exact_draws
-    path = evidence_path(model, params, constrain(x, "data"), fitted, table)
-    return jax.tree.map(constrain, tempered_evidence(key, path, method, refreshes=refreshes, **options))

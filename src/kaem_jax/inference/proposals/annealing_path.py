@@ -11,7 +11,7 @@ from kaem_jax.inference.proposals.base import FittedProposal
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.mcmc import Bounds, LogDensity
 from kaem_jax.model import Model, Params
-from kaem_jax.priors.base import Table
+from kaem_jax.priors.base import BoundPrior
 
 
 class Path(NamedTuple):
@@ -39,18 +39,18 @@ class Path(NamedTuple):
         return self.draw(key, 1)[0]
 
 
-def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
+def log_joint_density(model: Model, params: Params, z: Array, x: Array, prior: BoundPrior) -> Array:
     """Log p(x_b, z) of proposed latents [..., B, *event], [..., B] nats; -inf in place of NaN.
 
     Heavy tails propose points so far out that float32 has no quantile there; the model has no mass there either.
     """
-    value = model.log_joint(params, z, x, table)
+    value = model.log_joint(params, z, x, prior)
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
-def log_weight(model: Model, params: Params, z: Array, x: Array, fitted: FittedProposal, table: Table) -> Array:
+def log_weight(model: Model, params: Params, z: Array, x: Array, fitted: FittedProposal, prior: BoundPrior) -> Array:
     """Log p(x_b, z) / q(z | x_b) of latents [..., B, *event] proposed by q, [..., B] nats."""
-    return log_joint_density(model, params, z, x, table) - fitted.log_prob(z)
+    return log_joint_density(model, params, z, x, prior) - fitted.log_prob(z)
 
 
 def move_inside(bounds: Bounds, z: Array) -> Array:
@@ -62,30 +62,30 @@ def move_inside(bounds: Bounds, z: Array) -> Array:
     return jnp.clip(z, low + margin, high - margin)
 
 
-def path_from_prior(model: Model, params: Params, x: Array, table: Table) -> Path:
+def path_from_prior(model: Model, params: Params, x: Array, prior: BoundPrior) -> Path:
     """From p(z); positions are latents. More rungs near the prior, where the mean log-likelihood changes fastest."""
     return Path(
-        log_start=lambda z: model.prior.log_prob(params["prior"], z, table),
-        log_gain=lambda z: model.log_likelihood(params, z, x, table),
-        draw=lambda key, num: constrain(model.prior.sample(key, table, (num, len(x))), None, "data"),
+        log_start=lambda z: prior.log_prob(z),
+        log_gain=lambda z: model.log_likelihood(params, z, x, prior),
+        draw=lambda key, num: constrain(prior.sample(key, (num, len(x))), None, "data"),
         position_of=lambda z: z,
         bounds=model.prior.bounds,
         exponent=3.0,
     )
 
 
-def evidence_path(model: Model, params: Params, x: Array, fitted: FittedProposal | None, table: Table) -> Path:
+def evidence_path(model: Model, params: Params, x: Array, fitted: FittedProposal | None, prior: BoundPrior) -> Path:
     """From q(z | x) without its share of prior draws; from the prior if there is no q, or if the support is bounded.
 
     The tails of q leave the bounds, where p(x, z) is 0 and a chain starts with weight 0: with many latents all do.
     """
     if fitted is None or model.prior.bounds is not None:
-        return path_from_prior(model, params, x, table)
-    return path_from_proposal(model, params, x, fitted.undefended(), table)
+        return path_from_prior(model, params, x, prior)
+    return path_from_proposal(model, params, x, fitted.undefended(), prior)
 
 
 def path_from_proposal(
-    model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, whitens: bool = True
+    model: Model, params: Params, x: Array, fitted: FittedProposal, prior: BoundPrior, whitens: bool = True
 ) -> Path:
     """From q(z | x); positions are whitened by q, so that one step size suits all coordinates of all data.
 
@@ -99,7 +99,7 @@ def path_from_proposal(
 
     return Path(
         log_start=lambda y: fitted.log_prob(back(y)),
-        log_gain=lambda y: log_weight(model, params, back(y), x, fitted, table),
+        log_gain=lambda y: log_weight(model, params, back(y), x, fitted, prior),
         draw=lambda key, num: constrain(to(fitted.draw(key, num)), None, "data"),
         position_of=to,
         bounds=None,

@@ -11,8 +11,7 @@ from jax import Array
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.model import Model, Params
-from kaem_jax.priors import Prior
-from kaem_jax.priors.base import Table
+from kaem_jax.priors import BoundPrior
 from kaem_jax.settings import Settings
 
 
@@ -20,10 +19,10 @@ class FittedProposal(abc.ABC):
     """Q(z | x_b) for each of B data, with draws and a normalised density. A pytree of arrays.
 
     Attributes:
-      prior: the prior whose latents are proposed.
+      prior: the prior whose latents are proposed, at its parameters.
     """
 
-    prior: Prior
+    prior: BoundPrior
 
     @abc.abstractmethod
     def draw(self, key: Array, num: int) -> Array:
@@ -60,14 +59,14 @@ class Proposal(Settings, abc.ABC):
         return True
 
     @abc.abstractmethod
-    def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> FittedProposal:
+    def fit(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> FittedProposal:
         """Q(z | x_b) for data x [B, *data_shape].
 
         Args:
           key: a PRNG key.
           model: the model.
           params: its parameters.
-          table: `model.prior.tabulate(params["prior"])`.
+          prior: `model.prior.bind(params["prior"])`.
 
         Raises:
           ValueError: the proposal does not suit the prior, such as an encoder with a bounded support.
@@ -81,16 +80,14 @@ class Proposal(Settings, abc.ABC):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _FittedPrior(FittedProposal):
-    params: Params
-    table: Table
-    prior: Prior = dataclasses.field(metadata=STATIC)
+    prior: BoundPrior
     num_data: int = dataclasses.field(metadata=STATIC)
 
     def draw(self, key: Array, num: int) -> Array:
-        return self.prior.sample(key, self.table, (num, self.num_data))
+        return self.prior.sample(key, (num, self.num_data))
 
     def log_prob(self, z: Array) -> Array:
-        return self.prior.log_prob(self.params, z, self.table)
+        return self.prior.log_prob(z)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +99,13 @@ class PriorProposal(Proposal):
       (10,)
     """
 
-    def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> _FittedPrior:
-        return _FittedPrior(params["prior"], table, model.prior, len(x))
+    def fit(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> _FittedPrior:
+        return _FittedPrior(prior, len(x))
 
 
 @functools.partial(jax.jit, static_argnames=("proposal", "model"))
-def fitted_to(x: Array, proposal: Proposal, key: Array, model: Model, params: Params, table: Table) -> FittedProposal:
+def fitted_to(
+    x: Array, proposal: Proposal, key: Array, model: Model, params: Params, prior: BoundPrior
+) -> FittedProposal:
     """`proposal.fit` as one compiled program, which samplers and estimates share."""
-    return proposal.fit(key, model, params, constrain(x, "data"), table)
+    return proposal.fit(key, model, params, constrain(x, "data"), prior)

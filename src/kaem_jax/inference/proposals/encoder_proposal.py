@@ -13,7 +13,7 @@ from kaem_jax.inference.proposals.t_mixture import StudentMixture
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior
-from kaem_jax.priors.base import Table
+from kaem_jax.priors.base import BoundPrior
 from kaem_jax.settings import setting
 from kaem_jax.settings.arguments import at_least_float32
 from kaem_jax.settings.registry import ENCODERS
@@ -92,10 +92,10 @@ class EncoderProposal(Proposal):
         if prior.bounds is not None:
             raise ValueError(
                 f"an encoder proposes latents anywhere, and this prior has the support {prior.bounds}: give the prior "
-                "base_density='gaussian', or make it a NonCentredPrior"
+                "base_density='gaussian'"
             )
 
-    def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> StudentMixture:
+    def fit(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> StudentMixture:
         """See `Proposal.fit`.
 
         Raises:
@@ -113,9 +113,7 @@ class EncoderProposal(Proposal):
             factors=eye / scale[..., None, :],
             spreads=eye * scale[..., None, :],
             log_shares=jnp.zeros((1, len(x)), scale.dtype),
-            params=params["prior"],
-            table=table,
-            prior=model.prior,
+            prior=prior,
             degrees=self.degrees,
             prior_share=self.prior_share if model.prior.has_exact_draws else 0.0,
         )

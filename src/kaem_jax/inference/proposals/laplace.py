@@ -17,7 +17,7 @@ from kaem_jax.jax_utils.transforms import choose, scan, vary_like
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
-from kaem_jax.priors.base import Table
+from kaem_jax.priors.base import BoundPrior
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import ENCODERS
 
@@ -69,11 +69,10 @@ class Laplace(Proposal):
         columns = math.prod(model.prior.event_shape)
         return self.num_modes * (self.num_steps + 1) * (columns + 1)
 
-    def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> StudentMixture:
-        x, prior = constrain(x, "data"), model.prior
-        params, x, table = jax.lax.stop_gradient((params, x, table))
-        starts = self._starts(key, model, params, x, table)  # [K, B, *event]
-        modes, log_joint, precision = self._climb(model, params, x, table, starts)
+    def fit(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> StudentMixture:
+        params, x, prior = jax.lax.stop_gradient((params, constrain(x, "data"), prior))
+        starts = self._starts(key, model, params, x, prior)  # [K, B, *event]
+        modes, log_joint, precision = self._climb(model, params, x, prior, starts)
         factors = jnp.linalg.cholesky(precision)
         flat = modes.reshape(*modes.shape[:2], -1)
         # Rounding may leave a precision without a Cholesky factor: use the identity, and drop the mode if any is sound.
@@ -94,14 +93,12 @@ class Laplace(Proposal):
             factors=factors,
             spreads=spreads_of(factors),
             log_shares=jax.nn.log_softmax(log_mass, axis=0),
-            params=params["prior"],
-            table=table,
             prior=prior,
             degrees=self.degrees,
-            prior_share=self.prior_share if prior.has_exact_draws else 0.0,
+            prior_share=self.prior_share if model.prior.has_exact_draws else 0.0,
         )
 
-    def _starts(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> Array:
+    def _starts(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
         """The encoder's mean, and draws of the prior that explain each datum well and lie apart, [K, B, *event].
 
         Picks the best draw, then the best of those not near earlier picks, and so on. Without the distance all starts
@@ -111,14 +108,14 @@ class Laplace(Proposal):
         if (num_picks := self.num_modes - len(means)) == 0:
             return jnp.stack(means)
         num_chunks = -(-self.num_draws // _CHUNK)
-        z = model.prior.sample(key, table, (num_chunks, -(-self.num_draws // num_chunks)))
+        z = prior.sample(key, (num_chunks, -(-self.num_draws // num_chunks)))
 
         all_data = constrain(x)
 
         def log_joint_of(z: Array) -> Array:
             z = constrain(z, "data")  # decoding costs most: each device decodes some of the draws
-            log_prior = model.prior.log_prob(params["prior"], z, table)
-            return model.pairwise_log_likelihood(params, z, all_data, table) + log_prior
+            log_prior = prior.log_prob(z)
+            return model.pairwise_log_likelihood(params, z, all_data, prior) + log_prior
 
         log_joint = constrain(jnp.concatenate(jax.lax.map(log_joint_of, z), axis=-1), "data")  # [B, S]
         log_joint = jnp.where(jnp.isnan(log_joint), -jnp.inf, log_joint)  # argmax takes NaN for the largest
@@ -136,13 +133,15 @@ class Laplace(Proposal):
         _, chosen = scan(pick, log_joint, None, length=num_picks)
         return jnp.concatenate([*(mean[None] for mean in means), z[chosen]])
 
-    def _climb(self, model: Model, params: Params, x: Array, table: Table, starts: Array) -> tuple[Array, Array, Array]:
+    def _climb(
+        self, model: Model, params: Params, x: Array, prior: BoundPrior, starts: Array
+    ) -> tuple[Array, Array, Array]:
         """Levenberg-Marquardt steps, each kept if it raises log p(x, z): modes, their log p(x, z) and precision."""
         size = math.prod(model.prior.event_shape)
         eye = jnp.eye(size, dtype=starts.dtype)
 
         def log_joint(z: Array) -> Array:
-            return model.log_joint(params, z, x, table)
+            return model.log_joint(params, z, x, prior)
 
         def step(carry, _):
             z, value, score, precision, damping = carry
@@ -154,7 +153,7 @@ class Laplace(Proposal):
             new_value, new_score = value_and_score(log_joint, proposal)
             # At the mode only rounding decides which value is larger, but steps still bring the score to zero.
             better = new_value >= value - _ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)  # False for NaN
-            new = (proposal, new_value, new_score, self._precision(model, params, x, table, proposal))
+            new = (proposal, new_value, new_score, self._precision(model, params, x, prior, proposal))
             old = (z, value, score, precision)
             kept = jax.tree.map(functools.partial(choose, better), new, old)
             return (*kept, jnp.where(better, _SHRINK * damping, _GROW * damping)), None
@@ -166,13 +165,13 @@ class Laplace(Proposal):
         (z, value, _, precision, _), _ = scan(step, carry, None, length=1 + self.num_steps)
         return z, value, precision
 
-    def _precision(self, model: Model, params: Params, x: Array, table: Table, z: Array) -> Array:
+    def _precision(self, model: Model, params: Params, x: Array, prior: BoundPrior, z: Array) -> Array:
         """J^T W J + C at latents [K, B, *event]: [K, B, Q, Q]."""
         size = math.prod(model.prior.event_shape)
         directions = jnp.eye(size, dtype=z.dtype).reshape(size, *model.prior.event_shape)
 
         def output(z: Array) -> Array:
-            return output_of(model, params, z, x, table)
+            return output_of(model, params, z, x, prior)
 
         def column(direction: Array) -> Array:
             return jax.jvp(output, (z,), (vary_like(jnp.broadcast_to(direction, z.shape), z),))[1]
@@ -180,8 +179,8 @@ class Laplace(Proposal):
         columns = jax.lax.map(column, directions)  # [Q, K, B, D]
         weighted = curvature_along(model, params, output(z), x, columns)
         product = jnp.einsum("pkbd,qkbd->kbpq", weighted, columns, precision="highest")
-        prior = jnp.maximum(model.prior.curvature(params["prior"], z, table), self.floor).reshape(*z.shape[:2], size)
-        return product + prior[..., None] * jnp.eye(size, dtype=z.dtype)
+        own = jnp.maximum(prior.curvature(z), self.floor).reshape(*z.shape[:2], size)
+        return product + own[..., None] * jnp.eye(size, dtype=z.dtype)
 
 
 def _is_duplicate(modes: Array, factors: Array, log_joint: Array) -> Array:
@@ -196,9 +195,9 @@ def _is_duplicate(modes: Array, factors: Array, log_joint: Array) -> Array:
     return jnp.any((distance < _DUPLICATE) & higher, axis=1)
 
 
-def output_of(model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
+def output_of(model: Model, params: Params, z: Array, x: Array, prior: BoundPrior) -> Array:
     """The decoder's output for latents [C, B, *event] and data [B, *data_shape], flat: [C, B, D]."""
-    return model.output(params, z, table, x).reshape(*z.shape[:2], -1)
+    return model.output(params, z, prior, x).reshape(*z.shape[:2], -1)
 
 
 def curvature_along(model: Model, params: Params, output: Array, x: Array, directions: Array) -> Array:
@@ -221,7 +220,7 @@ def curvature_along(model: Model, params: Params, output: Array, x: Array, direc
     return negative * directions - jax.lax.map(product, directions)
 
 
-def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
+def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Array, prior: BoundPrior) -> Array:
     """J^T s, where s is the gradient of log p(x' | output) at a draw x': its outer products average to J^T W J.
 
     It takes one vector-Jacobian product. Here W is its mean over draws x', the Fisher information; for a Gaussian
@@ -230,12 +229,12 @@ def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Arra
     Args:
       z: latents [C, B, *event].
       x: [B, *data_shape]; an autoregressive decoder reads x, not x'.
-      table: of the prior.
+      prior: at its parameters.
 
     Returns:
       [C, B, *event].
     """
-    at, pullback = jax.vjp(lambda z: output_of(model, params, z, x, table), z)
+    at, pullback = jax.vjp(lambda z: output_of(model, params, z, x, prior), z)
     flat = _flat(x)
     drawn = model.likelihood.sample(key, params["likelihood"], at)
     drawn = jnp.where(jnp.isnan(flat), flat, drawn.astype(flat.dtype))  # what is missing says nothing

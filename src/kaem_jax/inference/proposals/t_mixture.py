@@ -11,9 +11,7 @@ from jax.scipy import special
 
 from kaem_jax.inference.proposals.base import FittedProposal
 from kaem_jax.jax_utils.transforms import STATIC, choose
-from kaem_jax.model import Params
-from kaem_jax.priors import Prior
-from kaem_jax.priors.base import Table
+from kaem_jax.priors import BoundPrior
 
 _FEW_DEGREES = 30  # as many normal draws make one draw of chi-squared
 
@@ -30,8 +28,7 @@ class StudentMixture(FittedProposal):
       factors: [K, B, Q, Q] triangular; factor @ factor^T is the precision of the t distribution's scale.
       spreads: [K, B, Q, Q], `spreads_of(factors)`.
       log_shares: [K, B] nats, logarithms of shares that add up to 1; -inf for duplicates.
-      params, table: parameters and table of the prior.
-      prior: static.
+      prior: at its parameters.
       degrees: degrees of freedom.
       prior_share: share of the prior, in 0..1.
     """
@@ -40,9 +37,7 @@ class StudentMixture(FittedProposal):
     factors: Array
     spreads: Array
     log_shares: Array
-    params: Params
-    table: Table
-    prior: Prior = dataclasses.field(metadata=STATIC)
+    prior: BoundPrior
     degrees: float = dataclasses.field(metadata=STATIC)
     prior_share: float = dataclasses.field(metadata=STATIC)
 
@@ -60,7 +55,7 @@ class StudentMixture(FittedProposal):
         if self.prior_share == 0:
             return z
         from_prior = jax.random.uniform(key_share, (num, num_data)) < self.prior_share
-        own = self.prior.sample(key_prior, self.table, (num, num_data))
+        own = self.prior.sample(key_prior, (num, num_data))
         return choose(from_prior, own, z)
 
     def log_prob(self, z: Array) -> Array:
@@ -74,7 +69,7 @@ class StudentMixture(FittedProposal):
         mixture = special.logsumexp(self.log_shares + densities, axis=-2)
         if self.prior_share == 0:
             return mixture
-        own = self.prior.log_prob(self.params, z, self.table)
+        own = self.prior.log_prob(z)
         return jnp.logaddexp(math.log1p(-self.prior_share) + mixture, math.log(self.prior_share) + own)
 
     def undefended(self) -> "StudentMixture":

@@ -1,5 +1,6 @@
 """The interface of posterior samplers."""
 
+import abc
 import dataclasses
 from typing import Any, ClassVar
 
@@ -17,11 +18,10 @@ from kaem_jax.settings.arguments import check_key, check_model
 SamplerState = Any  # a pytree that the sampler defines
 
 
-class Sampler(Settings):
+class Sampler(Settings, abc.ABC):
     """Draws from p(z | x_b) for every datum of a minibatch. Static and hashable: arrays are in its state.
 
-    Your own sampler derives from this class and defines `advance`, or `draws` if it carries nothing from one draw to
-    the next; see docs/extend.md.
+    Your own sampler derives from this class and defines `step`; see docs/extend.md.
 
     The state is a pytree, usually a NamedTuple, with everything that the next draw needs from earlier ones: adapted
     step sizes, a ladder, persistent chains. Field names are also the names on disk; a field may be None. A field with
@@ -31,14 +31,18 @@ class Sampler(Settings):
     model's dictionary, and they minimise `loss`.
 
     Attributes:
-      has_compiled_parts: whether `advance` calls compiled parts that other code shares, and is not compiled as a whole.
+      has_compiled_parts: whether `step` calls compiled parts that other code shares, and is not compiled as a whole.
       moves_with_loss: whether training differentiates the loss in the draws too, and gives this score to `move`.
       trains_encoder: whether an encoder learns; otherwise it rests.
+      encoder: the network that it draws from or learns; None if it has none.
+      persistent: whether the state has chains for each datum.
     """
 
     has_compiled_parts: ClassVar[bool] = False
     moves_with_loss: ClassVar[bool] = False
     trains_encoder: ClassVar[bool] = True
+    encoder: Any = None
+    persistent: bool = False
 
     @property
     def num_rungs(self) -> int:
@@ -51,6 +55,9 @@ class Sampler(Settings):
         Raises:
           ValueError: the message begins with the setting.
         """
+
+    def check_length(self, num_steps: int) -> None:
+        """Raises a ValueError if a schedule of the sampler does not fit into so many updates."""
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> SamplerState:
         """The state before the first draw.
@@ -72,7 +79,8 @@ class Sampler(Settings):
         """The loss of the sampler's own parameters, a scalar in nats per datum; None if it has no parameters."""
         return None
 
-    def advance(
+    @abc.abstractmethod
+    def step(
         self,
         key: Array,
         step: Array | int,
@@ -91,15 +99,10 @@ class Sampler(Settings):
           indices: int [B], the index of each datum in 0..N-1, by which persistent chains are stored. None starts fresh
             chains.
         """
-        return self.draws(key, step, model, params, x), state
 
     def move(self, key: Array, state: SamplerState, draws: Any, score: Array, indices: Array) -> SamplerState:
         """The state after a move by the score of log p(x_b, z) at `draws.z`, if `moves_with_loss`."""
         raise NotImplementedError(f"{type(self).__name__} does not move with the loss")
-
-    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> Draws:
-        """Draws for data x [B, *data_shape]; see `advance`."""
-        raise NotImplementedError(f"{type(self).__name__} must define `advance` or `draws`")
 
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
         """Draws from p(z | x_b) for data x [B, *data_shape], with chains and step sizes that start afresh."""
@@ -107,7 +110,7 @@ class Sampler(Settings):
         check_model(model)
         key_state, key_draw = jax.random.split(key)
         state = self.init(key_state, model, params, len(x))
-        return self.advance(key_draw, 0, state, model, params, x)[0]
+        return self.step(key_draw, 0, state, model, params, x)[0]
 
     def kept(self, state: SamplerState, model: Model) -> Array | None:
         """The kept posterior draws of all data, [C, N, *event], NaN for data not yet seen; None if none are kept."""
@@ -152,7 +155,7 @@ class FrozenSampler:
 
 
 def _draw(posterior: FrozenSampler, key: Array, model: Model, params: Params, x: Array) -> Draws:
-    return posterior.sampler.advance(key, posterior.step, posterior.state, model, params, x)[0]
+    return posterior.sampler.step(key, posterior.step, posterior.state, model, params, x)[0]
 
 
 _draw_compiled = jax.jit(_draw, static_argnames="model")

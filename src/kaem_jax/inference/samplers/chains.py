@@ -21,7 +21,7 @@ from kaem_jax.mcmc.langevin import check_chain_arguments
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior
-from kaem_jax.priors.base import Table
+from kaem_jax.priors.base import BoundPrior
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import ENCODERS, KERNELS
 
@@ -72,7 +72,7 @@ class ChainSampler(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_chain_arguments(self.kernel, self.step_size, None)
+        check_chain_arguments(self.step_size, None)
         if self.adapt_steps and not self.kernel.is_exact:
             raise ValueError(
                 f"adapt_steps={self.adapt_steps} needs a kernel with an accept step, such as 'mala': "
@@ -80,22 +80,17 @@ class ChainSampler(Sampler):
             )
 
     def check(self, prior: Prior) -> None:
-        if self.kernel.needs_standard_normal and not prior.is_standard_normal:
-            raise ValueError(
-                f"kernel={self.kernel} needs latents in standard normal coordinates: make a product "
-                "or mixture prior a NonCentredPrior, or take kernel='mala'"
-            )
         if not self.kernel.is_exact and prior.bounds is not None and not all(map(math.isfinite, prior.bounds)):
             raise ValueError(
                 f"kernel={self.kernel} accepts every move, and the score of this prior grows without limit towards the "
-                f"end of its support {prior.bounds}: take kernel='mala', or make it a NonCentredPrior"
+                f"end of its support {prior.bounds}: take kernel='mala'"
             )
         if self.encoder is not None:
             EncoderProposal(self.encoder).check(prior)
-        if self.precondition and (self.kernel.needs_standard_normal or prior.bounds is not None):
+        if self.precondition and prior.bounds is not None:
             raise ValueError(
-                f"precondition=True turns the coordinates: it needs latents on the whole line (bounds={prior.bounds}), "
-                f"and a kernel that takes any coordinates, such as 'mala' (kernel={self.kernel}); else set False"
+                f"precondition=True turns the coordinates: it needs latents on the whole line (bounds={prior.bounds}); "
+                "else set False"
             )
 
     def init_params(self, key: Array, model: Model) -> Params:
@@ -108,7 +103,9 @@ class ChainSampler(Sampler):
         of_encoder = {"encoder": params["encoder"], "prior": jax.lax.stop_gradient(params["prior"])}
         return -jnp.mean(approximate(self.encoder, model, of_encoder, x).log_prob(draws.z))
 
-    def starts(self, key: Array, model: Model, params: Params, table: Table, x: Array, shape: tuple[int, ...]) -> Array:
+    def starts(
+        self, key: Array, model: Model, params: Params, prior: BoundPrior, x: Array, shape: tuple[int, ...]
+    ) -> Array:
         """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event].
 
         With an encoder, each start is a draw of the encoder or of the prior, chosen by the weights
@@ -116,18 +113,18 @@ class ChainSampler(Sampler):
         taken.
         """
         if self.encoder is None:
-            return model.prior.sample(key, table, (*shape, len(x)))
+            return prior.sample(key, (*shape, len(x)))
         key_encoder, key_prior, key_choice = jax.random.split(key, 3)
         q = approximate(self.encoder, model, params, x)
         guess = q.at(jax.random.normal(key_encoder, (*shape, *q.mean.shape), q.mean.dtype))
         if not model.prior.is_normalized:  # the weights below would depend on a constant that nobody knows
             return guess
-        drawn = model.prior.sample(key_prior, table, (*shape, len(x)))
+        drawn = prior.sample(key_prior, (*shape, len(x)))
 
         def log_weight(z: Array) -> Array:
-            log_prior = model.prior.log_prob(params["prior"], z, table)
+            log_prior = prior.log_prob(z)
             log_proposed = jnp.logaddexp(q.log_prob(z), log_prior)
-            return log_prior + model.log_likelihood(params, z, x, table) - log_proposed
+            return log_prior + model.log_likelihood(params, z, x, prior) - log_proposed
 
         # Mix in prior draws: otherwise a bad encoder learns from bad chains, and its scale diverges.
         share = jax.nn.sigmoid(log_weight(guess) - log_weight(drawn))
@@ -143,7 +140,7 @@ class ChainSampler(Sampler):
         if self.encoder is not None:
             z = jnp.full((*shape, *model.prior.event_shape), jnp.nan, float)
         else:
-            z = model.prior.sample(key, model.prior.tabulate(params["prior"]), shape)
+            z = model.prior.bind(params["prior"]).sample(key, shape)
         return as_rows(z, len(model.prior.event_shape))
 
     def begin(
@@ -153,7 +150,7 @@ class ChainSampler(Sampler):
         indices: Array | None,
         model: Model,
         params: Params,
-        table: Table,
+        prior: BoundPrior,
         x: Array,
         lead: tuple[int, ...],
     ) -> Array:
@@ -161,7 +158,7 @@ class ChainSampler(Sampler):
 
         Ends of an index outside 0..N-1 are NaN.
         """
-        fresh = functools.partial(self.starts, key, model, params, table, x, lead)
+        fresh = functools.partial(self.starts, key, model, params, prior, x, lead)
         if kept is None or indices is None:
             return fresh()
         rows = kept.at[indices].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
@@ -183,7 +180,7 @@ class ChainSampler(Sampler):
         metric: Metric | None,
         model: Model,
         params: Params,
-        table: Table,
+        prior: BoundPrior,
         z: Array,
         x: Array,
     ) -> Metric | None:
@@ -192,11 +189,11 @@ class ChainSampler(Sampler):
             return None
         size = math.prod(model.prior.event_shape)
         key_probe, key_prior = jax.random.split(key)
-        probes = probed_curvature(key_probe, model, params, z, x, table)
+        probes = probed_curvature(key_probe, model, params, z, x, prior)
         # Squared scores average to the curvature only at the prior's own draws. At chains that have run far out they
         # would be huge and steps tiny, and these chains would never come back.
-        draws = model.prior.sample(key_prior, table, (_NUM_PRIOR_DRAWS,))
-        _, scores = value_and_score(lambda z: model.prior.log_prob(params["prior"], z, table), draws)
+        draws = prior.sample(key_prior, (_NUM_PRIOR_DRAWS,))
+        _, scores = value_and_score(prior.log_prob, draws)
         return average_metric(metric, probes.reshape(-1, size), scores.reshape(-1, size), step)
 
     def frozen(self, state: ChainState, step: Array | int) -> ChainState:

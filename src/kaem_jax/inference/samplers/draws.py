@@ -9,7 +9,7 @@ from jax import Array
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.model import Model, Params
-from kaem_jax.priors.base import Table
+from kaem_jax.priors.base import BoundPrior
 
 
 @jax.tree_util.register_dataclass
@@ -31,9 +31,9 @@ class SharedDraws:
         """The posterior mean of a function whose values at `z` are given: [S, ...] or [C, B, ...] to [B, ...]."""
         return jnp.tensordot(self.weights, values, axes=1)
 
-    def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
+    def mean_log_likelihood(self, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
         """The posterior mean of log p(x_b | z), [B] nats, differentiable in `params`."""
-        log_likelihood = model.pairwise_log_likelihood(params, self.z, x, table)
+        log_likelihood = model.pairwise_log_likelihood(params, self.z, x, prior)
         # A point that cannot have generated the datum has weight 0 and log-likelihood -inf, whose product is NaN.
         return jnp.sum(jnp.where(self.weights == 0, 0, self.weights * log_likelihood), axis=-1)
 
@@ -62,8 +62,8 @@ class ChainDraws:
     def mean(self, values: Array) -> Array:
         return jnp.mean(values, axis=0)
 
-    def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
-        return self.mean(model.log_likelihood(params, self.z, x, table))
+    def mean_log_likelihood(self, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
+        return self.mean(model.log_likelihood(params, self.z, x, prior))
 
     def pooled(self) -> tuple[Array, Array]:
         z = self.z.reshape(-1, *self.z.shape[2:])
@@ -78,9 +78,9 @@ class ChainDraws:
 class TemperedDraws(ChainDraws):
     """The last rung of a tempered population."""
 
-    def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
+    def mean_log_likelihood(self, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
         # The devices of all rungs share the data of the last one.
-        return super().mean_log_likelihood(model, params, constrain(x, ("data", "temp")), table)
+        return super().mean_log_likelihood(model, params, constrain(x, ("data", "temp")), prior)
 
 
 @jax.tree_util.register_dataclass
@@ -98,9 +98,9 @@ class RungDraws(TemperedDraws):
     betas: Array
     objective: str = dataclasses.field(metadata=STATIC)
 
-    def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
+    def mean_log_likelihood(self, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
         """The paper's estimate of log p(x_b), [B] nats, whose gradient treats the draws of all rungs as fixed."""
-        log_likelihood = model.log_likelihood(params, self.rungs, x, table)  # [T, C, B]
+        log_likelihood = model.log_likelihood(params, self.rungs, x, prior)  # [T, C, B]
         width = jnp.diff(self.betas)[:, None]
         if self.objective == "thermodynamic":
             mean = jnp.mean(log_likelihood, axis=1)

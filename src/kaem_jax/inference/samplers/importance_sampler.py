@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.base import Sampler, SamplerState
 from kaem_jax.inference.samplers.draws import ChainDraws, SharedDraws
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.model import Model, Params
@@ -89,9 +89,9 @@ def importance_posterior(
     """
     Importance(num_samples=num_samples, points=points)
     params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
-    table = model.prior.tabulate(params["prior"])
-    z = constrain(model.prior.sample(key, table, (num_samples,), points), "data")
-    return weigh(z, model.pairwise_log_likelihood(params, z, x, table=table))
+    prior = model.prior.bind(params["prior"])
+    z = constrain(prior.sample(key, (num_samples,), points), "data")
+    return weigh(z, model.pairwise_log_likelihood(params, z, x, prior=prior))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,16 @@ class Importance(Sampler):
         if self.points != "random" and not prior.has_exact_draws:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
 
-    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> SharedDraws | ChainDraws:
+    def step(
+        self,
+        key: Array,
+        step: Array | int,
+        state: SamplerState,
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[SharedDraws | ChainDraws, SamplerState]:
         key_draw, key_resample = jax.random.split(key)
         options = {"num_samples": self.num_samples, "points": self.points}
         posterior = importance_posterior(key_draw, model, params, x, **options)
@@ -129,5 +138,5 @@ class Importance(Sampler):
         }
         weights = jnp.exp(posterior.log_weights)
         if not self.num_draws:
-            return SharedDraws(posterior.z, weights, metrics)
-        return ChainDraws(posterior.z[resample(key_resample, weights, self.num_draws).T], metrics)
+            return SharedDraws(posterior.z, weights, metrics), state
+        return ChainDraws(posterior.z[resample(key_resample, weights, self.num_draws).T], metrics), state

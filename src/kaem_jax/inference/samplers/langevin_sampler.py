@@ -32,7 +32,7 @@ class Langevin(ChainSampler):
     def kept(self, state: ChainState, model: Model) -> Array | None:
         return None if state.chains is None else of_rows(state.chains, (self.num_chains,), model.prior.event_shape)
 
-    def advance(
+    def step(
         self,
         key: Array,
         step: Array | int,
@@ -43,12 +43,12 @@ class Langevin(ChainSampler):
         indices: Array | None = None,
     ) -> tuple[ChainDraws, ChainState]:
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
-        table = model.prior.tabulate(params["prior"])
+        prior = model.prior.bind(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
-        start = self.begin(key_start, state.chains, indices, model, params, table, x, (self.num_chains,))
+        start = self.begin(key_start, state.chains, indices, model, params, prior, x, (self.num_chains,))
         run = langevin_posterior(
             key_run,
-            lambda z: model.log_joint(params, z, x, table),
+            lambda z: model.log_joint(params, z, x, prior),
             constrain(start, None, "data"),
             kernel=self.kernel,
             num_steps=self.num_steps,
@@ -64,6 +64,6 @@ class Langevin(ChainSampler):
         if state.step_size is not None:
             adapted = self.next_step_size(step, state.step_size, acceptance)
             state, metrics = state._replace(step_size=adapted), metrics | {"step_size": adapted}
-        metric = self.next_metric(key_metric, step, state.metric, model, params, table, run.z, x)
+        metric = self.next_metric(key_metric, step, state.metric, model, params, prior, run.z, x)
         state = state._replace(metric=metric)
         return ChainDraws(run.z, metrics), state

@@ -85,7 +85,7 @@ class Particles(Sampler):
 
     moves_with_loss: ClassVar[bool] = True
     trains_encoder: ClassVar[bool] = False
-    persistent: ClassVar[bool] = True
+    persistent = True
 
     def check(self, prior: Prior) -> None:
         if prior.bounds is not None:
@@ -104,7 +104,7 @@ class Particles(Sampler):
         precision = jnp.eye(math.prod(event), dtype=float)
         return ParticleState(precision, jnp.zeros((), jnp.int32), as_rows(empty, len(event)))
 
-    def advance(
+    def step(
         self,
         key: Array,
         step: Array | int,
@@ -160,8 +160,8 @@ class Particles(Sampler):
     def _fresh(self, key: Array, model: Model, params: Params, x: Array) -> ParticleDraws:
         """Chains that start at draws of the encoder, or of the prior."""
         if self.encoder is None:
-            table = model.prior.tabulate(params["prior"])
-            z = model.prior.sample(key, table, (self.num_chains, len(x)))
+            prior = model.prior.bind(params["prior"])
+            z = prior.sample(key, (self.num_chains, len(x)))
             return ParticleDraws(z, {}, jnp.ones_like(z[0]))
         q = approximate(self.encoder, model, params, x)
         noise = jax.random.normal(key, (self.num_chains, *q.mean.shape), q.mean.dtype)
@@ -171,10 +171,10 @@ class Particles(Sampler):
         self, key: Array, precision: Array, model: Model, params: Params, x: Array, draws: ParticleDraws
     ) -> ParticleDraws:
         """The draws after moves under fixed parameters."""
-        table = model.prior.tabulate(params["prior"])
+        prior = model.prior.bind(params["prior"])
 
         def move(z: Array, key: Array) -> tuple[Array, None]:
-            _, score = value_and_score(lambda z: model.log_joint(params, z, x, table), z)
+            _, score = value_and_score(lambda z: model.log_joint(params, z, x, prior), z)
             return self._step(key, precision, z, draws.scale, score)[0], None
 
         z, _ = scan(move, draws.z, jax.random.split(key, _NUM_FRESH_MOVES))

@@ -11,14 +11,13 @@ from jax import Array
 from kaem_jax.inference.evidence.importance_evidence import weighed_draws
 from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
 from kaem_jax.inference.proposals.annealing_path import log_joint_density
-from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.base import Sampler, SamplerState
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.jax_utils.batches import filled_batches
 from kaem_jax.jax_utils.transforms import expand_to
 from kaem_jax.mcmc import langevin_posterior
 from kaem_jax.model import Model, Params
-from kaem_jax.priors import Prior
-from kaem_jax.priors.base import Table
+from kaem_jax.priors import BoundPrior
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import PROPOSALS
 
@@ -45,40 +44,49 @@ class ProposalChains(Sampler):
     num_steps: int = setting(100, low=1)
     num_chains: int = setting(8, low=1)
 
-    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> ChainDraws:
+    def step(
+        self,
+        key: Array,
+        step: Array | int,
+        state: SamplerState,
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[ChainDraws, SamplerState]:
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
-        table = model.prior.tabulate(params["prior"])
+        prior = model.prior.bind(params["prior"])
         if isinstance(x, jax.core.Tracer) or len(x) <= _AT_ONCE:
-            z, acceptance = self._ends(key, model, params, x, table)
-            return ChainDraws(z, {"acceptance": acceptance})
+            z, acceptance = self._ends(key, model, params, x, prior)
+            return ChainDraws(z, {"acceptance": acceptance}), state
         # Batches have the size of those in estimates of log p(x), so that one program fits the proposals of both.
         batches = filled_batches(len(x), _AT_ONCE)
         ends = [
-            jax.block_until_ready(self._ends(jax.random.fold_in(key, i), model, params, x[rows], table))
+            jax.block_until_ready(self._ends(jax.random.fold_in(key, i), model, params, x[rows], prior))
             for i, (rows, _) in enumerate(batches)
         ]
         z = jnp.concatenate([z for z, _ in ends], axis=1)[:, : len(x)]
-        return ChainDraws(z, {"acceptance": jnp.mean(jnp.stack([acceptance for _, acceptance in ends]))})
+        return ChainDraws(z, {"acceptance": jnp.mean(jnp.stack([acceptance for _, acceptance in ends]))}), state
 
-    def _ends(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> tuple[Array, Array]:
+    def _ends(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> tuple[Array, Array]:
         """The ends of the chains, [C, B, *event], and their mean acceptance."""
         key_fit, key_start, key_run = jax.random.split(key, 3)
-        fitted = fitted_to(x, self.proposal, key_fit, model, params, table)
-        start = _starts(key_start, model, params, x, fitted, table, self.num_chains)
-        return _run(key_run, self, model, params, x, fitted, table, start)
+        fitted = fitted_to(x, self.proposal, key_fit, model, params, prior)
+        start = _starts(key_start, model, params, x, fitted, prior, self.num_chains)
+        return _run(key_run, self, model, params, x, fitted, prior, start)
 
 
 def _starts(
-    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, num_chains: int
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, prior: BoundPrior, num_chains: int
 ) -> Array:
     """Where chains start, [C, B, *event]."""
     key_draw, key_choice = jax.random.split(key)
-    z, log_weights = weighed_draws(key_draw, model, params, x, fitted, table, _NUM_PROPOSALS * num_chains)
-    return _choose(key_choice, model.prior, table, z, log_weights, num_chains)
+    z, log_weights = weighed_draws(key_draw, model, params, x, fitted, prior, _NUM_PROPOSALS * num_chains)
+    return _choose(key_choice, prior, z, log_weights, num_chains)
 
 
-@functools.partial(jax.jit, static_argnames=("prior", "num_chains"))
-def _choose(key: Array, prior: Prior, table: Table, z: Array, log_weights: Array, num_chains: int) -> Array:
+@functools.partial(jax.jit, static_argnames="num_chains")
+def _choose(key: Array, prior: BoundPrior, z: Array, log_weights: Array, num_chains: int) -> Array:
     """One of 16 draws of q for each chain, chosen by its weight: z [S, B, *event] to [C, B, *event]."""
     key_choice, key_inside = jax.random.split(key)
     z, log_weights = (
@@ -87,23 +95,21 @@ def _choose(key: Array, prior: Prior, table: Table, z: Array, log_weights: Array
     )
     choice = jax.random.categorical(key_choice, log_weights, axis=0)  # [C, B]
     start = jnp.take_along_axis(z, expand_to(choice[None], z.ndim), axis=0)[0]
-    if (bounds := prior.bounds) is None:
+    if (bounds := prior.prior.bounds) is None:
         return start
-    of_prior = prior.sample(
-        key_inside, table, start.shape[:2]
-    )  # starts need not be exact draws of q, which leaves them
+    of_prior = prior.sample(key_inside, start.shape[:2])  # starts need not be exact draws of q, which leaves them
     return jnp.where((start > bounds[0]) & (start < bounds[1]), start, of_prior)
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "model"))
 def _run(
-    key: Array, sampler: ProposalChains, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table,
-    start: Array,
+    key: Array, sampler: ProposalChains, model: Model, params: Params, x: Array, fitted: FittedProposal,
+    prior: BoundPrior, start: Array,
 ) -> tuple[Array, Array]:  # fmt: skip
     warmup = sampler.num_steps // 2
     run = langevin_posterior(
         key,
-        lambda y: log_joint_density(model, params, fitted.unwhiten(y), x, table),
+        lambda y: log_joint_density(model, params, fitted.unwhiten(y), x, prior),
         fitted.whiten(start),
         num_steps=sampler.num_steps - warmup,
         warmup_steps=warmup,

@@ -24,7 +24,7 @@ from kaem_jax.mcmc import (
 from kaem_jax.mcmc.rounds import Swap
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
-from kaem_jax.priors.base import Table
+from kaem_jax.priors.base import BoundPrior
 from kaem_jax.settings import setting
 
 
@@ -107,7 +107,7 @@ class Tempered(ChainSampler):
             return None
         return of_rows(state.chains.z, (self.num_temperatures, self.num_chains), model.prior.event_shape)[-1]
 
-    def advance(
+    def step(
         self,
         key: Array,
         step: Array | int,
@@ -118,16 +118,16 @@ class Tempered(ChainSampler):
         indices: Array | None = None,
     ) -> tuple[TemperedDraws, ChainState]:
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
-        table = model.prior.tabulate(params["prior"])
+        prior = model.prior.bind(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
         event_shape, lead = model.prior.event_shape, (self.num_temperatures, self.num_chains)
         ends = None if state.chains is None else state.chains.z
-        start, heading = self.begin(key_start, ends, indices, model, params, table, x, lead), None
+        start, heading = self.begin(key_start, ends, indices, model, params, prior, x, lead), None
         if state.chains is not None and indices is not None:
             heading = _by_datum(of_rows(state.chains.heading[indices], lead, ()))
         # `tempered_posterior` runs one population for each datum, so each chain is passed as a datum with the same x.
         # Chains of one datum are neighbours, so that they are on its device.
-        path = self._path(model, params, table, jnp.repeat(x, self.num_chains, axis=0))
+        path = self._path(model, params, prior, jnp.repeat(x, self.num_chains, axis=0))
         betas, num_rounds = self.ladder_of(state), self.num_steps // self.steps_per_round
         population = tempered_posterior(
             key_run,
@@ -158,7 +158,7 @@ class Tempered(ChainSampler):
         info = population.info
         state = self._adapted(step, state, betas, info)
         metrics = self._metrics(info, state, ends.dtype)
-        metric = self.next_metric(key_metric, step, state.metric, model, params, table, last, x)
+        metric = self.next_metric(key_metric, step, state.metric, model, params, prior, last, x)
         draws = TemperedDraws(last, metrics)
         if self.objective != "posterior":
             draws = RungDraws(last, metrics, ends, betas, self.objective)
@@ -189,12 +189,12 @@ class Tempered(ChainSampler):
             metrics["step_size"] = state.step_size[-1]
         return metrics
 
-    def _path(self, model: Model, params: Params, table: Table, x: Array) -> Path:
+    def _path(self, model: Model, params: Params, prior: BoundPrior, x: Array) -> Path:
         """The path of densities from the first rung to the posteriors of x."""
         if self.encoder is None:
-            return path_from_prior(model, params, x, table)
-        fitted = EncoderProposal(self.encoder).fit(jax.random.key(0), model, params, x, table)
-        return path_from_proposal(model, params, x, fitted, table, whitens=False)
+            return path_from_prior(model, params, x, prior)
+        fitted = EncoderProposal(self.encoder).fit(jax.random.key(0), model, params, x, prior)
+        return path_from_proposal(model, params, x, fitted, prior, whitens=False)
 
     def _frame(self, state: ChainState) -> Frame | None:
         """The coordinates of moves; whitened with an encoder, since its densities are as narrow as the posterior."""

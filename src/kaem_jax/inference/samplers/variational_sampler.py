@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +10,13 @@ from jax import Array
 
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.encoder_proposal import approximate
-from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.base import Sampler, SamplerState
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import MLP, Encoder, Network
 from kaem_jax.priors import Prior
-from kaem_jax.priors.base import Table
-from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import ENCODERS
 
@@ -38,7 +37,7 @@ class EncoderDraws(ChainDraws):
     encoder: Network | Encoder = dataclasses.field(metadata=STATIC)
 
     def bound(
-        self, model: Model, params: Params, x: Array, table: Table, labels: Array | None = None
+        self, model: Model, params: Params, x: Array, prior: Any, labels: Array | None = None
     ) -> tuple[Array, dict[str, Array]]:
         """Log mean_k p(x_b, z_k) / q(z_k | x_b), [B] nats, and metrics; `labels` y [B] make it p(x_b, y_b, z_k) / q.
 
@@ -47,13 +46,9 @@ class EncoderDraws(ChainDraws):
         """
         q = approximate(self.encoder, model, params, x)
         z, log_q = q.at(self.noise), q.log_prob_at(self.noise)
-        if labels is None:
-            log_prior = model.prior.log_prob(params["prior"], z, table)
-        else:
-            assert isinstance(model.prior, ClusteredPrior), "posterior_loss refuses labels for other priors"
-            log_prior = model.prior.log_prob_with_class(params["prior"], z, labels, table)
+        log_prior = prior.log_prob(z) if labels is None else prior.log_prob_with_class(z, labels)
         gain = log_prior - log_q
-        log_likelihood = model.log_likelihood(params, z, x, table)
+        log_likelihood = model.log_likelihood(params, z, x, prior)
         bound = jax.nn.logsumexp(log_likelihood + self.kl_weight * gain, axis=0) - math.log(len(z))
         return bound, {"log_likelihood": jnp.mean(log_likelihood), "kl": -jnp.mean(gain)}
 
@@ -83,12 +78,25 @@ class Variational(Sampler):
         if not prior.is_normalized:
             raise ValueError("a variational posterior needs a normalised prior, and this one is not: take chains")
 
+    def check_length(self, num_steps: int) -> None:
+        if self.kl_warmup_steps >= num_steps:
+            raise ValueError(f"kl_warmup_steps={self.kl_warmup_steps} must be below the {num_steps} updates")
+
     def init_params(self, key: Array, model: Model) -> Params:
         return {"encoder": model.bind_encoder(self.encoder).init(key)}
 
-    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> EncoderDraws:
+    def step(
+        self,
+        key: Array,
+        step: Array | int,
+        state: SamplerState,
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[EncoderDraws, SamplerState]:
         q = approximate(self.encoder, model, *jax.lax.stop_gradient((params, jnp.asarray(x))))
         noise = jax.random.normal(key, (self.num_draws, *q.mean.shape), q.mean.dtype)
         noise = constrain(noise, None, "data")
         kl_weight = jnp.minimum((jnp.asarray(step).astype(noise.dtype) + 1) / (self.kl_warmup_steps + 1), 1)
-        return EncoderDraws(q.at(noise), {}, noise, kl_weight, self.encoder)
+        return EncoderDraws(q.at(noise), {}, noise, kl_weight, self.encoder), state

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,7 @@ class Fourier(Basis):
     def init_scale(self, shape: tuple[int, ...], num_intervals: int) -> Array:
         return jnp.zeros(shape)
 
-    def evaluate(self, u: Array, num_intervals: int, scale: Array | None) -> Array:
-        assert scale is not None
+    def evaluate(self, u: Array, num_intervals: int, scale: Any) -> Array:
         frequency = 2 * math.pi * _MAX_FREQUENCY * jax.nn.sigmoid(scale)
         count = self._num_frequencies(num_intervals)
         phase = (frequency * (u / num_intervals))[..., None] * jnp.arange(1, count + 1, dtype=u.dtype)

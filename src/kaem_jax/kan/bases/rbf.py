@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,8 @@ class _Bumps(Basis):
     def init_scale(self, shape: tuple[int, ...], num_intervals: int) -> Array:
         return jnp.full(shape, math.log(math.expm1(1.0 - _MIN_WIDTH)))
 
-    def _distance(self, u: Array, num_intervals: int, scale: Array | None) -> Array:
+    def _distance(self, u: Array, num_intervals: int, scale: Any) -> Array:
         """(u - g) / tau, [..., *L, G]."""
-        assert scale is not None
         centre = jnp.arange(num_intervals + 1, dtype=u.dtype)
         return (u[..., None] - centre) / (_MIN_WIDTH + jax.nn.softplus(scale[..., None]))
 

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,7 @@ class _Wavelets(Basis):
         raw = jnp.full((*shape, num_intervals), math.log(math.expm1(1.0 - _MIN_SCALE)))
         return jnp.stack([jnp.zeros_like(raw), raw], axis=-2)
 
-    def evaluate(self, u: Array, num_intervals: int, scale: Array | None) -> Array:
-        assert scale is not None
+    def evaluate(self, u: Array, num_intervals: int, scale: Any) -> Array:
         centre = jnp.arange(num_intervals, dtype=u.dtype) + 0.5 + scale[..., 0, :]
         return self._mother((u[..., None] - centre) / (_MIN_SCALE + jax.nn.softplus(scale[..., 1, :])))
 

@@ -1,6 +1,5 @@
 """How many latents depend on the data."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from kaem_jax.inference.samplers import Draws, FrozenSampler, SharedDraws
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import repeat
 from kaem_jax.model import Model, Params
-from kaem_jax.priors.base import Table
+from kaem_jax.priors import BoundPrior
 
 _ACTIVE = 0.01
 _NUM_PRIOR_DRAWS = 4096
@@ -56,28 +55,28 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
       the shares [Q], 0 for an input that does not depend on the data and 1 for one that they fix, and their standard
       errors over the data; if the data share proposals, also over pairs of independent proposal sets.
     """
-    table = model.prior.tabulate(params["prior"])
+    prior = model.prior.bind(params["prior"])
     drawn = jax.eval_shape(lambda key: posterior.draw(key, model, params, x), key)
     num_pairs = _NUM_SHARED_PAIRS if isinstance(drawn, SharedDraws) else 1
     key_prior, *keys = jax.random.split(key, 1 + 2 * num_pairs)
 
     def centred_mean(key: Array) -> Array:
-        return _centred_mean(model, table, posterior.draw(key, model, params, x))
+        return _centred_mean(prior, posterior.draw(key, model, params, x))
 
-    return _activity(key_prior, model, table, repeat(centred_mean, jnp.stack(keys)))
+    return _activity(key_prior, prior, repeat(centred_mean, jnp.stack(keys)))
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _centred_mean(model: Model, table: Table, draws: Draws) -> Array:
-    mean = draws.mean(model.prior.features(table, draws.z))
+@jax.jit
+def _centred_mean(prior: BoundPrior, draws: Draws) -> Array:
+    mean = draws.mean(prior.features(draws.z))
     return constrain(mean - jnp.mean(mean, axis=0))
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _activity(key: Array, model: Model, table: Table, means: Array) -> tuple[Array, Array]:
+@jax.jit
+def _activity(key: Array, prior: BoundPrior, means: Array) -> tuple[Array, Array]:
     """Shares and errors by `means` [2 pairs, B, Q]; means 2i and 2i + 1 are independent."""
-    of_prior = model.prior.sample(key, table, (_NUM_PRIOR_DRAWS,))
-    variance = jnp.var(model.prior.features(table, of_prior), axis=0)
+    of_prior = prior.sample(key, (_NUM_PRIOR_DRAWS,))
+    variance = jnp.var(prior.features(of_prior), axis=0)
     products = means[::2] * means[1::2] / variance  # [pairs, B, Q]
     num_pairs, num_data, _ = products.shape
     shares = jnp.sum(products, axis=1) / (num_data - 1)

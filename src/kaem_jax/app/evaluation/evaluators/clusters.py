@@ -55,7 +55,7 @@ def cluster_probabilities(key: Array, model: Model, params: Params, x: Array, po
 
 @functools.partial(jax.jit, static_argnames="prior")
 def _mean_responsibilities(prior: ClusteredPrior, params: Params, draws: Draws) -> Array:
-    return constrain(draws.mean(jnp.exp(prior.log_responsibilities(params, draws.z))))
+    return constrain(draws.mean(jnp.exp(prior.bind(params).log_responsibilities(draws.z))))
 
 
 def agreement(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -77,16 +77,15 @@ def agreement(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]
 
 def heaviest_clusters(prior: ClusteredPrior, params: Params, num: int) -> list[tuple[int, float]]:
     """At most `num` clusters with their shares, the heaviest first; `params` are the prior's."""
-    shares = np.exp(np.asarray(prior.log_proportions(params)))
+    shares = np.exp(np.asarray(prior.bind(params).table.log_proportions))
     return [(int(c), float(shares[c])) for c in np.argsort(-shares, kind="stable")[:num]]
 
 
 def samples_of_clusters(key: Array, run: Run) -> tuple[np.ndarray, list[str]]:
     """Samples of the heaviest clusters, [R, K, *data_shape], and their names."""
-    prior: Any = run.model.prior
-    table = prior.tabulate(run.params["prior"])
-    heaviest = heaviest_clusters(prior, run.params["prior"], _NUM_SHOWN)
+    prior = run.model.prior.bind(run.params["prior"])
+    heaviest = heaviest_clusters(prior.prior, run.params["prior"], _NUM_SHOWN)
     which = jnp.repeat(jnp.asarray([c for c, _ in heaviest], jnp.int32), _NUM_OF_EACH)
-    images = np.asarray(run.model.decode(run.params, prior.sample_of_cluster(key, table, which, which.shape), table))
+    images = np.asarray(run.model.decode(run.params, prior.sample_of_cluster(key, which), prior))
     names = [f"{c}\n{share:.1%}" for c, share in heaviest]
     return images.reshape(len(heaviest), _NUM_OF_EACH, *images.shape[1:]), names

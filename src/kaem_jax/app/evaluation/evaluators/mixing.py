@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.app.runs.load import Run
+from kaem_jax.inference.samplers.chains import ChainState
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.mcmc import MALA, Frame, langevin_posterior, principal_frame, r_hat
+from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE
 from kaem_jax.model import Model, Params
 
 _NUM_DATA, _ROUNDS = 32, 100
@@ -25,8 +27,9 @@ def evaluate(key: Array, run: Run, x: Array) -> dict[str, Any]:
     """Whether chains agree from different starts, for the first 32 data of x; for a ladder, also its barrier."""
     x = x[:_NUM_DATA]
     key_starts, key_ladder = jax.random.split(key)
-    metric = getattr(run.training_posterior.state, "metric", None)
-    frame = None if metric is None else principal_frame(metric)
+    state = run.training_posterior.state
+    has_metric = isinstance(state, ChainState) and state.metric is not None
+    frame = principal_frame(state.metric) if has_metric else None
     found = r_hat_over_starts(key_starts, run.model, run.params, x, frame)
     result = {
         "r_hat": float(jnp.nanmedian(found)),
@@ -71,13 +74,13 @@ def r_hat_over_starts(key: Array, model: Model, params: Params, x: Array, frame:
     """
     x = constrain(x, "data")
     key_start, key_run = jax.random.split(key)
-    table, kernel = model.prior.tabulate(params["prior"]), MALA()
+    prior = model.prior.bind(params["prior"])
     run = langevin_posterior(
         key_run,
-        lambda z: model.log_joint(params, z, x, table),
-        model.prior.sample(key_start, table, (_NUM_CHAINS, len(x))),
-        kernel=kernel,
-        step_size=jnp.full((1, len(x)), kernel.first_step_size),  # each datum's own: posteriors differ in width
+        lambda z: model.log_joint(params, z, x, prior),
+        prior.sample(key_start, (_NUM_CHAINS, len(x))),
+        kernel=MALA(),
+        step_size=jnp.full((1, len(x)), FIRST_STEP_SIZE),  # each datum's own: posteriors differ in width
         num_steps=_NUM_STEPS // 2,
         warmup_steps=_NUM_STEPS // 2,
         bounds=None if frame is not None else model.prior.bounds,

@@ -11,7 +11,7 @@ from jax import Array
 from kaem_jax.app.data import Field, Text
 from kaem_jax.app.evaluation.generate import reconstruct
 from kaem_jax.app.runs.load import Run
-from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.inference.samplers import ChainSampler, FrozenSampler, ProposalChains
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.model import Model, Params
 
@@ -26,9 +26,9 @@ def evaluate(key: Array, run: Run, x: Array) -> tuple[dict[str, Any], Array]:
         again, share = share_recovered(key, run.model, run.params, x, run.posterior)
         return {"share_of_tokens": float(share), **settings}, again
     again, error = reconstruct(key, run.model, run.params, x, run.posterior)
-    for name in ("num_steps", "num_chains"):  # of samplers with chains
-        if (value := getattr(run.posterior.sampler, name, None)) is not None:
-            settings[name.replace("num", "posterior")] = value
+    sampler = run.posterior.sampler
+    if isinstance(sampler, ChainSampler | ProposalChains):
+        settings |= {"posterior_steps": sampler.num_steps, "posterior_chains": sampler.num_chains}
     numbers: dict[str, Any] = {"mean_squared_error": float(error)}
     if isinstance(run.form, Field):
         ours, real = (run.form.decode(np.asarray(values)) for values in (again, x))

@@ -111,40 +111,42 @@ def make_programs(model: Model, params: Params) -> dict[str, Program]:
     check_params(model, params)
     prior = model.prior
     groups = {name: params[name] for name in ("prior", "decoder", "likelihood")}
-    constants = (groups, prior.tabulate(groups["prior"]))
+    bound = prior.bind(groups["prior"])
+    constants = (groups, bound.table)
 
     def on_device() -> Any:
         # The barrier hides the constants from XLA. Otherwise it would evaluate expressions of constants at compile
         # time, with other rounding.
-        return jax.tree.map(lambda leaf: jax.lax.optimization_barrier(jnp.asarray(leaf)), constants)
+        own, table = jax.tree.map(lambda leaf: jax.lax.optimization_barrier(jnp.asarray(leaf)), constants)
+        return own, dataclasses.replace(bound, params=own["prior"], table=table)
 
     def draws(key_data: jax.Array, rows: jax.Array) -> Mapping[str, jax.Array]:
-        own, table = on_device()
+        own, at = on_device()
         key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
-        z = prior.sample(key, table, rows.shape)
-        return {"z": z, "x": model.decode(own, z, table)}
+        z = at.sample(key, rows.shape)
+        return {"z": z, "x": model.decode(own, z, at)}
 
     def decode(z: jax.Array) -> jax.Array:
-        own, table = on_device()
-        return model.decode(own, z, table)
+        own, at = on_device()
+        return model.decode(own, z, at)
 
     def quantile(u: jax.Array) -> jax.Array:
-        return prior.quantile(on_device()[1], u)
+        return on_device()[1].quantile(u)
 
     # Both recompute log Z, in a few milliseconds: the table that holds it may take many megabytes.
     def log_density(z: jax.Array) -> jax.Array:
-        return prior.log_prob(on_device()[0]["prior"], z)
+        return prior.bind(on_device()[0]["prior"]).log_prob(z)
 
     def log_joint(z: jax.Array, x: jax.Array) -> jax.Array:
-        own, table = on_device()
-        return prior.log_prob(own["prior"], z) + model.log_likelihood(own, z, x, table)
+        own, at = on_device()
+        return prior.bind(own["prior"]).log_prob(z) + model.log_likelihood(own, z, x, at)
 
     dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(constants[0]["prior"])))
     z_type: Type = ((None, *prior.event_shape), dtype)
     x_type: Type = ((None, *model.data_shape), dtype)
     key_types: dict[str, Type] = {"key_data": ((2,), np.uint32), "rows": ((None,), np.uint8)}
     exactly = "exact" if prior.has_exact_draws else "approximate (by Markov chains)"
-    values = "z" if prior.centred is prior else "values"
+    values = "z" if prior.value_shape == prior.event_shape else "values"
     programs = {
         "draws": Program(f"{exactly} draws z of the prior, and E[x | z]", draws, key_types, ("x", "z")),
         "decode": Program("E[x | z]", decode, {"z": z_type}, ("x",)),
