@@ -17,7 +17,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.app import compile_only
-from kaem_jax.app.cli import encode, evaluate, export, impute, sample, score, tune
+from kaem_jax.app.cli import encode, evaluate, export, impute, sample, score
 from kaem_jax.app.cli import inference_options as apply_module
 from kaem_jax.app.cli import train as train_command
 from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
@@ -234,7 +234,7 @@ def test_data_of_a_user_are_read_in_place_of_the_runs_own(finished, tmp_path):
 
 LOWEST = [
     (sample, "--num", 1), (score, "--num", 1), (score, "--proposals", 2), (score, "--typical", 0),
-    (encode, "--draws", 2), (impute, "--draws", 2), (evaluate, "--num_images", 20), (tune, "--trials", 1),
+    (encode, "--draws", 2), (impute, "--draws", 2), (evaluate, "--num_images", 20),
 ]  # fmt: skip
 
 

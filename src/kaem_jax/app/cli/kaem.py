@@ -1,4 +1,4 @@
-"""The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, report, tune."""
+"""The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, report."""
 
 import importlib
 import sys
@@ -17,7 +17,6 @@ COMMANDS = {
     "explore": "move latents by hand, on a page",
     "export": "write a trained model as files that jax runs without this package",
     "report": "write a run's report.html again",
-    "tune": "search settings on a validation split",
 }
 
 
