@@ -34,9 +34,7 @@ def main(argv: Sequence[str]) -> int:
     with uninterrupted():
         module = importlib.import_module(f"kaem_jax.app.cli.{argv[0]}")
         from kaem_jax.app.devices.compilation_cache import use_compilation_cache
-        from kaem_jax.app.devices.memory import trim_after_compilation
     use_compilation_cache()
-    trim_after_compilation()
     return module.main(list(argv[1:]))
 
 
