@@ -3,7 +3,8 @@
     python -m kaem_jax.main --config experiments/darcy.py --config.data.path=darcy_train_16.npz
 
 A linear decoder: probabilistic principal components with learned densities. With
---config.data.columns="('x','y')" the coefficient is the first of two channels.
+--config.data.columns="('x','y')" the coefficient is the first of two channels; examples/darcy_equation.py compares
+samples of such pairs with solutions of the equation.
 """
 
 from kaem_jax.experiments._shared import values

@@ -1,5 +1,6 @@
 """The examples run as a user runs them."""
 
+import json
 import os
 import pathlib
 import re
@@ -83,3 +84,21 @@ def test_read_densities(tmp_path):
     assert len(nats) == 4
     assert nats == sorted(nats, reverse=True)
     assert (tmp_path / "densities.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_tune(tmp_path):
+    """Two trials, and a third by the same command; each value is that of its run, and the best one is said."""
+    settings = {
+        "train.num_steps": 10, "data.held_out": "validation", "data.validation_size": 50, "data.num_held_out": 20,
+        "decoder.hidden": 16, "evaluation.proposal": "prior", "evaluation.estimator.num_samples": 100,
+        "evaluation.num_reconstructions": 4,
+    }  # fmt: skip
+    options = [f"--config.{name}={value}" for name, value in settings.items()]
+    for trials in (2, 1):
+        said = run_example("tune", tmp_path, "--config", "digits", "--out", "study", "--trials", str(trials), *options)
+    runs = [json.loads((tmp_path / "study" / f"00{i}" / "summary.json").read_text()) for i in range(3)]
+    values = [run["eval/log_likelihood"] for run in runs]
+    best, nats = re.search(r"best: trial (\d), (\S+) nats", said).groups()
+    assert int(best) == np.argmax(values)
+    assert float(nats) == pytest.approx(max(values), abs=1e-3)

@@ -1,7 +1,6 @@
 """What commands pass on to the functions they stand for, with functions that only say what they were asked."""
 
 import argparse
-import collections
 import dataclasses
 import errno
 import json
@@ -16,16 +15,12 @@ import polars
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.app import compile_only
-from kaem_jax.app.cli import encode, evaluate, export, impute, sample, score, tune
+from kaem_jax.app.cli import encode, evaluate, export, impute, sample, score
 from kaem_jax.app.cli import inference_options as apply_module
 from kaem_jax.app.cli import train as train_command
 from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
-from kaem_jax.app.compile_only import Report
 from kaem_jax.app.data import Field, Table, Text, load_dataset
 from kaem_jax.app.data.config import DataSettings
-from kaem_jax.app.devices.chips import Chip
-from kaem_jax.app.devices.program import Collective, Cost
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.loop import Outcome
 from kaem_jax.app.runs import open_data as opening
@@ -234,7 +229,7 @@ def test_data_of_a_user_are_read_in_place_of_the_runs_own(finished, tmp_path):
 
 LOWEST = [
     (sample, "--num", 1), (score, "--num", 1), (score, "--proposals", 2), (score, "--typical", 0),
-    (encode, "--draws", 2), (impute, "--draws", 2), (evaluate, "--num_images", 20), (tune, "--trials", 1),
+    (encode, "--draws", 2), (impute, "--draws", 2), (evaluate, "--num_images", 20),
 ]  # fmt: skip
 
 
@@ -441,44 +436,6 @@ def test_every_flag_of_evaluate_reaches_the_function(monkeypatch, tmp_path):
     call(evaluate.main, "--workdir", tmp_path, *words)
     expected = flags | {"folder": str(tmp_path), "metrics": "['fid']"}
     assert {name: str(value) for name, value in asked.items()} == expected
-
-
-WINE = {"data__name": "wine", "likelihood__kind": "columns", "decoder__output": "identity"}
-VALIDATION = {"data__name": "mnist", "data__held_out": "validation", "data__validation_size": 10_000}
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        (WINE, ((13,), 160, np.float32)),
-        ({"data__name": "mnist", "data__num_train": 100}, ((28, 28, 1), 100, np.uint8)),
-        ({"data__name": "celeb_a", "data__image_size": 32}, ((32, 32, 3), None, np.uint8)),
-        (VALIDATION, ((28, 28, 1), 50_000, np.uint8)),  # the validation split is taken off
-    ],
-)
-def test_compiling_for_other_chips_knows_the_data(changes, expected):
-    """The columns of a table and its numbers, which are no bytes; what it need not read, it does not."""
-    config, shape, num_train, dtype = compile_only.with_data(tiny_config(**changes))
-    assert (shape, None if expected[1] is None else num_train, dtype) == expected
-    if changes is WINE:
-        assert config.likelihood.sizes == (1,) * 13
-
-
-def test_a_program_is_described_by_what_the_compiler_says(refuses):
-    """By hand: 1.5e6 cycles of 1.5 GHz are 1 ms, in which 1e9 of 1e12 operations a second are the whole peak."""
-    chip, messages = (
-        Chip(10e9, 1e12, 1.5e9, "made up"),
-        [Collective("all-reduce", 512, 2), Collective("all-reduce", 1024, 3), Collective("all-gather", 1024, 1, True)],
-    )
-    parts = collections.Counter({"jit(train_step)/loss/jvp()/jit(norm)/sum": 900_000, "copy": 600_000})
-    report = Report("step", 1.0, 9 * 2**30, Cost(1e9, 1.5e6, messages, parts))
-    said = compile_only.described(report, chip)
-    assert "1.00 GFLOP of products, 1.00 ms by XLA's own schedule: 100.0% of the peak (made up)" in said
-    assert "most cycles: 60% loss jit(norm) sum; 40% copy\n" in said
-    assert "5 x all-reduce, 4.0 KiB together, synchronous; 1 x all-gather, 1.0 KiB together, asynchronous" in said
-    assert "ms" not in compile_only.described(report, chip._replace(clock=None))
-    with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
-        compile_only.described(report._replace(memory=11e9), chip)
 
 
 def test_texts_are_not_exported(tmp_path, monkeypatch, refused):

@@ -68,14 +68,14 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     write(workdir, saved, "config.json")
     write(workdir, {"step": NUM_STEPS, "metrics": {"copying": {"ratio": 7.0, "seed": 5}}})
     flags = ("--workdir", workdir, "--checkpoint", "best", "--seed", 5)
-    names = ("fid", "copying", "log_likelihood", "reconstruction", "darcy")
+    names = ("fid", "copying", "log_likelihood", "reconstruction", "two_sample")
     call(evaluate.main, *flags, "--metrics", *names, "--num_images", 300)
     written, early = found_in(workdir), kaem.load_run(finished[0], 40)
     metrics, model, params = written["metrics"], early.model, early.params
     assert (written["step"], written["trained_to"], written["chosen_by_these_data"]) == (40, NUM_STEPS, True)
     assert written["versions"]["jax"] == jax.__version__
     assert set(metrics) == {*names, "kid"}  # none of another checkpoint
-    assert metrics["darcy"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
+    assert metrics["two_sample"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
     assert {values["seed"] for values in metrics.values()} == {5}
     # The same seed draws the same images, and compares them with all held-out ones, not only the 100 of training.
     data = load_dataset(DataSettings())
@@ -131,7 +131,7 @@ def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkey
 
 def test_numbers_of_other_checkpoints_are_kept_apart(finished, tmp_path, numbers_alone):
     workdir = copy_of(finished, tmp_path)
-    flags = ("--workdir", workdir, "--metrics", "darcy")
+    flags = ("--workdir", workdir, "--metrics", "two_sample")
     call(evaluate.main, *flags)
     ours = found_in(workdir)
     # Numbers of another checkpoint move to a file of their own.

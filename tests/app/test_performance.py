@@ -6,15 +6,15 @@ import types
 import jax
 import pytest
 
-from kaem_jax.app import performance
+from kaem_jax.app import log
 from kaem_jax.app.devices.compilation_cache import programs_folder, use_compilation_cache
-from kaem_jax.app.performance import Performance
+from kaem_jax.app.log import Performance
 
 
 def test_rates(monkeypatch):
     """Twenty updates in four seconds."""
     clock = iter([100.0, 104.0])
-    monkeypatch.setattr(performance.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(log.time, "perf_counter", lambda: next(clock))
     device = types.SimpleNamespace(memory_stats=lambda: {"bytes_in_use": 3 * 2**20})
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
 

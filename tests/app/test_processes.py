@@ -216,7 +216,7 @@ def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):
 @pytest.mark.parametrize(
     ("folder", "other", "said"),
     [
-        ("there", {}, "which must be one folder,"),  # as on machines with disks of their own
+        ("there", {}, "--workdir"),
         ("here", {"seed": 7}, "the configuration"),
     ],
 )

@@ -147,7 +147,7 @@ def test_a_finished_run_is_not_trained_again_nor_another_one_in_its_folder(finis
         ("--config.data.batch_size=5000", "data.batch_size=5000 must be at most 1437"),
         ("--config.likelihood.sigma=-1", "likelihood.sigma=-1.0 must be above 0"),
         ("--colour", "colour"),
-        ("--topology=v5e:4x4", "--topology=v5e:4x4 needs --compile_only"),
+        ("--compile_only=v99:4x4", "--compile_only=v99:4x4 cannot be compiled for here"),
         ("prior.num_latents=3", "'prior.num_latents=3' is not an option"),
         ("--config=svhn:tiny --config.data.dir=nowhere", "tfds build svhn_cropped --data_dir=nowhere"),
     ],

@@ -1,10 +1,13 @@
-"""Reports a run's metrics and progress, from one process: metrics.jsonl, TensorBoard, a progress bar or plain lines."""
+"""Reports a run's metrics, from one process: metrics.jsonl and TensorBoard; measures its speed."""
 
 import contextlib
 import json
 import pathlib
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import jax
 
 from kaem_jax.files import json_ready, replacing
 from kaem_jax.jax_utils.processes import is_writer
@@ -114,3 +117,29 @@ class RunLog:
     def __exit__(self, *exc_info: Any) -> None:
         if self._scalars is not None:
             self._scalars.close()
+
+
+class Performance:
+    """Measures the interval between two log steps.
+
+    Args:
+      step: number of updates done.
+      batch_size: number of data per update.
+    """
+
+    def __init__(self, step: int, batch_size: int):
+        self._batch_size = batch_size
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Begins an interval."""
+        self._started, self._step = time.perf_counter(), step
+
+    def row(self, step: int) -> dict[str, float]:
+        """The numbers of the interval that ends at `step`: rates in 1/s, memory of the first device in MiB."""
+        rate = (step - self._step) / (time.perf_counter() - self._started)
+        numbers = {"perf/steps_per_second": rate, "perf/examples_per_second": rate * self._batch_size}
+        memory = jax.local_devices()[0].memory_stats() or {}
+        if "bytes_in_use" in memory:
+            numbers["perf/device_memory_mib"] = memory["bytes_in_use"] / 2**20
+        return numbers

@@ -20,8 +20,7 @@ from kaem_jax.app.devices.preemption import StopRequest
 from kaem_jax.app.evaluation.periodic import PeriodicEvaluation
 from kaem_jax.app.experiment.bind import bind
 from kaem_jax.app.experiment.experiment import Experiment
-from kaem_jax.app.log import RunLog, estimates_of, held_out_nats, read_metrics
-from kaem_jax.app.performance import Performance
+from kaem_jax.app.log import Performance, RunLog, estimates_of, held_out_nats, read_metrics
 from kaem_jax.app.runs.checkpoints import Checkpoints
 from kaem_jax.app.runs.lock import claimed, warn_of_other_bits
 from kaem_jax.app.runs.progress import Progress

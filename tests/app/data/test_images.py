@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from kaem_jax.app.data import DataSettings, load_dataset
-from kaem_jax.app.data.folder import read_upload
 from kaem_jax.errors import DataError
 from tests.app.data.conftest import by_bytes
 from tests.browser import png
@@ -136,8 +135,6 @@ def test_a_file_that_is_a_program_is_not_run(tmp_path, refuses, monkeypatch):
     (tmp_path / "a.png").write_text(header)
     with refuses(DataError, "a.png", "not an image"):
         load(tmp_path)
-    with refuses(DataError, "cannot be read as an image"):
-        read_upload(header.encode(), (4, 4), "crop")
 
 
 def test_pixels_of_other_kinds(tmp_path, refuses):

@@ -174,7 +174,7 @@ def test_images_are_compared_in_random_order_with_the_samples_of_the_seed(cluste
     monkeypatch.setattr(ev.sample_comparison, "compare", compare)
     data = Dataset(*(values.reshape(-1, 1, 1) for values in (train, held_out)))
     for seed in (0, 5):
-        ev.sample_comparison.evaluate(clustered, data, ("fid", "darcy"), "features", 20, seed)
+        ev.sample_comparison.evaluate(clustered, data, ("fid", "two_sample"), "features", 20, seed)
         sampler, (*about, generated, real, known) = found[-2:]
         assert sampler == (numbers_of(sample_key(seed)), clustered.model, clustered.params)
         assert about == [["fid"], "features"]
@@ -198,7 +198,10 @@ def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, dr
     assert found["two_sample"] == {"value": 0.98, "standard_error": 0.03, "num_real": 20, "num_generated": 20}
     np.testing.assert_array_equal(asked[0], np.delete(real, np.s_[::3], axis=0))
     assert (np.unique(asked[1]), asked[2], keys) == (50, 5, [numbers_of(sample_key(5))])
-    assert "9 complete held-out data are too few" in compared(clustered, ("darcy",), real[:14])["darcy"]["reason"]
+    assert (
+        "9 complete held-out data are too few"
+        in compared(clustered, ("two_sample",), real[:14])["two_sample"]["reason"]
+    )
 
 
 def test_latents_are_active_above_a_hundredth_of_their_variance(clustered, monkeypatch):
@@ -222,15 +225,6 @@ def test_fields_are_reconstructed_in_their_units(clustered, monkeypatch, rng):
     real = np.ones((3, 4, 4, 1))
     real[1] = 1e-9  # what is left of 0 after standardising
     assert ev.reconstruction.relative_l2(1.5 * real + 0.5 * (real < 0.5), real) == pytest.approx(0.5)
-
-
-def test_pairs_of_fields_are_compared_in_their_units(clustered, monkeypatch, drawn, rng):
-    real, factors = rng.normal(size=(20, 8, 8, 2)).astype(np.float32), np.float32([2, 0.25])
-    drawn(lambda num: factors * real[:num])
-    monkeypatch.setattr(ev.value_comparison, "compare_pairs", lambda *pairs: {"pairs": pairs})
-    found = compared(clustered, ("darcy",), real, form=Field((3.0,), (2.0,)))
-    for values, expected in zip(found["darcy"]["pairs"], (real, factors * real), strict=True):
-        np.testing.assert_allclose(values, 3 + 2 * expected, rtol=1e-5)
 
 
 def test_bits_are_comparable_where_there_are_levels(clustered):

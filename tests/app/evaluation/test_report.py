@@ -18,7 +18,6 @@ USE = {
     "divergence_from_prior": 8.0, "divergence_from_prior_standard_error": 0.3, "cost_of_other_latents": 12.0,
     "cost_of_other_latents_standard_error": 0.0, "is_bound": False,
 }  # fmt: skip
-PAIRS = {"relative_l2": 0.23, "relative_l2_held_out": 0.08, "relative_l2_of_other_coefficients": 0.68}
 
 
 @pytest.mark.parametrize(
@@ -41,8 +40,6 @@ PAIRS = {"relative_l2": 0.23, "relative_l2_held_out": 0.08, "relative_l2_of_othe
         ("mixing", {"r_hat": None}, "never moved"),
         ("two_sample", {"value": 0.542, "standard_error": 0.02}, "cannot be told apart"),  # two standard errors of five
         ("two_sample", {"value": 0.544, "standard_error": 0.02}, "can be told from"),
-        ("darcy", PAIRS, "samples are 25 % of the way from true pairs"),
-        ("darcy", PAIRS | {"relative_l2_held_out": 0.4}, "held-out pairs are no solutions"),
         ("latent_use", USE, "latents carry what texts say"),
         ("latent_use", USE | {"cost_of_other_latents": 0.1}, "hardly uses its latents"),
         ("latent_use", USE | {"divergence_from_prior": 0.1}, "hardly uses its latents"),

@@ -1,15 +1,10 @@
-"""Sessions on small models."""
-
-import functools
+"""Runs of small models."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.app.data import load_dataset
-from kaem_jax.app.data.config import DataSettings
 from kaem_jax.app.experiment.experiment import Experiment
-from kaem_jax.app.explorer import open_session
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.settings import read
@@ -19,7 +14,6 @@ from tests.builders import bent
 CLUSTERED = {
     "kind": "clustered", "num_latents": 3, "num_clusters": 4, "spread": 1.5, "proportions": "learned", "basis": "rbf",
 }  # fmt: skip
-UNLOCKED = [False] * 3
 
 
 def small_run(shape=(8, 8), **groups):
@@ -41,12 +35,6 @@ def clustered_run(shape=(8, 8)):
     first = run.params["decoder"]["dense_0"]
     first["kernel"] = first["kernel"] * jnp.asarray([[0.1], [3.0], [1.0]])
     return run
-
-
-@functools.cache
-def clustered_session():
-    """Such a run on digits, with proposals from the prior."""
-    return open_session(clustered_run(), "runs/a", load_dataset(DataSettings()))
 
 
 def latents_of(pictures):

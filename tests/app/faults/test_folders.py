@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import errno
-import json
-import os
 import pathlib
 import shutil
 import signal
@@ -55,16 +53,14 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_dead(tmp_path, s
         assert holder.stdout.readline() == "held\n"
         code, line = sentence(train.main, *TINY, "--workdir", folder)
         assert code == 2
-        assert f"{folder} is in use by process {holder.pid} on " in line
+        assert f"{folder} is in use by another run" in line
         assert contents(folder) == {}
     finally:
         holder.kill()
         holder.communicate()
-    with only_run_in(folder):  # the system releases the lock of a dead process
-        assert json.loads((folder / ".lock.json").read_text())["pid"] == os.getpid()
-        with pytest.raises(RunError, match="in use"), only_run_in(folder):
-            pass
-    assert not (folder / ".lock.json").exists()
+    # The system releases the lock of a dead process.
+    with only_run_in(folder), pytest.raises(RunError, match="in use"), only_run_in(folder):
+        pass
 
 
 def test_what_another_run_wrote_before_the_lock_was_had_is_seen(tmp_path, refuses, monkeypatch, digits):
@@ -81,11 +77,6 @@ def test_what_another_run_wrote_before_the_lock_was_had_is_seen(tmp_path, refuse
         pass
 
 
-OF_A_RUN = {
-    "config.json": '{"config": {}, "data_shape": [8, 8]}',
-    "metrics.jsonl": '{"step": 1, "train/loss": ',
-    "checkpoints/7.orbax-checkpoint-tmp/x": "",
-}
 WRITTEN = (
     "metrics.jsonl", "summary.json", "evaluation.json", "evaluation_40.json", "latents.json", "report.html",
     "checkpoints/40/x", "figures/x", "tensorboard/x", "export/x", "damaged/x",
@@ -98,12 +89,11 @@ def write(folder, *names, content="{}"):
         (folder / name).write_text(content)
 
 
-@pytest.mark.parametrize("name", OF_A_RUN)
-def test_overwriting_leaves_nothing_of_a_run_and_all_of_the_users(tmp_path, digits, name):
+def test_overwriting_leaves_nothing_of_a_run_and_all_of_the_users(tmp_path, digits):
     """Numbers, curves or a classifier of before would be taken for those of the new run."""
     folder = RunFolder(tmp_path / "run")
     write(folder.root, *WRITTEN, "classifier.npz", "notes.txt", "data/x.csv")
-    write(folder.root, name, content=OF_A_RUN[name])
+    write(folder.root, "config.json", content='{"config": {}, "data_shape": [8, 8]}')
     with claimed(folder, tiny_config(), digits, overwrite=True):
         assert {str(path) for path in contents(folder.root)} == {"notes.txt", "data/x.csv"}
 

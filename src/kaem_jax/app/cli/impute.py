@@ -16,7 +16,6 @@ import numpy as np
 
 from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
 from kaem_jax.app.cli.options import at_least, check_file
-from kaem_jax.app.cli.where import add_where, meeting, with_conditions
 from kaem_jax.app.data import Field, Table, Text, read_mask, read_table, write_table
 from kaem_jax.errors import ConfigError
 from kaem_jax.files import write_npz
@@ -29,7 +28,6 @@ def main(argv: Sequence[str]) -> int:
     parser = make_parser("impute", "Fills in missing values.", "FILE.csv or FILE.parquet for tables, else FILE.npz")
     parser.add_argument("--mask", help="an .npz file or an image, not 0 where a value of every datum is missing")
     parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
-    add_where(parser, "fill rows of a table so that they meet conditions")
     given = parser.parse_args(argv)
 
     run, x = open_run(given)
@@ -47,11 +45,6 @@ def main(argv: Sequence[str]) -> int:
         if isinstance(run.form, Table):
             raise ConfigError("--mask is for images and fields; missing cells of a table are empty")
         x = np.where(read_mask(given.mask, run.model.data_shape), np.nan, x)
-    run = with_conditions(run, given.where)
-    if given.where and not (meets := meeting(run, x)[1]).all():
-        raise ConfigError(
-            f"--where={given.where!r}: cells of row {np.argmin(meets)} do not meet it; leave such rows out"
-        )
     missing = np.isnan(x)
     if not missing.any():
         what = f"--data {given.data!r} has" if given.data else "held-out data have"

@@ -1,4 +1,4 @@
-"""The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, report, tune."""
+"""The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, report."""
 
 import importlib
 import sys
@@ -17,7 +17,6 @@ COMMANDS = {
     "explore": "move latents by hand, on a page",
     "export": "write a trained model as files that jax runs without this package",
     "report": "write a run's report.html again",
-    "tune": "search settings on a validation split",
 }
 
 
@@ -35,9 +34,7 @@ def main(argv: Sequence[str]) -> int:
     with uninterrupted():
         module = importlib.import_module(f"kaem_jax.app.cli.{argv[0]}")
         from kaem_jax.app.devices.compilation_cache import use_compilation_cache
-        from kaem_jax.app.devices.memory import trim_after_compilation
     use_compilation_cache()
-    trim_after_compilation()
     return module.main(list(argv[1:]))
 
 

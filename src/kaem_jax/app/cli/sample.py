@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from kaem_jax.app.cli.options import DATA, at_least, check_file, make_parser, to_path
-from kaem_jax.app.cli.where import add_where, compile_conditions, with_conditions
 from kaem_jax.app.data import Field, Table, Text, are_pictures, to_pixels, write_table
 from kaem_jax.app.evaluation.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.app.runs.load import Run, load_run
@@ -75,7 +74,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     kind.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
     kind.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
-    add_where(kind, "draw rows of a table that meet conditions")
     given = parser.parse_args(argv)
     if given.num is None and not given.reconstruct:
         parser.error("--num is missing: how many samples?")
@@ -102,9 +100,6 @@ def main(argv: Sequence[str]) -> int:
         num = len(data)
         parts = (as_seen(x) for x in np.array_split(data, -(-num // _BATCH)))
         streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": parts}
-    elif given.where is not None:
-        mixture, _ = compile_conditions(key, with_conditions(run, given.where))
-        streams = {"samples": iter([np.asarray(mixture.sample(key, num))])}
     elif is_noisy:
         streams = {"samples": iter([sample_with_noise(key, run.model, run.params, num, **part)])}
     else:

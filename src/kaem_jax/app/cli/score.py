@@ -18,7 +18,6 @@ import numpy as np
 
 from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
 from kaem_jax.app.cli.options import at_least, check_file
-from kaem_jax.app.cli.where import add_where, compile_conditions, meeting, with_conditions
 from kaem_jax.app.data import Table, write_table
 from kaem_jax.app.runs.load import Run
 from kaem_jax.app.runs.open_data import open_data
@@ -33,7 +32,6 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
     parser.add_argument("--proposals", type=at_least(2), default=1000, help="of each datum, for importance sampling")
-    add_where(parser, "log p(x | conditions) of rows of a table, -inf of rows that do not meet them")
     parser.add_argument("--typical", type=at_least(0), default=0, metavar="N", help="compare with N training data")
     given = parser.parse_args(argv)
 
@@ -41,17 +39,10 @@ def main(argv: Sequence[str]) -> int:
     check_file(out, (".csv", ".parquet"), given.overwrite)
     if given.typical == 1:
         raise ConfigError("--typical=1 must be 0 or at least 2")
-    if given.where is not None and given.typical:
-        raise ConfigError("--typical compares rows without conditions: leave out --where")
     run, x = open_run(given)
     key, key_typical = jax.random.split(inference_key(given.seed))
-    log_condition, error, meets = 0.0, 0.0, np.ones(len(x), bool)
     gaps = np.isnan(x).reshape(len(x), -1)
-    if given.where is not None:
-        run = with_conditions(run, given.where)
-        log_condition, error = map(float, compile_conditions(key_typical, run)[1])
-        x, meets = meeting(run, x)
-    may_miss = bool(np.isnan(x).any())
+    may_miss = bool(gaps.any())
     proposal = run.config.inference_proposal(may_miss)
     options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
     options["chunk_size"] = run.config.evaluation.latents_at_once
@@ -62,10 +53,10 @@ def main(argv: Sequence[str]) -> int:
 
     others = _training_data(run, given) if given.typical else None  # refused before anything is computed
     found = apply(scored, key, x)
-    in_units = np.where(meets, found.value - run.form.log_volume(x) - log_condition, -np.inf)
+    in_units = found.value - run.form.log_volume(x)
     table = {
         "log_prob": in_units.tolist(),
-        "standard_error": np.hypot(found.standard_error, error).tolist(),
+        "standard_error": found.standard_error.tolist(),
         "ess": found.ess.tolist(),
         "is_bound": found.is_bound.tolist(),
     }

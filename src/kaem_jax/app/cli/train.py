@@ -5,33 +5,23 @@ import pathlib
 from collections.abc import Sequence
 
 from kaem_jax.app.cli.exit_codes import EXIT_INTERRUPTED
-from kaem_jax.app.cli.options import JOB, at_least, make_parser, to_path
+from kaem_jax.app.cli.options import JOB, make_parser, to_path
 from kaem_jax.app.compile_only import compile_only
 from kaem_jax.app.devices.distributed import initialize
 from kaem_jax.app.experiment.experiment_file import read_experiment
 from kaem_jax.app.loop import Outcome, train_and_evaluate
-from kaem_jax.app.replicas import train_replicas
-from kaem_jax.errors import ConfigError
 from kaem_jax.jax_utils.processes import say
-
-_TOPOLOGY = "v5e:4x4"
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     given, overrides = _parser().parse_known_args(argv)
     config = read_experiment(given.config, overrides)
-    if given.compile_only is not None:
-        return compile_only(config, given.topology or _TOPOLOGY, given.compile_only or ("step",))
-    if given.topology:
-        raise ConfigError(f"--topology={given.topology} needs --compile_only: training takes the devices that are here")
+    if given.compile_only:
+        return compile_only(config, given.compile_only)
     initialize(given.coordinator_address, given.num_processes, given.process_id)
     workdir = given.workdir or pathlib.Path(f"runs/{config.name}")
-    if given.num_replicas:
-        outcome = train_replicas(config, workdir, given.num_replicas, given.overwrite)
-    else:
-        outcome = train_and_evaluate(config, workdir, given.overwrite)
-    if outcome is Outcome.INTERRUPTED:
+    if train_and_evaluate(config, workdir, given.overwrite) is Outcome.INTERRUPTED:
         say(f"the same command{' without --overwrite' if given.overwrite else ''} continues")
         return EXIT_INTERRUPTED
     return 0
@@ -52,10 +42,6 @@ def _parser() -> argparse.ArgumentParser:
         help="a Python file with get_config(), or a shipped experiment; a variant follows a colon: svhn:tiny",
     )
     parser.add_argument("--workdir", type=to_path, help="folder of the run; runs/<config name> by default")
-    parser.add_argument("--num_replicas", type=at_least(1), help="train so many models in one program, with seeds from "
-                        "config.seed on; their runs are in folders seed_S of --workdir")  # fmt: skip
-    parser.add_argument("--compile_only", nargs="*", choices=("step", "evaluation"), help="train nothing: compile "
-                        "a step, or these programs, for --topology, and say what they need and take there")  # fmt: skip
-    parser.add_argument("--topology", help="with --compile_only: the chips, which need not be here, such as "
-                        f"{_TOPOLOGY} (the default), v6e:16x16 or h100:8")  # fmt: skip
+    parser.add_argument("--compile_only", metavar="TOPOLOGY", help="train nothing: compile for chips that need not be "
+                        "here, such as v5e:4x4, v6e:16x16 or h100:8, and say what each needs")  # fmt: skip
     return parser

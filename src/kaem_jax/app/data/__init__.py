@@ -5,7 +5,7 @@ from kaem_jax.app.data.dataset import Dataset, are_pictures, is_image, to_pixels
 from kaem_jax.app.data.feed import Feed
 from kaem_jax.app.data.forms import PIXELS, Field, Form, Pixels, Table, Text, form_from_dict
 from kaem_jax.app.data.loading import load_dataset
-from kaem_jax.app.data.new_data import fit_of, read_given, read_mask
+from kaem_jax.app.data.new_data import read_given, read_mask
 from kaem_jax.app.data.splits import evaluated_rows
 from kaem_jax.app.data.table import read_table, write_table
 
@@ -21,7 +21,6 @@ __all__ = [
     "Text",
     "are_pictures",
     "evaluated_rows",
-    "fit_of",
     "form_from_dict",
     "is_image",
     "load_dataset",

@@ -1,6 +1,5 @@
 """Users' own images in a folder."""
 
-import io
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from kaem_jax.app.data.config import DataSettings
 from kaem_jax.app.data.forms import PIXELS
 from kaem_jax.app.data.splits import parts_of
-from kaem_jax.errors import DataError, first_line
+from kaem_jax.errors import first_line
 from kaem_jax.jax_utils.processes import say
 
 if TYPE_CHECKING:
@@ -65,22 +64,6 @@ def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "au
     """
     found = pathlib.Path(path).expanduser()
     return _read(_find(found) if found.is_dir() else [found], size, fit, channels)
-
-
-def read_upload(content: bytes, data_shape: tuple[int, ...], fit: Fit = "crop") -> np.ndarray:
-    """Decodes the content of an image file as `read_images` does, fitted to data of this shape: [*data_shape].
-
-    Raises:
-      DataError: the content is not an image.
-    """
-    from PIL import Image
-
-    size, channels = (data_shape[1], data_shape[0]), "rgb" if data_shape[2:] == (3,) else "grey"
-    try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-            return _pixels(opened, size, fit, channels).reshape(data_shape)
-    except Exception as error:  # each of Pillow's plug-ins raises types of its own
-        raise DataError(f"this file cannot be read as an image: {error}") from None
 
 
 def _pixels(image: "Image.Image", size: tuple[int, int] | None, fit: Fit, channels: str) -> np.ndarray:

@@ -69,9 +69,7 @@ def _labels_of(labels: Any, rows: np.ndarray) -> Labels | None:
 
 def _open_digits(settings: DataSettings) -> Any:
     """1,797 real 8x8 handwritten digits (UCI optical recognition) of scikit-learn, scaled from 0..16 to 0..1."""
-    package = importlib.util.find_spec("sklearn")  # importing it takes a fifth of the time to the first step
-    assert package is not None
-    assert package.origin is not None
+    package: Any = importlib.util.find_spec("sklearn")  # importing it takes a fifth of the time to the first step
     digits = np.loadtxt(pathlib.Path(package.origin).parent / "datasets/data/digits.csv.gz", np.float32, delimiter=",")
     images, labels = digits[:, :-1].reshape(-1, 8, 8) / 16, digits[:, -1].astype(int)
     test, train = np.split(np.random.RandomState(0).permutation(len(images)), [360])

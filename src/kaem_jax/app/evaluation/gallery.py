@@ -106,19 +106,19 @@ def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[d
 
 def _write_texts(folder: RunFolder, key_samples: Array, key_posterior: Array, run: Run, held_out: Array) -> None:
     """Writes sampled texts, also of each cluster, and held-out texts with their reconstructions."""
-    assert isinstance(run.form, Text)
+    form: Any = run.form
     key_samples, key_clusters = jax.random.split(key_samples)
-    shown = {"samples": run.form.decode(sample_with_noise(key_samples, run.model, run.params, _NUM_TEXTS))}
+    shown = {"samples": form.decode(sample_with_noise(key_samples, run.model, run.params, _NUM_TEXTS))}
     held_out = held_out[:_NUM_TEXTS]
     again, _ = share_recovered(key_posterior, run.model, run.params, held_out, run.posterior)
-    pairs = zip(run.form.decode(np.asarray(held_out)), run.form.decode(np.asarray(again)), strict=False)
+    pairs = zip(form.decode(np.asarray(held_out)), form.decode(np.asarray(again)), strict=False)
     shown["reconstructions"] = [line for pair in pairs for line in (*pair, "")]
     if isinstance(run.model.prior, ClusteredPrior):
         shown["clusters"] = []
         for c, share in heaviest_clusters(run.model.prior, run.params["prior"], _NUM_TEXTS):
             key = jax.random.fold_in(key_clusters, c)
             drawn = sample_with_noise(key, run.model, run.params, _NUM_OF_CLUSTER, cluster=c)
-            shown["clusters"] += [f"cluster {c}, {share:.1%}", *run.form.decode(drawn), ""]
+            shown["clusters"] += [f"cluster {c}, {share:.1%}", *form.decode(drawn), ""]
     if is_writer():
         for name, lines in shown.items():
             write_lines(folder.texts(name), lines)

@@ -1,6 +1,5 @@
-"""One page on which a trained model is explored by hand, with a server or without one."""
+"""One page, in one file, on which a trained model is explored by hand."""
 
-from kaem_jax.app.explorer.session import Session, open_session
-from kaem_jax.app.explorer.static import write_static
+from kaem_jax.app.explorer.page import write_page
 
-__all__ = ["Session", "open_session", "write_static"]
+__all__ = ["write_page"]

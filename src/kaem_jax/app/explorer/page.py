@@ -1,45 +1,82 @@
-"""The page as one HTML text that contains its scripts, style and description, with a server or without one."""
+"""Writes the page: one HTML file with its script, its style, and pictures that are computed beforehand."""
 
 import base64
 import hashlib
 import importlib.resources
 import json
+import pathlib
 from typing import Any
 
+from kaem_jax.app.explorer.pictures import Picture, pictures_of
+from kaem_jax.app.runs.load import Run
+from kaem_jax.files import replacing
 
-def render(description: dict[str, Any], source: str, data: dict[str, Any], *, is_live: bool) -> str:
-    """The page as HTML.
+_MAX_BYTES = 10_000_000  # of the pictures of moved latents; the heaviest cluster is shown in any case
+_NUM_LATENTS = 16
+_NUM_DRAWS = 24
+_STRIDE = 8  # of the places of a handle, one in eight
 
-    Args:
-      description: as `Session.describe` returns it.
-      source: name of the script that defines `makeSource(data)`, from which the page gets its answers.
-      data: argument of that function, as for JSON.
-      is_live: whether a server answers; the page may then connect to the server that sent it, and to no other.
+
+def write_page(out: pathlib.Path, run: Run, workdir: pathlib.Path | str) -> int:
+    """Writes the page of the run in `workdir`; returns its size in bytes.
+
+    Each of the most informative latents moves alone, from the medians of each cluster.
+
+    Raises:
+      ConfigError: the data are not images.
     """
+    pictures = pictures_of(run, workdir)
+    described = pictures.describe()
+    latents, clusters = described["latents"][:_NUM_LATENTS], described["clusters"]
+    for latent in latents:
+        latent |= {name: latent[name][::_STRIDE] for name in ("values", "z")}
+    moves: list[Picture] = []
+    num_shown = size = 0
+    for start in [cluster["median"] for cluster in clusters] or [described["start"]]:
+        found = pictures.decode([_moved(start, latent["index"], z) for latent in latents for z in latent["values"]])
+        size += sum(len(picture["image"]) for picture in found)
+        if num_shown and size > _MAX_BYTES:
+            break
+        moves += found
+        num_shown += 1
+    views = {
+        "all" if cluster is None else cluster: {
+            "curves": pictures.curves(cluster),
+            "draws": pictures.draw(cluster, _NUM_DRAWS),
+        }
+        for cluster in (None, *(cluster["index"] for cluster in clusters[:num_shown]))
+    }
+    of_clusters = f" and {num_shown} of {len(clusters)} clusters" if clusters else ""
+    described["about"] += (
+        f" Shown are {len(latents)} of {len(pictures.shares)} latents{of_clusters}. A latent moves alone, in steps;"
+        " the others take their medians."
+    )
+    described |= {"latents": latents, "clusters": clusters[:num_shown]}
+    page = _render({"model": described, "moves": moves, "views": views}).encode()
+    with replacing(out) as temporary:
+        temporary.write_bytes(page)
+    return len(page)
+
+
+def _moved(start: Picture, index: int, value: float) -> list[float]:
+    """The latent of a picture with another value in one coordinate."""
+    return [*start["latent"][:index], value, *start["latent"][index + 1 :]]
+
+
+def _render(content: dict[str, Any]) -> str:
     import jinja2  # a quarter of a second: only where it is used
     from markupsafe import Markup
 
     folder = importlib.resources.files("kaem_jax.app.explorer")
-    texts = {name: (folder / name).read_text("utf-8") for name in (source, "page.js", "page.css", "page.html")}
-    script = f'"use strict";\n{{\n{texts[source]}\n{texts["page.js"]}\n}}'  # a block keeps names out of the window
-    content = {"model": description | {"is_live": is_live}, "data": data}
-    policy = [
-        "default-src 'none'",
-        f"script-src {_policy_hash(script)}",
-        f"style-src {_policy_hash(texts['page.css'])}",
-        "img-src data:",
-        "connect-src 'self'" if is_live else "connect-src 'none'",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
+    script, style, page = ((folder / name).read_text("utf-8") for name in ("page.js", "page.css", "page.html"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(texts["page.html"]).render(
-        name=description["name"],
-        about=description["about"],
-        kind="live" if is_live else "static",
-        policy="; ".join(policy),
+    return environment.from_string(page).render(
+        name=content["model"]["name"],
+        about=content["model"]["about"],
+        policy=f"default-src 'none'; script-src {_policy_hash(script)}; style-src {_policy_hash(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'",
         script=Markup(script),
-        style=Markup(texts["page.css"]),
+        style=Markup(style),
         # Inside a script element only "<" could end it.
         content=Markup(json.dumps(content, allow_nan=False).replace("<", "\\u003c")),
     )

@@ -1,13 +1,9 @@
 """Claims a folder for a run: no results may be lost, only the same run is continued, and one at a time may hold it."""
 
 import contextlib
-import datetime
 import json
-import os
 import pathlib
 import shutil
-import socket
-import time
 import zlib
 from collections.abc import Iterator
 
@@ -18,7 +14,6 @@ from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.log import read_metrics
 from kaem_jax.app.runs.run_folder import RunFolder, environment
 from kaem_jax.errors import RunError
-from kaem_jax.files import write_json
 from kaem_jax.jax_utils.processes import barrier, check_same_on_all_processes, from_writer, is_writer, say
 from kaem_jax.settings import flatten, to_dict
 
@@ -41,11 +36,16 @@ def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: 
     fingerprint = dataset.fingerprint()
     check_folder(folder, config, fingerprint, overwrite)
     settings_read = zlib.crc32(json.dumps(to_dict(config), sort_keys=True).encode())
-    read = {"the configuration": settings_read, "the training data": fingerprint}
-    check_same_on_all_processes(read | {"the held-out data": dataset.held_out_fingerprint()})
+    check_same_on_all_processes(
+        {
+            "--workdir": zlib.crc32(str(folder.root.absolute()).encode()),
+            "the configuration": settings_read,
+            "the training data": fingerprint,
+            "the held-out data": dataset.held_out_fingerprint(),
+        }
+    )
     with only_run_in(folder.root):
         check_folder(folder, config, fingerprint, overwrite)  # again: a run may have ended here meanwhile
-        _check_is_shared(folder)
         barrier("checked")
         if is_writer() and overwrite:
             _delete_run(folder)
@@ -54,21 +54,16 @@ def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: 
 
 
 @contextlib.contextmanager
-def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]:
+def only_run_in(folder: pathlib.Path) -> Iterator[None]:
     """Holds the lock of a folder for all processes of a job together; creates the folder if it is missing.
 
     The operating system releases the lock of a process that dies.
-
-    Args:
-      flag: the option that names the folder, for messages.
 
     Raises:
       RunError: a run of another job holds the lock; every process of this job raises it.
       OSError: the folder cannot be created or written to, or its file system has no locks.
     """
-    lock, holder = FileLock(folder / ".lock"), folder / ".lock.json"
-    problem: OSError | None = None
-    is_new = not folder.exists()
+    lock, problem = FileLock(folder / ".lock"), None
     if is_writer():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -78,19 +73,11 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
     if from_writer(problem is not None):
         if problem is not None and not isinstance(problem, Timeout):
             raise problem
-        raise RunError(f"{flag} {folder} is in use by {_describe(holder)}; wait for its end, or choose another {flag}")
+        raise RunError(f"--workdir {folder} is in use by another run; wait for its end, or choose another --workdir")
     try:
-        if lock.is_locked:
-            since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            write_json(holder, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
         yield
     finally:
-        if lock.is_locked:
-            holder.unlink(missing_ok=True)
-            if is_new and not any(path.name != ".lock" for path in folder.iterdir()):
-                # The run was refused before it wrote anything, and nobody else can be in it.
-                shutil.rmtree(folder, ignore_errors=True)
-            lock.release()
+        lock.release()
 
 
 def check_folder(folder: RunFolder, config: Experiment, fingerprint: int, overwrite: bool = False) -> None:
@@ -142,12 +129,7 @@ def warn_of_other_bits(folder: RunFolder, config: Experiment) -> None:
 
 
 def holds_run(folder: RunFolder) -> bool:
-    """Whether a run wrote here: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
-    steps = folder.checkpoints.iterdir() if folder.checkpoints.is_dir() else ()
-    # A step that is being written has a longer name, which begins with its number.
-    has_losses = folder.metrics.is_file() and '"train/loss"' in folder.metrics.read_text(errors="replace")
-    if has_losses or any(step.name.partition(".")[0].isdecimal() for step in steps):
-        return True
+    """Whether a run wrote here: its config.json is written first and deleted last."""
     try:
         return {"config", "data_shape"} <= json.loads(folder.config.read_text()).keys()
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -174,32 +156,6 @@ def _check_same_run(folder: RunFolder, config: Experiment, fingerprint: int) -> 
             f"--workdir {folder.root} holds another run: {shown}{more}; choose another --workdir, "
             "or start again with --overwrite"
         )
-
-
-def _describe(holder: pathlib.Path) -> str:
-    try:
-        found = json.loads(holder.read_text())
-        return f"process {found['pid']} on {found['host']} since {found['since']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has just taken the lock, or has just ended
-        return "another process"
-
-
-def _check_is_shared(folder: RunFolder) -> None:
-    """Checks that all processes see what the writer writes into the folder, since they share checkpoints.
-
-    Raises:
-      ConfigError: a process does not see it; every process raises this.
-    """
-    mark = folder.root / ".shared"
-    if is_writer():
-        mark.write_text(str(time.time_ns()))
-    barrier("marked")
-    try:
-        seen = zlib.crc32(mark.read_bytes()) if mark.exists() else 0
-        check_same_on_all_processes({f"what is seen in --workdir {folder.root}, which must be one folder,": seen})
-    finally:
-        if is_writer():
-            mark.unlink(missing_ok=True)
 
 
 def _delete_run(folder: RunFolder) -> None:

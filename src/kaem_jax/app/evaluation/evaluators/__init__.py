@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kaem_jax.app.evaluation.evaluators import active_latents, clusters, darcy, log_likelihood, mixing, texts
+from kaem_jax.app.evaluation.evaluators import active_latents, clusters, log_likelihood, mixing, texts
 from kaem_jax.app.evaluation.evaluators.sample_comparison import SAMPLE_METRICS, verdict_of_copying
 from kaem_jax.app.evaluation.evaluators.value_comparison import VALUE_METRICS, verdict_of_two_sample
 
@@ -21,7 +21,6 @@ _VERDICTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "mixing": mixing.verdict,
     "copying": verdict_of_copying,
     "two_sample": verdict_of_two_sample,
-    "darcy": darcy.verdict,
     "latent_use": texts.verdict,
 }
 

@@ -93,9 +93,8 @@ def compare(
     return results
 
 
-def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: np.ndarray | None = None) -> dict[str, Any]:
+def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: Any = None) -> dict[str, Any]:
     if name in _DISTANCES:
-        assert known is not None
         distance = _DISTANCES[name]
         found: dict[str, Any] = {"value": distance(real, fake), "standard_error": jackknife(distance, real, fake)}
         if len(known) >= len(fake):  # distances of fewer images have another bias
@@ -111,7 +110,6 @@ def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: np.ndarra
     if name == "density_coverage":
         density, coverage = density_and_coverage(real, fake, _K_COVERAGE)
         return {"density": density, "coverage": coverage, "k": _K_COVERAGE, **sizes}
-    assert known is not None
     known = known[:_MAX_TRAIN_IMAGES]
     ratio, error = copying(known, real, fake)
     return {"ratio": ratio, "standard_error": error, "num_train": len(known), **sizes}

@@ -1,4 +1,4 @@
-"""Samples of tables and fields against held-out data: a two-sample test and Darcy's equation."""
+"""Samples of tables and fields against held-out data: a two-sample test."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,39 +6,28 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.app.data import Dataset, Pixels, Text
-from kaem_jax.app.evaluation.evaluators.darcy import compare_pairs
 from kaem_jax.app.evaluation.generate import sample_with_noise
 from kaem_jax.app.runs.load import Run
 from kaem_jax.keys import sample_key
 
-VALUE_METRICS = ("two_sample", "darcy")
+VALUE_METRICS = ("two_sample",)
 _FOLDS = 5
 _FEWEST = 2 * _FOLDS
 _ONE_SIDED = 2.13  # standard errors from five folds that a mean exceeds by chance once in twenty times (Student)
 
 
 def evaluate(run: Run, dataset: Dataset, metrics: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
-    """Those of `metrics` that suit: samples, with the likelihood's noise, against held-out data, both standardised."""
-    wanted = [name for name in metrics if name in VALUE_METRICS]
-    if isinstance(run.form, Pixels | Text) or not wanted:
+    """`two_sample` of samples, with the likelihood's noise, and held-out data, if it is asked for and suits."""
+    if isinstance(run.form, Pixels | Text) or "two_sample" not in metrics:
         return {}
-    real = _complete(np.asarray(dataset.held_out))
+    values = np.asarray(dataset.held_out)
+    real = values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
     if len(real) < _FEWEST:
-        return {name: {"reason": f"{len(real)} complete held-out data are too few"} for name in wanted}
+        return {"two_sample": {"reason": f"{len(real)} complete held-out data are too few"}}
     fake = sample_with_noise(sample_key(seed), run.model, run.params, len(real))
+    area, error = classifier_two_sample(real.reshape(len(real), -1), fake.reshape(len(fake), -1), seed)
     sizes = {"num_real": len(real), "num_generated": len(fake)}
-    results: dict[str, dict[str, Any]] = {}
-    if "two_sample" in wanted:
-        area, error = classifier_two_sample(real.reshape(len(real), -1), fake.reshape(len(fake), -1), seed)
-        results["two_sample"] = {"value": area, "standard_error": error, **sizes}
-    if "darcy" in wanted and real.ndim == 4:
-        results["darcy"] = compare_pairs(run.form.decode(real), run.form.decode(fake)) | sizes
-    return results
-
-
-def _complete(values: np.ndarray) -> np.ndarray:
-    """Data without missing values."""
-    return values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
+    return {"two_sample": {"value": area, "standard_error": error, **sizes}}
 
 
 def classifier_two_sample(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[float, float]:

@@ -3,6 +3,11 @@
 import pathlib
 import pkgutil
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
 from kaem_jax.app.data import Dataset, is_image, to_pixels
 from kaem_jax.app.evaluation.features.base import Extractor
 from kaem_jax.app.evaluation.features.classifier import (
@@ -12,13 +17,13 @@ from kaem_jax.app.evaluation.features.classifier import (
     train_classifier,
 )
 from kaem_jax.app.evaluation.features.inception import inception_extractor
-from kaem_jax.app.evaluation.features.random_network import random_extractor
 from kaem_jax.errors import ConfigError
 from kaem_jax.jax_utils.processes import is_writer
 
 __all__ = ["Extractor", "make_extractor"]
 
 _ALLOWED = "classifier, random, inception[:WEIGHTS.pth], a classifier.npz of another run, or package.module:function"
+_RANDOM_CHANNELS = (32, 64, 128)
 
 
 def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
@@ -55,7 +60,7 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
             return classifier_features(classifier)
         spec = str(own)
     if spec == "random":
-        return random_extractor()
+        return Extractor("random", lambda pixels: np.asarray(_random_features(pixels)))
     name, _, rest = spec.partition(":")
     if name == "inception":
         return inception_extractor(rest or None)
@@ -67,3 +72,23 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
         except Exception as error:  # importing runs the user's code
             raise ConfigError(f"features {spec} cannot be imported: {error}") from None
     raise ConfigError(f"--features or evaluation.features: {spec!r} is not known; allowed: {_ALLOWED}")
+
+
+@jax.jit
+def _random_features(pixels: Array) -> Array:
+    """Means over the image of the activations of three random layers, [N, 224]; fewer layers for sides below 13 pixels.
+
+    Such features tell textures, contrasts and shapes apart (Naeem et al., 2020, use a random VGG16), but not what is on
+    an image. Distances in them cannot be compared with those in other features.
+    """
+    x = pixels.astype(jnp.float32) / 127.5 - 1
+    x = jnp.broadcast_to(x, (*x.shape[:3], 3))  # grey images have three equal channels
+    means = []
+    for key, channels in zip(jax.random.split(jax.random.key(0), len(_RANDOM_CHANNELS)), _RANDOM_CHANNELS, strict=True):
+        kernel = jax.nn.initializers.he_normal()(key, (4, 4, x.shape[-1], channels))
+        x = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = jax.nn.relu(x)
+        means.append(jnp.mean(x, axis=(1, 2)))
+        if min(x.shape[1:3]) < 4:
+            break
+    return jnp.concatenate(means, axis=-1)

@@ -72,11 +72,11 @@ def train_classifier(source: str, dataset: Dataset) -> Classifier:
 
     On one machine, one data set always gives the same parameters, so models trained on the same data can be compared.
     """
-    assert dataset.train_labels is not None
-    assert dataset.held_out_labels is not None
+    labels_of: Any = dataset.train_labels
+    test_labels_of: Any = dataset.held_out_labels
     rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.held_out))
-    train, labels = to_pixels(dataset.train[rows]), dataset.train_labels(rows)
-    test, test_labels = to_pixels(dataset.held_out[test_rows]), dataset.held_out_labels(test_rows)
+    train, labels = to_pixels(dataset.train[rows]), labels_of(rows)
+    test, test_labels = to_pixels(dataset.held_out[test_rows]), test_labels_of(test_rows)
     num_classes = int(max(labels.max(), test_labels.max())) + 1
     facts: dict[str, Any] = {"source": source, "shape": train.shape[1:], "num_classes": num_classes}
     start = _Network(facts["shape"], facts["num_classes"], nnx.Rngs(0))

@@ -1,4 +1,4 @@
-"""Answers the page's questions about a run, as JSON, with numbers, images and sentences as the page shows them."""
+"""What the page shows of a run, as JSON: numbers, images and sentences."""
 
 import base64
 import dataclasses
@@ -14,29 +14,24 @@ import numpy as np
 from jax.scipy import special
 from PIL import Image
 
-from kaem_jax.app.data import Dataset, are_pictures, to_pixels
+from kaem_jax.app.data import are_pictures, to_pixels
 from kaem_jax.app.evaluation.generate import check_part
-from kaem_jax.app.evaluation.latent_paths import latents_between
 from kaem_jax.app.evaluation.latents import density_curves, explained_variance, latent_names, smooth_densities
-from kaem_jax.app.explorer.reading import heaviest_clusters, percent, read_posterior, read_score
 from kaem_jax.app.runs.load import Run
 from kaem_jax.errors import ConfigError
 from kaem_jax.jax_utils.batches import filled_batches
-from kaem_jax.keys import inference_key, marginal_key, sample_key
+from kaem_jax.keys import marginal_key, sample_key
 from kaem_jax.model import Model
-from kaem_jax.priors import sample_given
 from kaem_jax.priors.base import Table
 from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.training.batch import as_seen
 
 NUM_POINTS = 161  # of an axis: the places of its handle
-NUM_HELD_OUT = 24  # shown at once
 
 _BATCHES = (1, 16)  # numbers of latents for which decoding is compiled
 _NUM_DECODED = 4000  # to rank the latents
 _NUM_MEDIAN_DRAWS = 1000
-_NUM_ON_PATH = 9
 _WIDEST = 4.0  # standard normal coordinates are shown so far
+_NUM_NAMED, _LEAST_NAMED = 4, 0.01  # clusters in a sentence
 
 _decode = jax.jit(Model.decode, static_argnums=0)
 
@@ -60,13 +55,12 @@ class Axes(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Session:
-    """A run that is explored. Methods raise `ValueError` for latents of a wrong shape and clusters that do not exist.
+class Pictures:
+    """The pictures and curves of a run.
 
     Attributes:
       run: the trained model.
       workdir: its folder, as the user gave it.
-      dataset: its data, None if they were not found.
       table: the table of its prior.
       axes: the axes of its latents.
       shares: [D] share of the output's variance that each latent moves.
@@ -74,13 +68,12 @@ class Session:
 
     run: Run
     workdir: pathlib.Path | str
-    dataset: Dataset | None
     table: Table
     axes: Axes
     shares: np.ndarray
 
     def describe(self) -> dict[str, Any]:
-        """What the page needs before its first question.
+        """The run, its latents and its clusters.
 
         `start` is the first picture; `latents` are ordered by information and `clusters` by weight, each shown at its
         medians.
@@ -109,8 +102,6 @@ class Session:
                 for i in np.argsort(-self.shares, kind="stable")
             ],
             "clusters": clusters,
-            "can_lock": prior.has_exact_conditionals,
-            "num_held_out": 0 if self.dataset is None else len(self.dataset.held_out),
         }
 
     def curves(self, cluster: int | None = None) -> list[dict[str, str]]:
@@ -132,8 +123,6 @@ class Session:
     def decode(self, latents: Sequence[Sequence[float]] | np.ndarray) -> list[Picture]:
         """A picture of each of the latents [N, D]."""
         flat = np.asarray(latents, np.float32)
-        if flat.ndim != 2 or flat.shape[1] != len(self.shares) or not np.isfinite(flat).all():
-            raise ValueError(f"latents must be rows of {len(self.shares)} finite numbers; given: shape {flat.shape}")
         model, params = self.run.model, self.run.params
         z, found = flat.reshape(-1, *model.prior.event_shape), list[Picture]()
         for rows, count in filled_batches(len(z), _BATCHES[0] if len(z) == 1 else _BATCHES[1]):
@@ -150,67 +139,14 @@ class Session:
             found += pictures
         return found
 
-    def draw(
-        self,
-        seed: int,
-        latent: Sequence[float] | np.ndarray,
-        locked: Sequence[bool] | np.ndarray,
-        cluster: int | None = None,
-        num: int = 1,
-    ) -> list[Picture]:
-        """`num` draws of the prior, or of one cluster, given the coordinates of `latent` [D] that are `locked` [D]."""
+    def draw(self, cluster: int | None, num: int, seed: int = 0) -> list[Picture]:
+        """`num` draws of the prior, or of one cluster."""
         prior, key = self.run.model.prior, sample_key(seed)
-        if any(locked):
-            params, given = self.run.params["prior"], jnp.asarray(latent, jnp.float32).reshape(prior.event_shape)
-            is_known = jnp.asarray(locked, bool).reshape(prior.event_shape)
-            z = sample_given(key, prior, params, given, is_known, num, table=self.table, cluster=cluster)
-        elif cluster is None:  # also of priors that draw by chains
+        if cluster is None:  # also of priors that draw by chains
             z = prior.sample(key, self.table, (num,))
         else:
             z = check_part(prior, cluster=cluster).sample_of_cluster(key, self.table, cluster, (num,))
         return self.decode(np.asarray(z).reshape(num, -1))
-
-    def path(self, first: Sequence[float], second: Sequence[float]) -> list[Picture]:
-        """Pictures from `first` [D] to `second` [D], straight in probability; see `latents_between`."""
-        ends = jnp.asarray([first, second], jnp.float32).reshape(2, *self.run.model.prior.event_shape)
-        between = latents_between(self.run.model, self.run.params, ends[0], ends[1], _NUM_ON_PATH)
-        inner = np.asarray(between).reshape(_NUM_ON_PATH, -1)[1:-1]
-        # A coordinate whose probability rounds to 1 cannot be recovered from it, so the ends stay as given.
-        return self.decode(np.concatenate([[first], inner, [second]]))
-
-    def held_out(self, first: int) -> list[dict[str, Any]]:
-        """The next `NUM_HELD_OUT` held-out data from position `first` on."""
-        data = self._data()
-        rows = np.arange(first, min(first + NUM_HELD_OUT, len(data.held_out)))
-        labels = None if data.held_out_labels is None else np.asarray(data.held_out_labels(rows))
-        return [
-            {
-                "index": int(row),
-                "image": _address(image),
-                "title": f"held-out datum {row}" + ("" if labels is None else f", class {labels[i]}"),
-            }
-            for i, (row, image) in enumerate(zip(rows, to_pixels(data.held_out[rows]), strict=True))
-        ]
-
-    def read_held_out(self, index: int) -> dict[str, Any]:
-        """`read` of a held-out datum."""
-        return self.read(as_seen(self._data().held_out[index]))
-
-    def read(self, x: np.ndarray) -> dict[str, Any]:
-        """What the model says about x [*data_shape], NaN where values are missing (shown black).
-
-        Returns:
-          `image` and `reconstruction`, addresses; `draws`, pictures; `clusters` and `score`, sentences.
-        """
-        key_posterior, key_score = jax.random.split(inference_key(0))
-        draws, mean, clusters = read_posterior(key_posterior, self.run, x)
-        return {
-            "image": _address(to_pixels(np.nan_to_num(x)[None])[0]),
-            "reconstruction": _address(to_pixels(np.asarray(mean)[None])[0]),
-            "draws": self.decode(np.asarray(draws).reshape(len(draws), -1)),
-            "clusters": None if clusters is None else heaviest_clusters(np.asarray(clusters)),
-            "score": read_score(key_score, self.run, x),
-        }
 
     def _clusters(self) -> list[dict[str, Any]]:
         """Number, share and median of each cluster; empty for a prior without clusters."""
@@ -225,13 +161,8 @@ class Session:
             for c, picture in zip(order, self.decode(np.asarray(medians)), strict=True)
         ]
 
-    def _data(self) -> Dataset:
-        if self.dataset is None:
-            raise ValueError("this session has no held-out data")
-        return self.dataset
 
-
-def open_session(run: Run, workdir: pathlib.Path | str, dataset: Dataset | None) -> Session:
+def pictures_of(run: Run, workdir: pathlib.Path | str) -> Pictures:
     """Tabulates the prior and ranks the latents.
 
     Raises:
@@ -244,7 +175,7 @@ def open_session(run: Run, workdir: pathlib.Path | str, dataset: Dataset | None)
         )
     shares = explained_variance(sample_key(0), run.model, run.params, _NUM_DECODED)
     table = run.model.prior.tabulate(run.params["prior"])
-    return Session(run, workdir, dataset, table, _axes(run, table), np.asarray(shares).ravel())
+    return Pictures(run, workdir, table, _axes(run, table), np.asarray(shares).ravel())
 
 
 def _axes(run: Run, table: Table) -> Axes:
@@ -291,3 +222,14 @@ def _address(image: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def heaviest_clusters(shares: np.ndarray) -> str:
+    """Probabilities of clusters [C] in words, such as "3 (71 %), 5 (20 %)"."""
+    order = np.argsort(-shares, kind="stable")[:_NUM_NAMED]
+    return ", ".join(f"{c} ({percent(shares[c])})" for c in order if c == order[0] or shares[c] >= _LEAST_NAMED)
+
+
+def percent(share: float) -> str:
+    """A share in 0..1, with one decimal below 10 %."""
+    return f"{100 * share:.{1 if share < 0.0995 else 0}f} %"

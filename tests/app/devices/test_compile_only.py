@@ -1,0 +1,83 @@
+"""Steps compiled for devices that need not be here: their data, and what is said of them."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from kaem_jax.app.compile_only import _lower, compile_step, described, find_topology, with_data
+from kaem_jax.errors import ConfigError
+from tests.app.tiny import tiny_config
+
+WITH_CLASSES = {
+    "data__labels": True, "prior__kind": "clustered", "prior__num_clusters": 10, "prior__num_classes": 10,
+    "posterior__kind": "variational", "posterior__encoder__hidden": (16,), "evaluation__proposal": "encoder",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("storage", "stored"), [("device", (1000, 64)), ("auto", (1000, 64)), ("host", (1, 32, 64))])
+def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
+    """And their classes, where the prior has some."""
+    config = tiny_config(data__storage=storage, **(WITH_CLASSES if storage == "auto" else {}))
+    with jax.numpy_dtype_promotion("standard"):
+        lowered = _lower(config, jax.devices()[:1], (8, 8), 1000, jnp.float32)
+    (_, batch), _ = lowered.args_info
+    assert batch.stored.shape == stored
+    assert (batch.rows is None) == (storage == "host")
+    assert (batch.classes.shape if storage == "auto" else batch.classes) == ((1000,) if storage == "auto" else None)
+
+
+def test_a_step_compiled_for_eight_devices_sends_its_gradients():
+    """The real thing, for devices that are here."""
+    config = tiny_config(data__batch_size=32, parallel__data=8)
+    with jax.numpy_dtype_promotion("standard"):
+        compiled = compile_step(config, jax.devices(), (8, 8), 1000, jnp.float32)
+    found = re.fullmatch(r"([\d.]+) MiB, ([\d.]+) GFLOP \(each loop once\), collectives: .*", described(compiled))
+    assert float(found[1]) > 4 * 1000 * 8 * 8 / 2**20  # at least the training data
+    assert "all-reduce" in found[0]
+
+
+def test_a_program_is_described_by_what_the_compiler_says():
+    """By hand: a product of 100 x 200 and 200 x 300 numbers on each of eight devices, and a sum over them."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    a, b = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((800, 200), (200, 300)))
+
+    def function(a, b):
+        return jax.lax.psum(a @ b, "data")
+
+    split = jax.shard_map(
+        function, mesh=mesh, in_specs=(PartitionSpec("data"), PartitionSpec()), out_specs=PartitionSpec()
+    )
+    said = described(jax.jit(split).lower(a, b).compile())
+    assert float(re.search(r"([\d.]+) GFLOP", said)[1]) == pytest.approx(2 * 100 * 200 * 300 / 1e9, abs=0.006)
+    assert said.endswith("collectives: 1 all-reduce")
+
+
+WINE = {"data__name": "wine", "likelihood__kind": "columns", "decoder__output": "identity"}
+VALIDATION = {"data__name": "mnist", "data__held_out": "validation", "data__validation_size": 10_000}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (WINE, ((13,), 160, np.float32)),
+        ({"data__name": "mnist", "data__num_train": 100}, ((28, 28, 1), 100, np.uint8)),
+        ({"data__name": "celeb_a", "data__image_size": 32}, ((32, 32, 3), None, np.uint8)),
+        (VALIDATION, ((28, 28, 1), 50_000, np.uint8)),  # the validation split is taken off
+    ],
+)
+def test_compiling_for_other_chips_knows_the_data(changes, expected):
+    """The columns of a table and its numbers, which are no bytes; what it need not read, it does not."""
+    config, shape, num_train, dtype = with_data(tiny_config(**changes))
+    assert (shape, None if expected[1] is None else num_train, dtype) == expected
+    if changes is WINE:
+        assert config.likelihood.sizes == (1,) * 13
+
+
+def test_topologies_that_are_not_known_are_refused(refuses):
+    for name in ("v99:4x4", "h100:many", "h100:8x8"):
+        with refuses(ConfigError, f"--compile_only={name} cannot be compiled for here", "v5e:4x4, and h100:8"):
+            find_topology(name)

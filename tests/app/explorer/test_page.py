@@ -1,0 +1,161 @@
+"""What the page shows, against the model itself."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from kaem_jax.app.data import Field, to_pixels
+from kaem_jax.app.explorer import page, write_page
+from kaem_jax.app.explorer.pictures import heaviest_clusters, percent, pictures_of
+from kaem_jax.errors import ConfigError
+from tests.app.explorer.conftest import CLUSTERED, clustered_run, latents_of, small_run
+from tests.browser import pixels
+from tests.builders import bent
+from tests.truth import assert_within
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return pictures_of(clustered_run(), "runs/a")
+
+
+def in_clusters(name, pictures, z):
+    """[..., C, Q] values of a method of each cluster's normal distributions, at z [..., Q]."""
+    location, log_scale = (np.asarray(pictures.run.params["prior"][name]) for name in ("location", "log_scale"))
+    return getattr(stats.norm(location, np.exp(-log_scale)), name)(np.asarray(z)[..., None, :])
+
+
+@pytest.mark.parametrize("num", [1, 33])  # one, and more than two batches
+@pytest.mark.slow
+def test_pictures_are_those_of_the_model(pictures, num, rng):
+    z = rng.normal(size=(num, 3)).astype(np.float32)
+    found, (model, params) = pictures.decode(z), (pictures.run.model, pictures.run.params)
+    np.testing.assert_array_equal(latents_of(found), z)
+    shown = [pixels(picture["image"]) for picture in found]
+    np.testing.assert_array_equal(shown, to_pixels(np.asarray(model.decode(params, jnp.asarray(z))))[..., 0])
+    shares = jnp.exp(model.prior.log_responsibilities(params["prior"], jnp.asarray(z)))
+    assert [picture["clusters"] for picture in found] == [heaviest_clusters(np.asarray(one)) for one in shares]
+    assert heaviest_clusters(np.array([0.05, 0.7, 0.24, 0.01])) == "1 (70 %), 2 (24 %), 0 (5.0 %), 3 (1.0 %)"
+    assert heaviest_clusters(np.array([0.005, 0.995, 0, 0])) == "1 (100 %)"
+
+
+def test_clusters_and_latents_are_ranked_and_shown_at_medians(pictures):
+    found = pictures.describe()
+    assert [latent["name"] for latent in found["latents"]] == ["z1", "z2", "z0"]
+    clusters = found["clusters"]
+    assert [cluster["index"] for cluster in clusters] == [1, 3, 0, 2]
+    weights = jax.nn.softmax(pictures.run.params["prior"]["logits"])
+    assert [cluster["share"] for cluster in clusters] == [percent(float(weights[c])) for c in (1, 3, 0, 2)]
+    below = in_clusters("cdf", pictures, latents_of([cluster["median"] for cluster in clusters]))
+    np.testing.assert_allclose([row[c["index"]] for row, c in zip(below, clusters, strict=True)], 0.5, atol=1e-4)
+    assert found["start"] == clusters[0]["median"]
+
+
+def heights(path, num):
+    """The curve of an SVG path, relative to the box."""
+    points = np.array([point.split(",") for point in re.findall(r"[\d.]+,[\d.]+", path)], float)
+    points = points[1:-1] if len(points) > num else points
+    np.testing.assert_array_equal(points[:, 0], np.arange(num))
+    return (100 - points[:, 1]) / 95
+
+
+def test_curves_are_densities(pictures):
+    z, prior = pictures.axes.z.T, pictures.run.model.prior
+    of_all, of_each = prior.density(pictures.table, jnp.asarray(z)), in_clusters("pdf", pictures, z)
+    base = stats.norm.pdf(z)
+    for cluster, density in ((None, np.asarray(of_all)), (1, of_each[:, 1])):
+        top = np.maximum(density, base).max(axis=0)
+        for i, curve in enumerate(pictures.curves(cluster)):
+            for name, expected in (("learned", density), ("base", base)):
+                np.testing.assert_allclose(heights(curve[name], len(z)), expected[:, i] / top[i], atol=1e-3)
+    for latent in pictures.describe()["latents"]:
+        assert latent["values"] == latent["z"]
+        np.testing.assert_array_equal(np.float32(latent["z"]), z[:, latent["index"]])
+
+
+def test_latents_of_a_shared_map_have_curves_of_draws():
+    """Of clusters that are normal, each latent is. Estimated from a thousand draws its curve is a little wide."""
+    run = small_run(prior=CLUSTERED | {"map": "shared", "shape": "gaussian"})
+    run.params["prior"] = params = bent(run.params["prior"])
+    pictures = pictures_of(run, "runs/a")
+    inverse = np.linalg.inv(np.eye(3) + np.tril(params["lower"], -1) / 3**0.5)
+    mean, spread = inverse @ params["location"][1], np.linalg.norm(inverse / np.exp(params["log_scale"][1]), axis=1)
+    for i, curve in enumerate(pictures.curves(1)):
+        density, base = stats.norm.pdf(pictures.axes.z[i], mean[i], spread[i]), stats.norm.pdf(pictures.axes.z[i])
+        expected = density / np.maximum(density, base).max()
+        np.testing.assert_allclose(heights(curve["learned"], len(density)), expected, atol=0.1)
+    drawn = latents_of(pictures.draw(1, 400, seed=1))
+    assert_within(drawn.mean(axis=0), mean, spread / 20, 4.5)
+
+
+@pytest.mark.slow
+def test_draws_are_of_the_prior_or_of_the_chosen_cluster(pictures):
+    def p_of(drawn, weights):
+        def cdf(values):
+            return in_clusters("cdf", pictures, np.stack([values] * 3, axis=-1))[..., 1] @ weights
+
+        return stats.kstest(drawn[:, 1], cdf).pvalue
+
+    weights, num = np.exp(pictures.table.log_proportions), 600
+    everything, of_third = (latents_of(pictures.draw(cluster, num, seed=1)) for cluster in (None, 2))
+    assert p_of(everything, weights) > 1e-3
+    assert p_of(of_third, np.eye(4)[2]) > 1e-3
+    assert p_of(everything, np.eye(4)[2]) < 1e-3  # so that draws of the wrong clusters are seen
+    assert not np.array_equal(of_third, latents_of(pictures.draw(2, num, seed=3)))
+
+
+def test_what_are_no_images_is_refused(pictures, refuses):
+    field = dataclasses.replace(pictures.run, form=Field((0.0,), (1.0,)))
+    flat = dataclasses.replace(pictures.run, model=dataclasses.replace(pictures.run.model, data_shape=(8,)))
+    for run, what in ((field, "field of shape (8, 8)"), (flat, "pixels of shape (8,)")):
+        with refuses(ConfigError, "--workdir runs/f", "shows images", what):
+            pictures_of(run, "runs/f")
+
+
+def written(run, tmp_path, workdir="runs/a"):
+    """The content of the page, and its text."""
+    size, page = write_page(tmp_path / "page.html", run, workdir), (tmp_path / "page.html").read_text()
+    assert size == len(page.encode())
+    return json.loads(re.search(r'id="content">(.*?)</script>', page, re.DOTALL)[1]), page
+
+
+def test_names_cannot_break_the_page(pictures, tmp_path):
+    evil = "</script><img src=x onerror=alert(1)>'\""
+    run = dataclasses.replace(pictures.run, config=dataclasses.replace(pictures.run.config, name=evil))
+    content, page = written(run, tmp_path, evil)
+    assert "<img src=x" not in page
+    assert content["model"]["name"] == content["model"]["workdir"] == evil
+
+
+def test_every_place_of_a_handle_has_its_picture(pictures, tmp_path, monkeypatch):
+    content, text = written(pictures.run, tmp_path)
+    model, views = content["model"], content["views"]
+    known = {tuple(picture["latent"]): picture for picture in content["moves"]}
+    places = []
+    for cluster in model["clusters"]:
+        for latent in model["latents"]:
+            assert latent["values"] == [float(str(v)) for v in pictures.axes.latent[latent["index"], ::8]]
+            for value in latent["values"]:
+                place = list(cluster["median"]["latent"])
+                place[latent["index"]] = value
+                places.append(place)
+    assert len(places) == 4 * 3 * 21
+    assert [known[tuple(place)] for place in places] == pictures.decode(places)
+    assert len({json.dumps(view["draws"]) for view in views.values()}) == 5
+    assert views["2"]["draws"] == pictures.draw(2, 24)
+    assert views["2"]["curves"] == pictures.curves(2)
+    assert "3 of 3 latents and 4 of 4 clusters" in model["about"]
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|fetch\(|<link (?!rel=\"icon\" href=\"data:,\")", text)
+    assert "default-src &#39;none&#39;" in text
+    monkeypatch.setattr(page, "_NUM_LATENTS", 2)
+    monkeypatch.setattr(page, "_MAX_BYTES", 30_000)
+    content, _ = written(pictures.run, tmp_path)  # as of a large model
+    assert "2 of 3 latents and 3 of 4 clusters" in content["model"]["about"]
+    assert [cluster["index"] for cluster in content["model"]["clusters"]] == [1, 3, 0]  # the heaviest
+    assert (len(content["moves"]), set(content["views"])) == (3 * 2 * 21, {"all", "0", "1", "3"})
