@@ -28,7 +28,9 @@ def flat(z):
 
 def run_of(log_density, z0, seed=0, **options):
     """`langevin_posterior`, compiled."""
-    return jax.jit(lambda key, z0: kaem.mcmc.langevin_posterior(key, log_density, z0, **options))(jax.random.key(seed), z0)
+    return jax.jit(lambda key, z0: kaem.mcmc.langevin_posterior(key, log_density, z0, **options))(
+        jax.random.key(seed), z0
+    )
 
 
 def ks_statistic(sample, cdf):

@@ -118,7 +118,9 @@ def test_every_rung_moves_in_its_own_units(rng):
     options["refresh"] = lambda key, shape: jax.random.normal(key, (*shape, 3)) / jnp.sqrt(curvature)
     densities = quadratic(jnp.diag(curvature)), quadratic(matrix)
     run = jax.jit(
-        lambda key, start: kaem.mcmc.tempered_posterior(key, *densities, start, jnp.asarray(betas, jnp.float32), **options)
+        lambda key, start: kaem.mcmc.tempered_posterior(
+            key, *densities, start, jnp.asarray(betas, jnp.float32), **options
+        )
     )(jax.random.key(0), jnp.asarray(start, jnp.float32))
     for z, precision in zip(np.asarray(run.z, np.float64), precisions, strict=True):
         white = z @ np.linalg.cholesky(precision)

@@ -14,6 +14,8 @@ from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.priors import em, shapes
 from kaem_jax.priors.em import expectation, fit_gaussians, mean_log_prob
 
+KEY = jax.random.key(0)
+
 
 def prior_of(num_clusters, kind, size=2, **fields):
     return kaem.ClusteredPrior(
@@ -103,7 +105,7 @@ def test_axes_and_shapes_of_rotated_coordinates(rng):
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     (x, _), (test, log_p) = independent(rng, 6000), independent(rng, 6000)
     prior = prior_of(1, "full", 3, shape="learned", grid_size=30)
-    _, params = kaem.fit_prior(jax.random.key(0), x @ turn, prior)
+    _, params = kaem.fit_prior(KEY, x @ turn, prior)
     gaussian = fit_gaussians(0, dataclasses.replace(prior, shape="gaussian"), np.float32(x @ turn))
     test = np.float32(test @ turn)
     plain = mean_log_prob(dataclasses.replace(prior, shape="gaussian"), gaussian, test)
@@ -149,7 +151,7 @@ def test_what_is_normal_keeps_no_shape(rng):
     """Without the gate, the 12 coordinates of normal clusters would have several times as much."""
     z = np.float32(np.repeat([[-9.0], [9.0]], 1000, axis=0) + rng.normal(size=(2000, 6)))
     prior = prior_of(2, "full", 6, shape="learned")
-    _, params = kaem.fit_prior(jax.random.key(0), z, prior)
+    _, params = kaem.fit_prior(KEY, z, prior)
     assert np.mean(np.any(params["bank"]["coefficients"] != 0, axis=-1)) < 0.6
     assert divergences(prior, params).sum() < 0.015
 
@@ -157,11 +159,11 @@ def test_what_is_normal_keeps_no_shape(rng):
 @pytest.mark.slow
 def test_the_size_is_chosen_on_held_out_rows(blobs, rng):
     z = blobs[0][:1000]
-    prior, params = kaem.fit_prior(jax.random.key(0), z)
+    prior, params = kaem.fit_prior(KEY, z)
     assert prior.num_clusters > 1
     truth = GaussianMixture(3, random_state=0).fit(z)
     assert mean_log_prob(prior, params, z) > truth.score(z) - 0.02
-    prior, params = kaem.fit_prior(jax.random.key(0), rng.normal(size=(2000, 2)))
+    prior, params = kaem.fit_prior(KEY, rng.normal(size=(2000, 2)))
     fresh = np.float32(rng.normal(size=(4000, 2)))
     assert stats.norm.logpdf(fresh).sum(axis=1).mean() - mean_log_prob(prior, params, fresh) < 0.02
 
@@ -169,12 +171,15 @@ def test_the_size_is_chosen_on_held_out_rows(blobs, rng):
 def test_refusals(refuses):
     prior = prior_of(2, "diagonal")
     refuses.each(
-        (lambda: kaem.fit_prior(jax.random.key(0), np.zeros(5)), ["z has shape (5,)", "[N, Q]"]),
-        (lambda: kaem.fit_prior(jax.random.key(0), np.full((20, 2), np.nan), prior), ["z has shape (20, 2)", "finite"]),
-        (lambda: kaem.fit_prior(jax.random.key(0), np.zeros((20, 3)), prior), ["z has 3 columns", "num_latents=2"]),
-        (lambda: kaem.fit_prior(jax.random.key(0), np.zeros((20, 2)), prior, labels=np.zeros(20, int)), ["they were", "num_classes=0"]),
+        (lambda: kaem.fit_prior(KEY, np.zeros(5)), ["z has shape (5,)", "[N, Q]"]),
+        (lambda: kaem.fit_prior(KEY, np.full((20, 2), np.nan), prior), ["z has shape (20, 2)", "finite"]),
+        (lambda: kaem.fit_prior(KEY, np.zeros((20, 3)), prior), ["z has 3 columns", "num_latents=2"]),
         (
-            lambda: kaem.fit_prior(jax.random.key(0), np.zeros((20, 2)), prior_of(2, "full", num_classes=2)),
+            lambda: kaem.fit_prior(KEY, np.zeros((20, 2)), prior, labels=np.zeros(20, int)),
+            ["they were", "num_classes=0"],
+        ),
+        (
+            lambda: kaem.fit_prior(KEY, np.zeros((20, 2)), prior_of(2, "full", num_classes=2)),
             ["none were", "num_classes=2"],
         ),
     )

@@ -53,6 +53,12 @@ class BoundClusters(BoundPrior):
         """The dtype of draws."""
         return self.params["location"].dtype
 
+    def only(self, cluster: int) -> "BoundClusters":
+        """One cluster alone."""
+        is_other = jnp.arange(self.prior.num_clusters, dtype=jnp.int32) != cluster
+        log_proportions = jnp.where(is_other, -jnp.inf, 0).astype(self.dtype)
+        return dataclasses.replace(self, table=dataclasses.replace(self.table, log_proportions=log_proportions))
+
     def sample_with_cluster(self, key: Array, shape: Shape = (), points: str = "random") -> tuple[Array, Array]:
         """Exact draws and the clusters that made them: [*shape, Q] and int32 [*shape]."""
         return self._sample_with_cluster(key, as_shape(shape), points)

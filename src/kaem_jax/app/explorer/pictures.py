@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy import special
 from PIL import Image
 
 from kaem_jax.app.data import are_pictures, to_pixels
@@ -22,7 +21,6 @@ from kaem_jax.errors import ConfigError
 from kaem_jax.jax_utils.batches import filled_batches
 from kaem_jax.keys import marginal_key, sample_key
 from kaem_jax.model import Model
-from kaem_jax.priors.base import Table
 from kaem_jax.priors.clustered import ClusteredPrior
 
 NUM_POINTS = 161  # of an axis: the places of its handle
@@ -61,14 +59,14 @@ class Pictures:
     Attributes:
       run: the trained model.
       workdir: its folder, as the user gave it.
-      table: the table of its prior.
+      prior: its prior.
       axes: the axes of its latents.
       shares: [D] share of the output's variance that each latent moves.
     """
 
     run: Run
     workdir: pathlib.Path | str
-    table: Table
+    prior: Any
     axes: Axes
     shares: np.ndarray
 
@@ -82,7 +80,7 @@ class Pictures:
         names, about = latent_names(prior.event_shape), _about(run, self.workdir)
         clusters, start = self._clusters(), None
         if not clusters:
-            draws = prior.sample(sample_key(0), self.table, (_NUM_MEDIAN_DRAWS,))
+            draws = self.prior.sample(sample_key(0), (_NUM_MEDIAN_DRAWS,))
             (start,) = self.decode(np.median(np.asarray(draws), axis=0).reshape(1, -1))
         return {
             "about": about,
@@ -108,11 +106,10 @@ class Pictures:
         """The densities of all latents, in one cluster or in all: SVG paths in a box of K - 1 by 100 units."""
         density = self.axes.density
         if cluster is not None:
-            prior = check_part(self.run.model.prior, cluster=cluster)
-            if prior.has_quantiles:
-                density = np.asarray(prior.density(self.table.only(cluster), jnp.asarray(self.axes.z.T))).T
+            if check_part(self.run.model.prior, cluster=cluster).has_quantiles:
+                density = np.asarray(self.prior.only(cluster).density(jnp.asarray(self.axes.z.T))).T
             else:
-                draws = prior.sample_of_cluster(marginal_key(), self.table, cluster, (_NUM_MEDIAN_DRAWS,))
+                draws = self.prior.sample_of_cluster(marginal_key(), cluster, (_NUM_MEDIAN_DRAWS,))
                 density = smooth_densities(np.asarray(draws), self.axes.z.T).T
         top = np.maximum(density, self.axes.base).max(axis=1, keepdims=True)
         return [
@@ -127,13 +124,13 @@ class Pictures:
         z, found = flat.reshape(-1, *model.prior.event_shape), list[Picture]()
         for rows, count in filled_batches(len(z), _BATCHES[0] if len(z) == 1 else _BATCHES[1]):
             part = jnp.asarray(z[rows])
-            images = to_pixels(np.asarray(_decode(model, params, part, self.table)))
+            images = to_pixels(np.asarray(_decode(model, params, part, self.prior)))
             pictures: list[Picture] = [
                 {"latent": _decimals(flat[row]), "image": _address(image), "clusters": None}
                 for row, image in zip(rows[:count], images, strict=False)
             ]
             if isinstance(model.prior, ClusteredPrior):
-                shares = np.exp(np.asarray(model.prior.log_responsibilities(params["prior"], part, self.table)))
+                shares = np.exp(np.asarray(self.prior.log_responsibilities(part)))
                 for picture, share in zip(pictures, shares, strict=False):
                     picture["clusters"] = heaviest_clusters(share)
             found += pictures
@@ -141,11 +138,12 @@ class Pictures:
 
     def draw(self, cluster: int | None, num: int, seed: int = 0) -> list[Picture]:
         """`num` draws of the prior, or of one cluster."""
-        prior, key = self.run.model.prior, sample_key(seed)
+        key = sample_key(seed)
         if cluster is None:  # also of priors that draw by chains
-            z = prior.sample(key, self.table, (num,))
+            z = self.prior.sample(key, (num,))
         else:
-            z = check_part(prior, cluster=cluster).sample_of_cluster(key, self.table, cluster, (num,))
+            check_part(self.run.model.prior, cluster=cluster)
+            z = self.prior.sample_of_cluster(key, cluster, (num,))
         return self.decode(np.asarray(z).reshape(num, -1))
 
     def _clusters(self) -> list[dict[str, Any]]:
@@ -153,9 +151,10 @@ class Pictures:
         prior = self.run.model.prior
         if not isinstance(prior, ClusteredPrior):
             return []
-        shares, order = np.exp(self.table.log_proportions), np.argsort(-self.table.log_proportions, kind="stable")
-        half = jnp.full((prior.num_clusters, *prior.event_shape), 0.5, self.table.dtype)
-        medians = prior.quantile_of_cluster(self.table, half, jnp.asarray(order, jnp.int32))
+        log_shares = self.prior.table.log_proportions
+        shares, order = np.exp(log_shares), np.argsort(-log_shares, kind="stable")
+        half = jnp.full((prior.num_clusters, *prior.event_shape), 0.5, self.prior.dtype)
+        medians = self.prior.quantile_of_cluster(half, jnp.asarray(order, jnp.int32))
         return [
             {"index": int(c), "share": percent(shares[c]), "median": picture}
             for c, picture in zip(order, self.decode(np.asarray(medians)), strict=True)
@@ -174,11 +173,11 @@ def pictures_of(run: Run, workdir: pathlib.Path | str) -> Pictures:
             f"are {run.form.kind} of shape {run.model.data_shape}; kaem sample draws from it"
         )
     shares = explained_variance(sample_key(0), run.model, run.params, _NUM_DECODED)
-    table = run.model.prior.tabulate(run.params["prior"])
-    return Pictures(run, workdir, table, _axes(run, table), np.asarray(shares).ravel())
+    prior = run.model.prior.bind(run.params["prior"])
+    return Pictures(run, workdir, prior, _axes(run), np.asarray(shares).ravel())
 
 
-def _axes(run: Run, table: Table) -> Axes:
+def _axes(run: Run) -> Axes:
     prior = run.model.prior
     if _is_shared(run):
         z = np.broadcast_to(
@@ -187,16 +186,12 @@ def _axes(run: Run, table: Table) -> Axes:
         density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
         return Axes(z, z, density, density)
     z, density, base, _ = (np.asarray(curve) for curve in density_curves(run.model, run.params, NUM_POINTS))
-    latent = z
-    if prior.is_standard_normal:
-        u = prior.cdf(table, jnp.asarray(z).reshape(-1, *prior.event_shape))
-        latent = np.clip(np.asarray(special.ndtri(u)).reshape(z.shape), -2 * _WIDEST, 2 * _WIDEST)
-    return Axes(latent.T, z.T, density.T, base.T)
+    return Axes(z.T, z.T, density.T, base.T)
 
 
 def _is_shared(run: Run) -> bool:
     """Whether each latent moves several densities, as in a comonotone prior."""
-    return run.model.prior.event_shape != run.model.prior.centred.event_shape
+    return run.model.prior.event_shape != run.model.prior.value_shape
 
 
 def _about(run: Run, workdir: pathlib.Path | str) -> str:
