@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from measure import Training, emit, experiment, make_parser, time_updates
-from models import MODELS
+from lib.measure import Training, emit, experiment, make_parser, time_updates
+from lib.models import MODELS
 
 from kaem_jax.app.data import Dataset, load_dataset
 from kaem_jax.app.experiment.experiment import Experiment

@@ -26,7 +26,7 @@ import numpy as np
 from blackjax.smc.resampling import systematic
 from jax import Array
 from jax.scipy import stats
-from measure import emit
+from lib.measure import emit
 from numpyro.infer import MCMC, NUTS
 from scipy.stats import multivariate_normal
 

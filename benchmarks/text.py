@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from measure import emit, experiment, make_parser
+from lib.measure import emit, experiment, make_parser
 
 from kaem_jax.app.data import Text, load_dataset
 from kaem_jax.likelihoods import Categorical

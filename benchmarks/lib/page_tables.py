@@ -5,8 +5,9 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from models import NAMES
-from page_cells import Lines, best, bold, has, markdown, mean, of_part, spread
+
+from lib.models import NAMES
+from lib.page_cells import Lines, best, bold, has, markdown, mean, of_part, spread
 
 QUALITY = {
     "num_steps": "updates", "fit_seconds": "fit, s", "nats": "nats, at least", "frechet_distance": "distance",
