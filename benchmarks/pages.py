@@ -12,8 +12,7 @@ import pathlib
 import re
 
 from lib.measure import make_parser
-from lib.page_cells import Lines
-from lib.page_tables import TABLES
+from lib.page_tables import TABLES, Lines
 
 ROOT = pathlib.Path(__file__).parents[1]
 
