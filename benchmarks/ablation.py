@@ -5,14 +5,12 @@
 All arms have the paper's prior, decoder and sigma, with the sizes of `svhn:paper_tiny`, constant learning rates and
 minibatches of 16. Chains are 20 ULA steps from prior draws. Plain ULA makes `--updates` updates; tempered arms have 8
 rungs, and make as many decoder evaluations in fewer updates. Another arm is plain ULA for as few updates.
-
-Exchanges are accepted for each datum, as the library does, or jointly for the whole minibatch, as the codes of the
-paper do. Joint exchanges exist only here: with many data none is accepted.
+Exchanges are accepted for each datum, as in the library, or jointly for the minibatch, as in the paper's code.
 
 After training, a population of 8 rungs runs 40 rounds on 16 held-out images. Its swap acceptance and round trips are
-those of the arm's exchanges; the squared error of its last rung is always that of separate ones. Nats are of 32
-held-out images and distances of 2,000 samples, both as in quality.py. FOLDER/results.jsonl gets one line for each arm
-and seed; what is in it already is not done again. Copy it to benchmarks/results/ablation.jsonl.
+those of the arm's exchanges; the squared error of its last rung is always that of separate ones. Nats and distances are
+those of quality.py. FOLDER/results.jsonl gets one line for each arm and seed. Run it again to go on after an
+interruption.
 """
 
 import contextlib

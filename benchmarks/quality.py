@@ -1,18 +1,12 @@
-"""What different models learn in equal time: likelihood, samples and their cost, by one command that can be resumed.
+"""What different models of images learn in equal time (docs/quality.md): likelihood, samples and their cost.
 
     python benchmarks/quality.py --data_dir DIR --out FOLDER [--experiments mnist svhn cifar10] [--seconds 200]
     python benchmarks/quality.py --data_dir DIR --out FOLDER --models ula_from_prior --set likelihood.sigma=0.3
 
-Each run trains for so many seconds of steps (compilation apart) on minibatches of 32. How many fit is measured once for
-each experiment, before the first run: models take turns, on a machine that must be quiet then. All seeds make as many,
-with learning rates that fall along a cosine to the last. FOLDER gets updates.json, results.jsonl, one line for each
-experiment, model and seed, and a picture of samples for each experiment; what is in it already is not done again.
-Copy its lines to benchmarks/results/quality.jsonl, from which `python benchmarks/pages.py` makes the tables.
-
-All models are evaluated alike: held-out nats of 256 data by annealing from Laplace approximations (a bound where the
-effective sample size says so; none for flow matching, which has no normaliser), and distances of
-2,000 samples to 2,000 held-out images in features of a classifier of the training data. Beside them are the distances
-of as many training images, about what a perfect model would reach.
+How many updates fit into `--seconds`, without compilation, is measured once for each experiment, before the first run:
+models take turns, on a machine that must be quiet then. All seeds make as many, with learning rates that fall along a
+cosine to the last. FOLDER gets updates.json, results.jsonl with one line for each experiment, model and seed, and a
+picture of samples for each experiment. Run it again to go on after an interruption.
 """
 
 import dataclasses

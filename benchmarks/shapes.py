@@ -65,9 +65,7 @@ def of_toy(name: str) -> Draw:
 
 def mixture(x: np.ndarray, size: int, kind: str, seed: int) -> GaussianMixture:
     """scikit-learn's, by its defaults."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return GaussianMixture(size, covariance_type=kind, random_state=seed).fit(x)
+    return GaussianMixture(size, covariance_type=kind, random_state=seed).fit(x)
 
 
 def best_of_sizes(x: np.ndarray, seed: int) -> GaussianMixture:
@@ -120,6 +118,7 @@ def main() -> None:
     data = {name: of_toy(name) for name in TOYS}
     data |= {"independent": coordinates(np.eye(DIMENSION)), "rotated": coordinates(turn)}
     given = make_parser(__doc__, data=list(data), seeds=3, workdir="", clusters=[10, 40]).parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
     if given.workdir:
         compare_codes(given.workdir, given.clusters, given.seeds)
         return

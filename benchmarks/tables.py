@@ -62,11 +62,7 @@ def imputation(run: Any, train: np.ndarray, test: np.ndarray, seed: int, num_mas
     fill = jax.jit(lambda key, x: kaem.impute(key, run.model, run.params, x, num_draws=256))
     rows, standard = standardised(form, train), standardised(form, test)
     # Fitted on complete rows it would stop after one round, since nothing changes there; transform repeats its rounds.
-    iterative = IterativeImputer(max_iter=20, tol=0, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        iterative.fit(rows)
-    neighbours = KNNImputer().fit(rows)
+    iterative, neighbours = IterativeImputer(max_iter=20, tol=0, random_state=0).fit(rows), KNNImputer().fit(rows)
     squares: dict[str, list[np.ndarray]] = {"rmse": [], "rmse_iterative": [], "rmse_neighbours": []}
     covered = []
     for mask in range(num_masks):
@@ -92,6 +88,7 @@ def main() -> None:
     given = make_parser(
         __doc__, tables=["wine", "breast_cancer"], splits=5, held_out="test", impute=False, masks=10, set=[]
     ).parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
     for table, seed in itertools.product(given.tables, range(given.splits)):
         split = [f"data.split_seed={seed}", f"data.held_out={given.held_out}"]
         if given.held_out == "validation":

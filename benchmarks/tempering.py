@@ -2,7 +2,7 @@
 
     python benchmarks/tempering.py evidence [--keys 20]     log Z and its error, from a cold and a warm start
     python benchmarks/tempering.py swaps [--keys 5]         round trips, even-odd beside a random parity
-    python benchmarks/tempering.py rivals [--keys 5]        blackjax and numpyro with as many gradients
+    python benchmarks/tempering.py baselines [--keys 5]     blackjax and numpyro with as many gradients
     python benchmarks/tempering.py linear [--keys 5]        a linear Gaussian model by every method of the package
 
 All targets integrate to 1. A gradient is one of the target for one chain, those of warm-ups included. Effective draws
@@ -165,7 +165,7 @@ def swaps(name: str, target: Target, num_keys: int) -> None:
         emit("swaps", {"target": name, "rungs": num_temperatures}, means)
 
 
-def rivals(name: str, target: Target, num_keys: int) -> None:
+def baselines(name: str, target: Target, num_keys: int) -> None:
     """The same number of gradients for each method: log Z, and how far the share of `event` is from its probability."""
     for key in range(num_keys):
         run = run_of(target, key, target.cold)
@@ -178,7 +178,8 @@ def rivals(name: str, target: Target, num_keys: int) -> None:
             "numpyro NUTS": nuts(target, key, budget),
         }
         for method, result in methods.items():
-            emit("rivals", {"target": name, "key": key, "gradients": budget, "method": method}, result)
+            case = {"target": name, "key": key, "gradients": budget, "method": method}
+            emit("rivals", case, result)  # the name in results/tempering.jsonl
 
 
 def share(target: Target, draws: Any, rate: float) -> dict[str, float]:
@@ -298,7 +299,7 @@ def linear(num_keys: int) -> None:
 
 def main() -> None:
     """Prints the lines of a part."""
-    parts = {"evidence": evidence, "swaps": swaps, "rivals": rivals}
+    parts = {"evidence": evidence, "swaps": swaps, "baselines": baselines}
     parser = make_parser(__doc__, keys=20, targets=list(TARGETS))
     parser.add_argument("part", choices=(*parts, "linear"))
     given = parser.parse_args()

@@ -1,4 +1,6 @@
-"""How models of images are evaluated: likelihood of held-out images, and samples beside them."""
+"""How models of images are evaluated: nats of held-out images by annealing from Laplace approximations, and distances
+of samples to held-out images, in features of a classifier of the training data.
+"""
 
 import dataclasses
 import pathlib
