@@ -5,19 +5,16 @@
 All arms have the paper's prior, decoder and sigma, with the sizes of `svhn:paper_tiny`, constant learning rates and
 minibatches of 16. Chains are 20 ULA steps from prior draws. Plain ULA makes `--updates` updates; tempered arms have 8
 rungs, and make as many decoder evaluations in fewer updates. Another arm is plain ULA for as few updates.
-
-Exchanges are accepted for each datum, as the library does, or jointly for the whole minibatch, as the codes of the
-paper do. Joint exchanges exist only here: with many data none is accepted.
+Exchanges are accepted for each datum, as in the library, or jointly for the minibatch, as in the paper's code.
 
 After training, a population of 8 rungs runs 40 rounds on 16 held-out images. Its swap acceptance and round trips are
-those of the arm's exchanges; the squared error of its last rung is always that of separate ones. Nats are of 32
-held-out images and distances of 2,000 samples, both as in quality.py. FOLDER/results.jsonl gets one line for each arm
-and seed; what is in it already is not done again. Copy it to benchmarks/results/ablation.jsonl.
+those of the arm's exchanges; the squared error of its last rung is always that of separate ones. Nats and distances are
+those of quality.py. FOLDER/results.jsonl gets one line for each arm and seed. Run it again to go on after an
+interruption.
 """
 
 import contextlib
 import itertools
-import json
 import pathlib
 from argparse import Namespace
 from collections.abc import Iterator
@@ -26,16 +23,13 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from measure import Training, emit, experiment, make_parser, time_updates
-from quality import NUM_IMAGES, judge_samples
+from lib.image_evaluation import NUM_IMAGES, classifier, evaluate_likelihood, evaluate_samples
+from lib.measure import Results, Training, experiment, make_parser, time_updates
 
 import kaem_jax as kaem
 from kaem_jax.app.data import Dataset, load_dataset
-from kaem_jax.app.evaluation.evaluators import log_likelihood
-from kaem_jax.app.evaluation.features import Extractor, make_extractor
-from kaem_jax.app.evaluation.generate import sample_in_batches
+from kaem_jax.app.evaluation.features import Extractor
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers.chains import ChainSampler
@@ -43,7 +37,7 @@ from kaem_jax.mcmc import ULA, rounds
 from kaem_jax.model import Params
 from kaem_jax.training.batch import to_unit_interval
 
-UPDATES_A_CALL, NUM_RUNGS, NUM_JUDGED, NUM_POPULATIONS, NUM_ROUNDS = 10, 8, 32, 16, 40
+UPDATES_A_CALL, NUM_RUNGS, NUM_EVALUATED, NUM_POPULATIONS, NUM_ROUNDS = 10, 8, 32, 16, 40
 SETTINGS = (
     "data.batch_size=16", f"data.num_held_out={NUM_IMAGES}",
     "optimizer.prior.schedule=constant", "optimizer.decoder.schedule=constant",
@@ -108,23 +102,16 @@ def population(run: Run, x: Array, is_joint: bool) -> tuple[dict[str, float], fl
     return {name: float(value) for name, value in metrics.items()}, float(error)
 
 
-def evaluated(run: Run, dataset: Dataset, extractor: Extractor | None, exchanges: str) -> dict[str, Any]:
+def evaluated(run: Run, dataset: Dataset, extractor: Extractor, exchanges: str) -> dict[str, Any]:
     """The numbers of a trained model."""
-
-    def draw(key: Array, num: int) -> np.ndarray:
-        return np.concatenate(list(sample_in_batches(key, run.model, run.params, num)))
-
-    _, numbers = judge_samples(draw, dataset, extractor)
-    x = to_unit_interval(jnp.asarray(dataset.held_out[:NUM_JUDGED]))
-    metrics, error = population(run, x[:NUM_POPULATIONS], is_joint=False)
-    numbers["squared_error"] = error
+    _, numbers = evaluate_samples(run, dataset, extractor)
+    x = to_unit_interval(jnp.asarray(dataset.held_out[:NUM_POPULATIONS]))
+    metrics, error = population(run, x, is_joint=False)
     if exchanges == "joint":
-        metrics, _ = population(run, x[:NUM_POPULATIONS], is_joint=True)
+        metrics, _ = population(run, x, is_joint=True)
     if exchanges != "none":
         numbers |= {name: metrics[name] for name in ("swap_acceptance", "swap_acceptance_min", "round_trips")}
-    estimator, proposal = run.config.evaluation.estimator, run.config.proposal()
-    found = log_likelihood.evaluate(jax.random.key(7), run, x, estimator, proposal, of_pixels=True)
-    return numbers | {key: found[key] for key in ("nats", "standard_error", "ess", "is_bound")}
+    return numbers | {"squared_error": error} | evaluate_likelihood(run, dataset, NUM_EVALUATED)
 
 
 def trained(arm: str, given: Namespace, dataset: Dataset, seed: int) -> tuple[Run, dict[str, int]]:
@@ -146,29 +133,16 @@ def main() -> None:
     """Adds one JSON line for each arm and seed that results.jsonl does not have."""
     options = {"data_dir": str, "out": pathlib.Path, "updates": 800, "seeds": [0], "arms": list(ARMS)}
     given = make_parser(__doc__, **options).parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    results = given.out / "results.jsonl"
-    lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(line["arm"], line["seed"], line["updates_of_ula"]) for line in lines}
-    data = configured("ula", given.data_dir, given.updates).data
+    results, data = Results(given.out), configured("ula", given.data_dir, given.updates).data
     dataset = load_dataset(data)
-    classifier = given.out / f"classifier_svhn_{data.held_out}.npz"
-    extractor = make_extractor("classifier", classifier, data.name, dataset)
+    extractor = classifier(given.out, data, dataset)
     for seed, arm in itertools.product(given.seeds, given.arms):
-        if (arm, seed, given.updates) in done:
-            continue
         objective, exchanges, _ = ARMS[arm]
-        run, cost = trained(arm, given, dataset, seed)
-        case = {
-            "arm": arm,
-            "objective": objective,
-            "exchanges": exchanges,
-            "seed": seed,
-            "updates_of_ula": given.updates,
-        }
-        line = emit("ablation", case, cost | evaluated(run, dataset, extractor, exchanges))
-        with results.open("a") as file:
-            file.write(line + "\n")
+        case = {"arm": arm, "objective": objective, "exchanges": exchanges}
+        case |= {"seed": seed, "updates_of_ula": given.updates}
+        if not results.has(case):
+            run, cost = trained(arm, given, dataset, seed)
+            results.add("ablation", case, cost | evaluated(run, dataset, extractor, exchanges))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
 
 Held-out images of the run against: the same images turned by 90 degrees; smooth blobs with as many bright pixels;
 images without any ink; noise. AUC is the area under the ROC curve: 0.5 by chance, 1 where every other image is found.
-log p(x) may call an image that is simpler than all data very probable, a known failure (Nalisnick et al., 2019), which
-the distance to the mean log p of training images sees. Then the lower half of each held-out image is taken away and
-drawn from its posterior predictive distribution.
+log p(x) may call an image that is simpler than all data very probable (Nalisnick et al., 2019), which the distance to
+the mean log p of training images detects. Then the lower half of each held-out image is drawn from its posterior
+predictive distribution.
 """
 
 import pathlib
@@ -14,7 +14,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import emit, make_parser
+from lib.measure import emit, make_parser
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
@@ -26,15 +26,20 @@ from kaem_jax.app.runs.open_data import open_data
 from kaem_jax.inference.evidence import Evidence
 from kaem_jax.training.batch import as_seen
 
-NUM_TYPICAL = 200  # training images, which say what is typical
+NUM_TYPICAL, NUM_AVERAGED = 200, 5000  # training images, which say what is typical, and those of the mean image
+
+
+def some_training_images(dataset: Dataset, seed: int, num: int) -> np.ndarray:
+    """`num` of them [num, H, W, C], or all there are."""
+    return as_seen(dataset.train[np.sort(np.random.default_rng(seed).permutation(len(dataset.train))[:num])])
 
 
 def others(x: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Sets of images [N, H, W, C] that are none of the model's data."""
     noise = rng.random(x.shape)
     smooth = ndimage.gaussian_filter(rng.normal(size=x.shape), (0, 3, 3, 0))
-    ink = np.mean(x > 0.5, axis=(1, 2, 3), keepdims=True)
-    height = np.stack([np.quantile(one, 1 - share) for one, share in zip(smooth, ink.ravel(), strict=True)])
+    ink = np.mean(x > 0.5, axis=(1, 2, 3))
+    height = np.stack([np.quantile(one, 1 - share) for one, share in zip(smooth, ink, strict=True)])
     blobs = 1 / (1 + np.exp(-60 * (smooth - height[:, None, None, None])))
     return {"rotated": np.rot90(x, axes=(1, 2)), "blobs": blobs, "blank": np.zeros_like(x), "noise": noise}
 
@@ -49,10 +54,8 @@ def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> 
         return filled.mean, jnp.swapaxes(filled.draws, 0, 1)  # `apply` wants data first
 
     means, draws = apply(fill, jax.random.key(1), half)
-    rows = np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:5000])
-    mean_image = as_seen(dataset.train[rows]).mean(axis=0)
+    mean_image = some_training_images(dataset, 0, NUM_AVERAGED).mean(axis=0)
     low, high = np.quantile(draws, [0.05, 0.95], axis=1, method="weibull")
-    covered = (low <= real) & (real <= high)
     ours, theirs = (np.mean((guess - real)[lower] ** 2, axis=(1, 2, 3)) for guess in (means, mean_image))
     ratio = ours.mean() / theirs.mean()
     return {
@@ -60,9 +63,7 @@ def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> 
         "mse_of_the_mean_image": float(theirs.mean()),
         "ratio": float(ratio),
         "ratio_standard_error": float(np.std(ours - ratio * theirs) / theirs.mean() / len(real) ** 0.5),
-        "covered_by_90_percent": float(covered[lower].mean()),
-        "num_data": len(real),
-        "num_draws": num_draws,
+        "covered_by_90_percent": float(((low <= real) & (real <= high))[lower].mean()),
     }
 
 
@@ -70,8 +71,7 @@ def main() -> None:
     """Prints one line for each kind of images, and one for the halves that were filled in."""
     given = make_parser(__doc__, workdir=pathlib.Path, num=100, proposals=300, draws=64, data_dir="").parse_args()
     run = kaem.load_run(given.workdir)
-    # All held-out images, of which --num are taken.
-    dataset = open_data(run, given.workdir, None, given.data_dir or None, num_held_out=0)
+    dataset = open_data(run, given.workdir, None, given.data_dir or None, num_held_out=0)  # 0: all held-out images
     real = as_seen(dataset.held_out[: given.num])
     proposal = run.config.inference_proposal(may_miss=False)
 
@@ -79,9 +79,8 @@ def main() -> None:
         found = kaem.log_prob(key, run.model, run.params, x, proposal=proposal, num_samples=given.proposals)
         return found._replace(mean_standard_error=found.standard_error)  # batches are joined along the axis of data
 
-    rows = np.sort(np.random.default_rng(1).permutation(len(dataset.train))[:NUM_TYPICAL])
-    train = as_seen(dataset.train[rows])
-    sets = {"training": train, "real": real, **others(real, np.random.default_rng(0))}
+    sets = {"training": some_training_images(dataset, 1, NUM_TYPICAL), "real": real}
+    sets |= others(real, np.random.default_rng(0))
     found = {name: apply(scores, jax.random.key(0), x.astype(np.float32)) for name, x in sets.items()}
     typical = float(found.pop("training").value.mean())
     is_other = np.repeat([0, 1], len(real))
@@ -92,7 +91,7 @@ def main() -> None:
             row["auc_of_log_prob"] = float(roc_auc_score(is_other, -nats))
             row["auc_of_distance_to_training"] = float(roc_auc_score(is_other, np.abs(nats - typical)))
         emit("anomaly", {"images": name}, row | {"log_prob_of_training": typical})
-    emit("inpainting", {}, inpainting(run, dataset, real, given.draws))
+    emit("inpainting", {"num_data": given.num, "num_draws": given.draws}, inpainting(run, dataset, real, given.draws))
 
 
 if __name__ == "__main__":

@@ -8,18 +8,19 @@ Nats are those of the finite mixture of 1,024 points; of some rows also with 65,
 of the same model. For nltcs the sum over all states is shown.
 """
 
+import itertools
 import pathlib
-import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import emit, make_parser
+from lib.measure import emit, make_parser, timed
 
 import kaem_jax as kaem
 from kaem_jax.training.optimizer import Group
 
-NUM_POINTS, NUM_FINE, NUM_JUDGED = 1024, 65_536, 500
+NUM_POINTS, NUM_FINE, NUM_CHECKED = 1024, 65_536, 500
 SETS = ["nltcs", "plants", "baudio", "bnetflix", "accidents", "pumsb_star", "dna"]
 # Chosen on validation rows of plants, baudio and dna.
 RATES = {"normal": 0.0, "learned": 3e-3}
@@ -47,9 +48,19 @@ def trained(kind: str, x: np.ndarray, hidden: tuple[int, ...], seed: int, num_st
     return model, fitted.params
 
 
-def all_states(size: int) -> np.ndarray:
-    """Every row of `size` zeros and ones."""
-    return ((np.arange(2**size)[:, None] >> np.arange(size)) & 1).astype(np.float32)
+def evaluated(model: kaem.Model, params: dict, x: jnp.ndarray, seed: int, is_small: bool) -> dict[str, float]:
+    """Nats of the finite mixture; the sum over all states where these are few."""
+    key, some = jax.random.key(seed + 1), x[:NUM_CHECKED]
+    coarse = kaem.FiniteMixture.of(key, model, params, NUM_POINTS)
+    fine = kaem.FiniteMixture.of(key, model, params, NUM_FINE).log_prob(some)
+    sampled = kaem.log_prob(key, model, params, some, num_samples=4000, chunk_size=200_000)
+    found: dict[str, Any] = {"nats": coarse.log_prob(x), "fine_nats": fine, "importance_nats": sampled}
+    result = {name: float(jnp.mean(evidence.value)) for name, evidence in found.items()}
+    if is_small:
+        states = ((np.arange(2 ** x.shape[1])[:, None] >> np.arange(x.shape[1])) & 1).astype(np.float32)
+        log_p = np.asarray(coarse.log_prob(jnp.asarray(states)).value)
+        result["sum_over_states"] = float(np.exp(log_p.astype(float)).sum())
+    return result
 
 
 def main() -> None:
@@ -57,26 +68,12 @@ def main() -> None:
     given = make_parser(
         __doc__, data_dir=pathlib.Path, sets=SETS, priors=list(RATES), seeds=[0], hidden=[16], steps=4000, split="test"
     ).parse_args()
-    for name in given.sets:
+    for name, kind, seed in itertools.product(given.sets, given.priors, given.seeds):
         rows = load(given.data_dir / f"{name}.npz")
-        x = jnp.asarray(rows[given.split])
-        for kind in given.priors:
-            for seed in given.seeds:
-                started = time.perf_counter()
-                model, params = trained(kind, rows["train"], tuple(given.hidden), seed, given.steps)
-                result = {"seconds": time.perf_counter() - started}
-                key = jax.random.key(seed + 1)
-                coarse = kaem.FiniteMixture.of(key, model, params, NUM_POINTS)
-                result["nats"] = float(jnp.mean(coarse.log_prob(x).value))
-                judged = x[:NUM_JUDGED]
-                fine = kaem.FiniteMixture.of(key, model, params, NUM_FINE).log_prob(judged).value
-                sampled = kaem.log_prob(key, model, params, judged, num_samples=4000, chunk_size=200_000).value
-                result |= {"fine_nats": float(jnp.mean(fine)), "importance_nats": float(jnp.mean(sampled))}
-                if name == "nltcs":
-                    log_p = np.asarray(coarse.log_prob(jnp.asarray(all_states(x.shape[1]))).value)
-                    result["sum_over_states"] = float(np.exp(log_p.astype(float)).sum())
-                case = {"set": name, "split": given.split, "prior": kind, "seed": seed, "hidden": given.hidden}
-                emit("binary", case, result)
+        (model, params), seconds = timed(trained, kind, rows["train"], tuple(given.hidden), seed, given.steps)
+        result = evaluated(model, params, jnp.asarray(rows[given.split]), seed, is_small=name == "nltcs")
+        case = {"set": name, "split": given.split, "prior": kind, "seed": seed, "hidden": given.hidden}
+        emit("binary", case, {"seconds": seconds} | result)
 
 
 if __name__ == "__main__":

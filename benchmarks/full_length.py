@@ -1,4 +1,4 @@
-"""What a finished run on images reaches by the judges of quality.py: one JSON line.
+"""What a finished run on images reaches, evaluated as in quality.py: one JSON line.
 
     kaem train --config mnist --workdir RUN
     python benchmarks/full_length.py --run RUN --out FOLDER [--fit vae_then_100_gaussians]
@@ -10,13 +10,12 @@ the finished run first.
 import dataclasses
 import pathlib
 
-from measure import emit, make_parser
-from models import configure
-from quality import NUM_IMAGES, PROBE_STEPS, evaluated, refitted
+from lib.image_evaluation import NUM_IMAGES, classifier, evaluate, refitted
+from lib.measure import emit, make_parser
+from lib.models import configure
 
 import kaem_jax as kaem
 from kaem_jax.app.data import load_dataset
-from kaem_jax.app.evaluation.features import make_extractor
 
 
 def main() -> None:
@@ -24,16 +23,15 @@ def main() -> None:
     given = make_parser(__doc__, run=pathlib.Path, out=pathlib.Path, fit="").parse_args()
     run = kaem.load_run(given.run)
     data = dataclasses.replace(run.config.data, num_held_out=NUM_IMAGES)
-    name, dataset = data.name.removesuffix("_cropped"), load_dataset(data)
-    judge = configure(name, "vae", data.dir, [PROBE_STEPS]).evaluation
-    judge = dataclasses.replace(judge, every_steps=run.config.evaluation.every_steps)
-    run = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=judge))
-    classifier = given.out / f"classifier_{name}_{data.held_out}.npz"
-    extractor = make_extractor("classifier", classifier, data.name, dataset)
+    dataset = load_dataset(data)
+    evaluation = configure(data.name.removesuffix("_cropped"), "vae", data.dir, [1]).evaluation
+    evaluation = dataclasses.replace(evaluation, every_steps=run.config.evaluation.every_steps)
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=evaluation))
+    extractor = classifier(given.out, data, dataset)
     if given.fit:
         run = refitted(run, given.fit, dataset, run.config.seed)
     case = {"run": given.run.name, "fit": given.fit, "num_steps": run.step}
-    emit("full_length", case, evaluated(run, dataset, extractor)[1])
+    emit("full_length", case, evaluate(run, dataset, extractor)[1])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from measure import emit, make_parser
+from lib.measure import emit, make_parser
 from sklearn.decomposition import PCA
 
 import kaem_jax as kaem
@@ -20,6 +20,26 @@ from kaem_jax.inference.evidence import AIS, Estimator, ImportanceEstimator
 from kaem_jax.inference.proposals import Proposal
 from kaem_jax.training.batch import to_unit_interval
 
+CASES: list[tuple[Estimator, Proposal]] = [
+    (ImportanceEstimator(num_samples=1000), kaem.Laplace()),
+    (AIS(num_chains=40, num_temperatures=20), kaem.Laplace()),
+    *((ImportanceEstimator(num_samples=n, chunk_size=n // 20), kaem.PriorProposal()) for n in (1000, 10_000, 100_000)),
+    *((AIS(num_chains=8, num_temperatures=n), kaem.PriorProposal()) for n in (100, 1000)),
+]
+
+
+def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """How much estimates by several keys differ, and by how much they say they do."""
+    nats, quoted = (np.array([row[name] for row in rows]) for name in ("nats", "standard_error"))
+    return {
+        "mean": float(nats.mean()),
+        "standard_deviation": float(nats.std(ddof=1)),
+        "quoted_error": float(quoted.mean()),
+        "rms_z": float(np.sqrt(np.sum(((nats - nats.mean()) / quoted) ** 2) / (len(rows) - 1))),
+        "median_ess": float(np.median([row["ess"] for row in rows])),
+        "num_bounds": float(np.mean([row["num_bounds"] for row in rows])),
+    }
+
 
 def main() -> None:
     """Prints one line for each estimator and number of components, or one for the spread over keys."""
@@ -27,37 +47,16 @@ def main() -> None:
     run = kaem.load_run(given.workdir)
     data = load_dataset(run.config.data)
     x = to_unit_interval(jax.device_put(data.held_out))
-    laplace = kaem.Laplace()
 
-    def judge(key: int, estimator: Estimator, proposal: Proposal) -> dict[str, Any]:
+    def evaluate(key: int, estimator: Estimator, proposal: Proposal) -> dict[str, Any]:
         return log_likelihood.evaluate(jax.random.key(key), run, x, estimator, proposal)
 
-    from_laplace = ImportanceEstimator(num_samples=1000)
     if given.keys > 1:
-        rows = [judge(key, from_laplace, laplace) for key in range(given.keys)]
-        nats, quoted = (np.array([row[name] for row in rows]) for name in ("nats", "standard_error"))
-        z = (nats - nats.mean()) / quoted
-        result = {
-            "mean": float(nats.mean()),
-            "standard_deviation": float(nats.std(ddof=1)),
-            "quoted_error": float(quoted.mean()),
-            "rms_z": float(np.sqrt(np.mean(z**2) * given.keys / (given.keys - 1))),
-            "median_ess": float(np.median([row["ess"] for row in rows])),
-            "num_bounds": float(np.mean([row["num_bounds"] for row in rows])),
-        }
-        emit("held_out_keys", {"step": run.step, "keys": given.keys}, result)
+        rows = [evaluate(key, *CASES[0]) for key in range(given.keys)]
+        emit("held_out_keys", {"step": run.step, "keys": given.keys}, spread(rows))
         return
-    cases: list[tuple[Estimator, Proposal]] = [
-        (from_laplace, laplace),
-        (AIS(num_chains=40, num_temperatures=20), laplace),
-        *(
-            (ImportanceEstimator(num_samples=n, chunk_size=n // 20), kaem.PriorProposal())
-            for n in (1000, 10_000, 100_000)
-        ),
-        *((AIS(num_chains=8, num_temperatures=n), kaem.PriorProposal()) for n in (100, 1000)),
-    ]
-    for estimator, proposal in cases:
-        emit("held_out", {"step": run.step, "proposal": type(proposal).__name__}, judge(7, estimator, proposal))
+    for estimator, proposal in CASES:
+        emit("held_out", {"step": run.step, "proposal": type(proposal).__name__}, evaluate(7, estimator, proposal))
     splits = (data.train[np.arange(len(data.train))], data.held_out)
     train, test = (split.reshape(len(split), -1).astype(np.float64) for split in splits)
     for components in sorted({5, 9, 11, 21, run.config.prior.num_features}):

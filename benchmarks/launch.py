@@ -11,7 +11,7 @@ import tempfile
 import time
 
 import numpy as np
-from measure import emit, make_parser
+from lib.measure import emit, make_parser
 
 
 def first_step_seconds(experiment: str, cache: str) -> float:

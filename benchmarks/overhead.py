@@ -2,9 +2,9 @@
 
     python benchmarks/overhead.py --data_dir DIR [--experiments mnist:tiny svhn:tiny] [--rounds 15] [--growth]
 
-The bare one has the networks, the batch and the Adam of the experiment and nothing else: 30 lines of jitted code. Its
-rivals are the same model with N(0, I) through this package, the experiment with its clusters, and that in calls of 20
-updates. All take turns. `--growth` gives the exponent of the time of an update in each size.
+The bare one has the networks, the batch and the Adam of the experiment and nothing else: 30 lines of jitted code. It is
+compared with the same model with N(0, I) through this package, the experiment with its clusters, and that in calls of
+20 updates. All take turns. `--growth` gives the exponent of the time of an update in each size.
 """
 
 import math
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from measure import Training, emit, experiment, make_parser, time_updates
-from models import MODELS
+from lib.measure import Training, emit, experiment, make_parser, time_updates
+from lib.models import MODELS
 
 from kaem_jax.app.data import Dataset, load_dataset
 from kaem_jax.app.experiment.experiment import Experiment

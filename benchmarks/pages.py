@@ -11,9 +11,8 @@ import json
 import pathlib
 import re
 
-from measure import make_parser
-from page_cells import Lines
-from page_tables import TABLES
+from lib.measure import make_parser
+from lib.page_tables import TABLES, Lines
 
 ROOT = pathlib.Path(__file__).parents[1]
 

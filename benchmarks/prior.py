@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from measure import emit, make_parser, measure
+from lib.measure import emit, make_parser, measure
 
 import kaem_jax as kaem
 

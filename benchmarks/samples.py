@@ -3,23 +3,23 @@
     pip install xgboost
     python benchmarks/samples.py --file 22_magic.gamma.npz [--seeds 3]
 
-X [N, D] and y, which becomes a category. Models are fitted to nine rows in ten. As many samples are compared with them:
+The labels become a category. Models are fitted to nine rows in ten, and as many samples are compared with them:
 `detection` is 1 - |2 AUC - 1| of XGBoost by three-fold cross-validation (1: nothing tells them apart). `shape` is the
 mean over columns of 1 - the Kolmogorov-Smirnov distance, or total variation; `trend` is the mean over pairs of 1 - half
 the difference of correlations, or of tables of ten bins. `closer` is the share of samples that are closer to a fitted
-row than to a row of an equal number of those left out; what is learned by heart has more than a half.
+row than to a row of an equal number of those left out; it exceeds a half if the model overfits.
 """
 
 import itertools
 import pathlib
-import time
 
 import numpy as np
 import pandas as pd
-from measure import emit, make_parser
+from lib.adbench import load
+from lib.baselines import best_mixture
+from lib.measure import emit, make_parser, timed
 from scipy import stats
 from sklearn.metrics import roc_auc_score
-from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
@@ -39,8 +39,7 @@ def by_mixtures(seed: int, train: pd.DataFrame) -> pd.DataFrame:
     for label, rows in train.groupby(CLASS):
         values = rows.drop(columns=CLASS)
         scale = values.std()
-        mixtures = [GaussianMixture(k, random_state=seed).fit(values / scale) for k in (1, 2, 4, 8, 16, 32)]
-        drawn = min(mixtures, key=lambda mixture: mixture.bic(values / scale)).sample(len(rows))[0] * scale.to_numpy()
+        drawn = best_mixture(seed, values / scale, (1, 2, 4, 8, 16, 32)).sample(len(rows))[0] * scale.to_numpy()
         parts.append(pd.DataFrame(drawn, columns=values.columns).assign(**{CLASS: label}))
     return pd.concat(parts, ignore_index=True)
 
@@ -60,22 +59,26 @@ def detection(seed: int, real: pd.DataFrame, drawn: pd.DataFrame) -> float:
     return 1 - abs(2 * float(roc_auc_score(y, p)) - 1)
 
 
+def overlap(real: pd.Series | pd.DataFrame, drawn: pd.Series | pd.DataFrame) -> float:
+    """1 - the total variation between two distributions of counts."""
+    return 1 - real.sub(drawn, fill_value=0).abs().to_numpy().sum() / 2
+
+
 def shape(real: pd.DataFrame, drawn: pd.DataFrame) -> float:
     """See the top."""
-    distances = [stats.ks_2samp(real[name], drawn[name]).statistic for name in real if name != CLASS]
-    shares = [table[CLASS].value_counts(normalize=True) for table in (real, drawn)]
-    return 1 - float(np.mean([*distances, shares[0].sub(shares[1], fill_value=0).abs().sum() / 2]))
+    columns = [1 - stats.ks_2samp(real[name], drawn[name]).statistic for name in real if name != CLASS]
+    return float(np.mean([*columns, overlap(*(table[CLASS].value_counts(normalize=True) for table in (real, drawn)))]))
 
 
 def trend(real: pd.DataFrame, drawn: pd.DataFrame) -> float:
     """See the top."""
     names = [name for name in real if name != CLASS]
-    tables = [table[names].corr().to_numpy() for table in (real, drawn)]
-    pairs = [1 - abs(tables[0][i, j] - tables[1][i, j]) / 2 for i, j in itertools.combinations(range(len(names)), 2)]
+    ours, theirs = (table[names].corr().to_numpy() for table in (real, drawn))
+    pairs = [1 - abs(ours[i, j] - theirs[i, j]) / 2 for i, j in itertools.combinations(range(len(names)), 2)]
     for name in names:
         edges = np.unique(np.quantile(real[name], np.linspace(0, 1, NUM_BINS + 1)))[1:-1]
-        shares = [pd.crosstab(np.digitize(table[name], edges), table[CLASS], normalize=True) for table in (real, drawn)]
-        pairs.append(1 - shares[0].sub(shares[1], fill_value=0).abs().to_numpy().sum() / 2)
+        bins = (pd.crosstab(np.digitize(table[name], edges), table[CLASS], normalize=True) for table in (real, drawn))
+        pairs.append(overlap(*bins))
     return float(np.mean(pairs))
 
 
@@ -90,16 +93,15 @@ def closer(seed: int, train: pd.DataFrame, test: pd.DataFrame, drawn: pd.DataFra
 def main() -> None:
     """Prints one line for each model and seed."""
     given = make_parser(__doc__, file=pathlib.Path, seeds=3).parse_args()
-    with np.load(given.file) as arrays:
-        table = pd.DataFrame(arrays["X"].astype(float), columns=[f"x{i}" for i in range(arrays["X"].shape[1])])
-        table[CLASS] = arrays["y"].ravel().astype(int).astype(str)
+    x, y = load(given.file)
+    table = pd.DataFrame(x, columns=[f"x{i}" for i in range(x.shape[1])]).assign(**{CLASS: y.astype(int).astype(str)})
     for seed in range(given.seeds):
         train = table.sample(frac=0.9, random_state=seed)
         test, train = table.drop(train.index), train.reset_index(drop=True)
         for name, model in {"kaem": by_kaem, "mixtures": by_mixtures}.items():
-            began = time.perf_counter()
-            drawn = model(seed, train)[list(train)]
-            result = {"seconds": time.perf_counter() - began, "detection": detection(seed, train, drawn)}
+            drawn, seconds = timed(model, seed, train)
+            drawn = drawn[list(train)]
+            result = {"seconds": seconds, "detection": detection(seed, train, drawn)}
             result |= {"shape": shape(train, drawn), "trend": trend(train, drawn)}
             result["closer"] = closer(seed, train, test, drawn)
             emit("samples", {"table": given.file.stem, "seed": seed, "model": name}, result)

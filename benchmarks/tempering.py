@@ -2,7 +2,7 @@
 
     python benchmarks/tempering.py evidence [--keys 20]     log Z and its error, from a cold and a warm start
     python benchmarks/tempering.py swaps [--keys 5]         round trips, even-odd beside a random parity
-    python benchmarks/tempering.py rivals [--keys 5]        blackjax and numpyro with as many gradients
+    python benchmarks/tempering.py baselines [--keys 5]     blackjax and numpyro with as many gradients
     python benchmarks/tempering.py linear [--keys 5]        a linear Gaussian model by every method of the package
 
 All targets integrate to 1. A gradient is one of the target for one chain, those of warm-ups included. Effective draws
@@ -10,14 +10,12 @@ are those of the coordinate that has the fewest, of all chains together, a secon
 all particles count as effective.
 """
 
-import argparse
 import dataclasses
 import functools
 import itertools
-import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import blackjax
 import jax
@@ -26,7 +24,7 @@ import numpy as np
 from blackjax.smc.resampling import systematic
 from jax import Array
 from jax.scipy import stats
-from measure import emit
+from lib.measure import emit, make_parser, timed
 from numpyro.infer import MCMC, NUTS
 from scipy.stats import multivariate_normal
 
@@ -130,19 +128,17 @@ def gradients_of(run: TemperedRun, target: Target, warmup_rounds: int = 1000) ->
 
 def evidence(name: str, target: Target, num_keys: int) -> None:
     """How often log Z is within 0.1 nat, and within two of the errors that are quoted."""
+
+    def found(start: str, key: int) -> tuple[float, float, int, float]:
+        draws = jax.vmap(target.draw)(jax.random.split(jax.random.key(1000 + key), 4))
+        z0, options = (target.cold, {}) if start == "cold" else (draws, {"num_chains": None})
+        run, seconds = timed(lambda: run_of(target, 100 + key, z0, **options))  # keys below 100 chose the settings
+        return run.log_z, run.log_z_error, len(run.trace.log_likelihood), seconds
+
     for start in ("cold", "warm"):
-        values, errors, rounds, seconds = [], [], [], []
-        for key in range(num_keys):
-            draws = jax.vmap(target.draw)(jax.random.split(jax.random.key(1000 + key), 4))
-            where = (target.cold, {}) if start == "cold" else (draws, {"num_chains": None})
-            began = time.perf_counter()
-            run = run_of(target, 100 + key, where[0], **where[1])  # keys below 100 chose the settings
-            seconds.append(time.perf_counter() - began)
-            values.append(run.log_z)
-            errors.append(run.log_z_error)
-            rounds.append(len(run.trace.log_likelihood))
+        gaps, errors, rounds, seconds = zip(*(found(start, key) for key in range(num_keys)), strict=True)
         spent = {"median_rounds": int(np.median(rounds)), "median_seconds": float(np.median(seconds))}
-        emit("evidence", {"target": name, "start": start}, calibration(values, errors) | spent)
+        emit("evidence", {"target": name, "start": start}, calibration(gaps, errors) | spent)
 
 
 def calibration(gaps: Any, errors: Any) -> dict[str, float]:
@@ -160,34 +156,30 @@ def calibration(gaps: Any, errors: Any) -> dict[str, float]:
 def swaps(name: str, target: Target, num_keys: int) -> None:
     """Round trips of as many rounds on as many rungs."""
     for num_temperatures in (16, 32):
-        trips = {
-            swap: [
-                int(run_of(target, key, target.cold, swap=swap, num_rounds=4096, num_temperatures=num_temperatures)
-                    .round_trips.sum())
-                for key in range(num_keys)
-            ]
-            for swap in ("even_odd", "random")
-        }  # fmt: skip
-        means = {swap: float(np.mean(found)) for swap, found in trips.items()}
-        emit(
-            "swaps", {"target": name, "rungs": num_temperatures}, means | {"ratio": means["even_odd"] / means["random"]}
-        )
+        means = {}
+        for swap in ("even_odd", "random"):
+            options = {"swap": swap, "num_rounds": 4096, "num_temperatures": num_temperatures}
+            runs = (run_of(target, key, target.cold, **options) for key in range(num_keys))
+            means[swap] = float(np.mean([run.round_trips.sum() for run in runs]))
+        means["ratio"] = means["even_odd"] / means["random"]
+        emit("swaps", {"target": name, "rungs": num_temperatures}, means)
 
 
-def rivals(name: str, target: Target, num_keys: int) -> None:
+def baselines(name: str, target: Target, num_keys: int) -> None:
     """The same number of gradients for each method: log Z, and how far the share of `event` is from its probability."""
     for key in range(num_keys):
         run = run_of(target, key, target.cold)
         budget = gradients_of(run, target)
-        began, more = time.perf_counter(), run.more(len(run.trace.log_likelihood))
-        rate = more.min_ess / 2 / (time.perf_counter() - began)
-        found = {"log_z": run.log_z, "log_z_error": run.log_z_error} | share(target, run.draws, rate)
-        for method, result in (
-            ("tempered", found),
-            ("blackjax.adaptive_tempered_smc", smc(target, key, budget)),
-            ("numpyro NUTS", nuts(target, key, budget)),
-        ):
-            emit("rivals", {"target": name, "key": key, "gradients": budget, "method": method}, result)
+        more, seconds = timed(run.more, len(run.trace.log_likelihood))
+        found = {"log_z": run.log_z, "log_z_error": run.log_z_error}
+        methods: dict[str, dict[str, Any]] = {
+            "tempered": found | share(target, run.draws, more.min_ess / 2 / seconds),
+            "blackjax.adaptive_tempered_smc": smc(target, key, budget),
+            "numpyro NUTS": nuts(target, key, budget),
+        }
+        for method, result in methods.items():
+            case = {"target": name, "key": key, "gradients": budget, "method": method}
+            emit("rivals", case, result)  # the name in results/tempering.jsonl
 
 
 def share(target: Target, draws: Any, rate: float) -> dict[str, float]:
@@ -217,18 +209,18 @@ def smc(target: Target, key: int, budget: int) -> dict[str, Any]:
         gap = jnp.mean(info.update_info.acceptance_rate) - kernel.target_acceptance
         return state, step * jnp.exp(5 * gap), info.log_likelihood_increment
 
-    def run(num: int) -> tuple[Any, float, int, float]:
-        root, began = jax.random.key(key), time.perf_counter()
+    def run(num: int) -> tuple[Any, float, int]:
+        root = jax.random.key(key)
         state = blackjax.smc.tempered.init(reference.sample(root, (num,)))
         step, log_z, stages = jnp.asarray(0.1), 0.0, 0
         while state.tempering_param < 1 and stages < 200:
             state, step, increment = stage(jax.random.fold_in(root, stages), state, step)
             log_z, stages = log_z + float(increment), stages + 1
-        return state.particles, log_z, stages, time.perf_counter() - began
+        return state.particles, log_z, stages
 
     num = max(64, budget // (run(1024)[2] * num_moves * leapfrogs))
     run(num)
-    particles, log_z, stages, seconds = run(num)
+    (particles, log_z, stages), seconds = timed(run, num)
     return {"log_z": log_z, "particles": num, "stages": stages} | share(target, particles, num / seconds)
 
 
@@ -236,21 +228,18 @@ def nuts(target: Target, key: int, budget: int) -> dict[str, float]:
     """Four chains from the cold start, a quarter of the draws for adaptation; it has no log Z."""
     starts = jnp.tile(target.cold, (4, 1)) + 0.01 * jax.random.normal(jax.random.key(key), (4, target.cold.size))
 
-    def run(num: int) -> tuple[np.ndarray, int, float]:
+    def run(num: int) -> tuple[np.ndarray, int]:
         mcmc = MCMC(
             NUTS(potential_fn=lambda z: -target.log_prob(z)), num_warmup=num // 4, num_samples=num - num // 4,
             num_chains=4, chain_method="vectorized", progress_bar=False,
         )  # fmt: skip
-        began = time.perf_counter()
         mcmc.run(jax.random.key(key), init_params=starts, extra_fields=("num_steps",))
-        draws = np.asarray(mcmc.get_samples(group_by_chain=True))
         steps = int(np.sum(mcmc.get_extra_fields()["num_steps"]) * 4 / 3)
-        return draws, steps, time.perf_counter() - began
+        return np.asarray(mcmc.get_samples(group_by_chain=True)), steps
 
-    _, steps, _ = run(400)
-    num = min(100_000, max(400, int(400 * budget / steps)))
-    _, _, first = run(num)
-    draws, steps, seconds = run(num)
+    num = min(100_000, max(400, int(400 * budget / run(400)[1])))
+    _, first = timed(run, num)
+    (draws, steps), seconds = timed(run, num)
     ess = np.min(effective_sample_size(np.swapaxes(draws, 0, 1).astype(np.float64), pooled=True))
     return {"gradients_spent": steps} | share(target, draws, float(ess / min(first, seconds)))
 
@@ -271,7 +260,7 @@ class Linear:
 
 
 def linear(num_keys: int) -> None:
-    """Evidence of 20 data with N(0, I) prior and sigma 0.5: within 0.1 nat, and within two of the errors quoted."""
+    """Evidence of 20 data with N(0, I) prior and sigma 0.5, by every method; `tempered` takes four of them."""
     prior = kaem.MixturePrior(num_latents=5, num_components=1, base_activation="none", coefficient_scale=0.0)
     model = kaem.Model(prior, Linear((8,)), kaem.Gaussian(sigma=0.5))
     params = model.init(jax.random.key(0))
@@ -281,61 +270,44 @@ def linear(num_keys: int) -> None:
     exact = multivariate_normal(np.zeros(8), covariance).logpdf(x)
     table = prior.tabulate(params["prior"])
 
-    def by_tempered(key: Array, start: str) -> tuple[Any, Any]:
-        """The same by the library, datum by datum, at most four of them."""
-        runs = []
-        for one in x[:4]:
-            log_likelihood = functools.partial(of_one, one)
-            z0 = jnp.full(5, 3.0) if start == "prior" else jnp.asarray(posterior_mean(one), jnp.float32)
-            runs.append(tempered(key, log_prior, log_likelihood, z0, num_rounds=UNTIL))
-        return [run.log_z for run in runs], [run.log_z_error for run in runs]
-
     def log_prior(z: Array) -> Array:
         return prior.log_prob(params["prior"], z, table)
 
     def of_one(one: Array, z: Array) -> Array:
         return model.log_likelihood(params, z[None], one[None], table)[0]
 
-    def posterior_mean(one: np.ndarray) -> np.ndarray:
-        return weight @ np.linalg.solve(covariance, one)
+    def by_tempered(key: Array, start: str) -> tuple[Any, Any, int]:
+        means = [jnp.asarray(weight @ np.linalg.solve(covariance, one), jnp.float32) for one in x[:4]]
+        runs = [
+            tempered(key, log_prior, functools.partial(of_one, one), z0, num_rounds=UNTIL)
+            for one, z0 in zip(x, [jnp.full(5, 3.0)] * 4 if start == "prior" else means, strict=False)
+        ]
+        return [run.log_z for run in runs], [run.log_z_error for run in runs], 0
+
+    def by_library(key: Array, start: str, method: Any) -> tuple[Any, Any, int]:
+        options: Any = {"num_samples": 20_000, "num_chains": 64, "num_temperatures": 40, "num_rounds": 2000}
+        proposal = kaem.PriorProposal() if start == "prior" else kaem.Laplace()
+        found = kaem.log_evidence(key, model, params, jnp.asarray(x), method, proposal=proposal, **options)
+        return found.value, found.standard_error, int(np.sum(found.is_bound))
 
     for method, start in itertools.product((*RULES, "importance", "ais", "tempered"), ("prior", "laplace")):
-        gaps: list[Any] = []
-        errors: list[Any] = []
-        num_bounds = 0
-        for key in map(jax.random.key, range(num_keys)):
-            if method == "tempered":
-                value, error = by_tempered(key, start)
-            else:
-                proposal = kaem.PriorProposal() if start == "prior" else kaem.Laplace()
-                options: dict[str, Any] = {
-                    "num_samples": 20_000,
-                    "num_chains": 64,
-                    "num_temperatures": 40,
-                    "num_rounds": 2000,
-                }
-                found = kaem.log_evidence(
-                    key, model, params, jnp.asarray(x), cast(Any, method), proposal=proposal, **options
-                )
-                value, error = found.value, found.standard_error
-                num_bounds += int(np.sum(found.is_bound))
-            gaps.append(np.asarray(value) - exact[: len(value)])
-            errors.append(error)
-        emit("linear", {"method": method, "start": start}, calibration(gaps, errors) | {"called_bounds": num_bounds})
+        estimate = by_tempered if method == "tempered" else functools.partial(by_library, method=method)
+        values, errors, bounds = zip(*(estimate(jax.random.key(key), start) for key in range(num_keys)), strict=True)
+        gaps = [np.asarray(value) - exact[: len(value)] for value in values]
+        emit("linear", {"method": method, "start": start}, calibration(gaps, errors) | {"called_bounds": sum(bounds)})
 
 
 def main() -> None:
     """Prints the lines of a part."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("evidence", "swaps", "rivals", "linear"))
-    parser.add_argument("--keys", type=int, default=20)
-    parser.add_argument("--targets", nargs="*", default=list(TARGETS))
+    parts = {"evidence": evidence, "swaps": swaps, "baselines": baselines}
+    parser = make_parser(__doc__, keys=20, targets=list(TARGETS))
+    parser.add_argument("part", choices=(*parts, "linear"))
     given = parser.parse_args()
     if given.part == "linear":
         linear(given.keys)
         return
     for name in given.targets:
-        {"evidence": evidence, "swaps": swaps, "rivals": rivals}[given.part](name, TARGETS[name], given.keys)
+        parts[given.part](name, TARGETS[name], given.keys)
 
 
 if __name__ == "__main__":

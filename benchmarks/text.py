@@ -5,19 +5,44 @@
 The end of a text is a token, too. A run's number is `nats_per_token` of `kaem evaluate --metrics log_likelihood`.
 """
 
-import collections
 import math
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from measure import emit, experiment, make_parser
+from lib.measure import emit, experiment, make_parser
 
 from kaem_jax.app.data import Text, load_dataset
 from kaem_jax.likelihoods import Categorical
 
-_Gram = tuple[int, ...]
-_LEAST = 1e-3  # discount
+Gram = tuple[int, ...]
+LEAST = 1e-3  # discount; without one, unseen tokens would be impossible
+
+
+class Level:
+    """One order: discounted counts, and the mass that goes to the order below."""
+
+    def __init__(self, counts: Counter[Gram]):
+        of_counts = Counter(counts.values())
+        n1, n2, n3, n4 = (max(of_counts[i], 1) for i in (1, 2, 3, 4))
+        y = n1 / (n1 + 2 * n2)
+        self._discounts = (0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+        self._counts, self._totals = counts, Counter[Gram]()
+        self._given_away: defaultdict[Gram, float] = defaultdict(float)
+        for gram, count in counts.items():
+            self._totals[gram[:-1]] += count
+            self._given_away[gram[:-1]] += self._discount(count)
+
+    def _discount(self, count: int) -> float:
+        return min(max(self._discounts[min(count, 3)], LEAST), count)
+
+    def mix(self, gram: Gram, below: float) -> float:
+        """The probability of the last token of `gram`, `below` by the order below."""
+        if not (total := self._totals.get(gram[:-1], 0)):
+            return below
+        count = self._counts.get(gram, 0)
+        return (max(count - self._discount(count), 0) + self._given_away[gram[:-1]] * below) / total
 
 
 class KneserNey:
@@ -31,55 +56,27 @@ class KneserNey:
 
     def __init__(self, texts: Sequence[Sequence[int]], order: int, vocabulary: int):
         self.order, self.vocabulary = order, vocabulary
-        counts: list[collections.Counter[_Gram]] = [collections.Counter() for _ in range(order + 1)]
-        for text in texts:
-            padded = (-1,) * (order - 1) + tuple(text)
-            for end in range(order, len(padded) + 1):
-                counts[order][padded[end - order : end]] += 1
+        counts = [Counter[Gram]() for _ in range(order)]
+        counts.append(Counter(gram for text in texts for gram in self._grams(text)))
         # Below the highest order: how many different tokens come before. Of a text's beginning this is one, where Chen
         # & Goodman count how often it occurs; messages need fewer nats so (docs/decisions/fields-and-texts.md).
         for n in range(order, 1, -1):
-            for gram in counts[n]:
-                counts[n - 1][gram[1:]] += 1
-        self._levels = [_Level(counts[n]) for n in range(1, order + 1)]
+            counts[n - 1].update(gram[1:] for gram in counts[n])
+        self._levels = [Level(counts[n]) for n in range(1, order + 1)]
+
+    def _grams(self, text: Sequence[int]) -> Iterator[Gram]:
+        padded = (-1,) * (self.order - 1) + tuple(text)
+        return (padded[end - self.order : end] for end in range(self.order, len(padded) + 1))
 
     def nats(self, text: Sequence[int]) -> float:
         """-log p(text)."""
-        padded = (-1,) * (self.order - 1) + tuple(text)
-        ends = range(self.order, len(padded) + 1)
-        return -sum(math.log(self._probability(padded[end - self.order : end])) for end in ends)
+        return -sum(math.log(self._probability(gram)) for gram in self._grams(text))
 
-    def _probability(self, gram: _Gram) -> float:
+    def _probability(self, gram: Gram) -> float:
         found = 1 / self.vocabulary
         for n, level in enumerate(self._levels, 1):
             found = level.mix(gram[-n:], found)
         return found
-
-
-class _Level:
-    """One order: discounted counts, and the mass that goes to the order below."""
-
-    def __init__(self, counts: "collections.Counter[_Gram]"):
-        of_counts = collections.Counter(counts.values())
-        n1, n2, n3, n4 = (max(of_counts[i], 1) for i in (1, 2, 3, 4))
-        y = n1 / (n1 + 2 * n2)
-        self._discounts = (0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
-        self._counts = counts
-        self._totals: collections.Counter[_Gram] = collections.Counter()
-        self._given_away: collections.defaultdict[_Gram, float] = collections.defaultdict(float)
-        for gram, count in counts.items():
-            self._totals[gram[:-1]] += count
-            self._given_away[gram[:-1]] += self._discount(count)
-
-    def _discount(self, count: int) -> float:
-        return min(max(self._discounts[min(count, 3)], _LEAST), count)  # else what is new would be impossible
-
-    def mix(self, gram: _Gram, below: float) -> float:
-        total = self._totals.get(gram[:-1], 0)
-        if not total:
-            return below
-        count = self._counts.get(gram, 0)
-        return (max(count - self._discount(count), 0) + self._given_away[gram[:-1]] * below) / total
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ log p is by quadrature over the two latents, a Sobol rule of 65,536 points of th
 import jax
 import jax.numpy as jnp
 import numpy as np
+from lib.measure import emit, experiment, make_parser, trained
 from matplotlib.figure import Figure
-from measure import emit, experiment, make_parser, trained
 
 from kaem_jax.app.data import Table
 from kaem_jax.app.data.toys import TOYS

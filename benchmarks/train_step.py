@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from measure import Training, emit, experiment, make_parser, measure, time_updates
+from lib.measure import Training, emit, experiment, make_parser, measure, time_updates
 
 import kaem_jax as kaem
 from kaem_jax.app.data import Dataset, load_dataset

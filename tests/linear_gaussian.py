@@ -10,10 +10,11 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.kan.bases.rbf import RadialBasis
+from kaem_jax.networks import Decoder
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class Linear(Decoder):
     """x = features @ weight + bias."""
 
     data_shape: tuple[int, ...]
@@ -26,7 +27,7 @@ class Linear:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed:
+class Fixed(Decoder):
     """x = function(features), and nothing to learn."""
 
     function: Callable

@@ -26,6 +26,7 @@ from tests.app.staged import NUM_DATA, staged_dict
 from tests.linear_gaussian import linear_gaussian
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
+MODULES = {".".join(path.relative_to(FOLDER).with_suffix("").parts) for path in FOLDER.rglob("[!_]*.py")}
 
 
 @pytest.fixture
@@ -34,18 +35,18 @@ def benchmark_named(monkeypatch):
     before = set(sys.modules)
     monkeypatch.syspath_prepend(FOLDER)
     yield importlib.import_module
-    for name in {path.stem for path in FOLDER.glob("*.py")} - before:
+    for name in MODULES - before:
         sys.modules.pop(name, None)  # short names, which another test may need
 
 
 def test_every_benchmark_finds_what_it_imports(benchmark_named):
-    assert all(benchmark_named(path.stem).__doc__ for path in FOLDER.glob("*.py"))
+    assert all(benchmark_named(name).__doc__ for name in MODULES)
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_models_that_are_compared_differ_in_their_priors_alone(benchmark_named):
     """`kaem` is the variant `tiny`, and others have its networks and one stage."""
-    models, experiment = benchmark_named("models"), benchmark_named("measure").experiment
+    models, experiment = benchmark_named("lib.models"), benchmark_named("lib.measure").experiment
     for name in ("mnist", "svhn", "cifar10"):
         own, gaussian = (models.configure(name, model, "d", [81, 90]) for model in ("kaem", "kaem_gaussian"))
         tiny = experiment(f"{name}:tiny", ["train.num_steps=81", "stages.0.num_steps=90"])
@@ -75,7 +76,7 @@ def test_models_that_are_compared_differ_in_their_priors_alone(benchmark_named):
 @pytest.mark.slow
 def test_a_run_of_stages_in_a_benchmark_is_that_of_the_program(benchmark_named, tmp_path):
     """Parameters after both stages, their fit and their chains; the benchmark's loop has no mesh and no log."""
-    measure = benchmark_named("measure")
+    measure = benchmark_named("lib.measure")
     values = staged_dict() | {"parallel": {"data": 1, "temp": 1}, "seed": 3}
     config = read(Experiment, values)
     with jax.numpy_dtype_promotion("standard"):
@@ -116,16 +117,15 @@ def test_pages_have_the_tables_of_the_results(benchmark_named):
     for page in pages.pages():
         text = page.read_text()
         assert pages.written(text, FOLDER / "results") == text, page
-        found = re.findall(r"<!-- results (\w+) -->", text)
+        names |= set(re.findall(r"<!-- results (\w+) -->", text))
         rest = re.sub(r"<!-- results \w+ -->.*?<!-- end -->", "", text, flags=re.DOTALL)
         if page.parent.name != "decisions":
             assert not re.findall(r"\| [^|`a-z]*\d[.]\d[^|`a-z]* \|", rest), page
-        names |= set(found)
     assert names == set(pages.TABLES)
 
 
 def test_tables_have_means_deviations_and_ranks(benchmark_named):
-    pages = benchmark_named("page_tables")
+    pages = benchmark_named("lib.page_tables")
     of_vae = {"experiment": "mnist", "model": "vae", "conditions": "200 s, test", "frechet_distance": 5.0}
     other = of_vae | {"seed": 3, "nats": 40.0, "conditions": "200 s, prior.num_latents=100"}
     made = pages.quality([other, *(of_vae | {"seed": seed, "nats": 10.0 + seed} for seed in range(3))], "mnist")
@@ -141,37 +141,37 @@ def test_tables_have_means_deviations_and_ranks(benchmark_named):
 
 def test_the_vamp_prior_is_the_mixture_of_the_approximations_of_its_inputs(benchmark_named):
     """Its bound, by hand; and the mixture with which a trained model is evaluated."""
-    rivals = benchmark_named("rivals")
+    baselines = benchmark_named("lib.baselines")
     model = kaem.Model(
         kaem.ClusteredPrior(num_latents=2, num_clusters=1, shape="gaussian", spread=0.0),
         kaem.MLP(hidden=(4,)), kaem.Gaussian(sigma=0.5), data_shape=(3,),
     )  # fmt: skip
-    posterior, keys = rivals.Vamp(encoder=kaem.MLP(hidden=(4,)), num_inputs=5), jax.random.split(jax.random.key(0), 3)
+    posterior = baselines.Vamp(encoder=kaem.MLP(hidden=(4,)), num_inputs=5)
+    keys = jax.random.split(jax.random.key(0), 3)
     params = model.init(keys[0]) | posterior.init_params(keys[1], model)
     assert params["pseudo_inputs"].shape == (5, 3)
     x = jnp.asarray([[0.1, 0.4, 0.9], [0.8, 0.2, 0.3]])
     draws = posterior.draws(keys[2], 0, model, params, x)
     table = model.prior.tabulate(params["prior"])
-    q, inputs = (rivals.approximate(posterior.encoder, model, params, y) for y in (x, params["pseudo_inputs"]))
+    q, inputs = (baselines.approximate(posterior.encoder, model, params, y) for y in (x, params["pseudo_inputs"]))
     z = np.asarray(draws.z)
     parts = stats.norm.logpdf(z[0][:, None], inputs.mean, np.exp(inputs.log_scale)).sum(axis=-1)
-    expected = special.logsumexp(parts, axis=1) - np.log(5) - np.asarray(q.log_prob(z)[0])
-    expected += np.asarray(model.log_likelihood(params, draws.z, x, table)[0])
-    np.testing.assert_allclose(draws.bound(model, params, x, table)[0], expected, rtol=1e-4)
-    prior, of_prior = rivals.mixture_of(posterior.encoder, model, params)
     mixed = special.logsumexp(parts, axis=1) - np.log(5)
+    expected = mixed - np.asarray(q.log_prob(z)[0]) + np.asarray(model.log_likelihood(params, draws.z, x, table)[0])
+    np.testing.assert_allclose(draws.bound(model, params, x, table)[0], expected, rtol=1e-4)
+    prior, of_prior = baselines.mixture_of(posterior.encoder, model, params)
     np.testing.assert_allclose(prior.log_prob(of_prior, draws.z[0]), mixed, rtol=1e-4)
 
 
 def test_a_fit_to_codes_keeps_the_best_parameters_on_held_out_codes(benchmark_named):
-    rivals = benchmark_named("rivals")
+    baselines = benchmark_named("lib.baselines")
     codes = 3 + 2 * np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
 
     def loss(params, key, z):
         return jnp.mean(jnp.square(z - params))
 
     with jax.numpy_dtype_promotion("standard"):  # optax mixes types
-        best, standard = rivals.minimise(0, loss, jnp.full(2, 0.5), codes, 4000)
+        best, standard = baselines.minimise(0, loss, jnp.full(2, 0.5), codes, 4000)
     np.testing.assert_allclose(best, 0, atol=0.1)  # of standardised codes
     np.testing.assert_allclose(standard["mean"], codes.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(standard["scale"], codes.std(axis=0), rtol=1e-5)

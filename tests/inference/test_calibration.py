@@ -24,7 +24,7 @@ def simulated():
     model = make_model(decoder=kaem.MLP((8,), "tanh"), likelihood=kaem.Gaussian(0.4), num_each=2, grid_size=8)
     params, prior = model.init(jax.random.key(0)), model.prior
     params["prior"] = wild(params["prior"], 1.5)
-    z = prior.sample(jax.random.key(2), prior.bind(params["prior"]), (NUM_DATA,))
+    z = prior.bind(params["prior"]).sample(jax.random.key(2), (NUM_DATA,))
     return model, params, z, model.simulate(jax.random.key(3), params, z)
 
 

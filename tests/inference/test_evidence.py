@@ -2,39 +2,27 @@
 
 import dataclasses
 import functools
-import importlib
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kaem_jax.inference.evidence.tempered_evidence import RULES, _effective_rounds, integrate_log_likelihood
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.inference.evidence import Evidence, annealed_evidence, bidirectional_bounds, tempered_evidence
-from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights
+from kaem_jax.inference.evidence import bidirectional_bounds
+from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights, path_log_weights
 from kaem_jax.inference.evidence.estimate import evidence_of_weights
-from kaem_jax.inference.evidence.importance_evidence import proposal_log_weights
-from kaem_jax.inference.proposals import Laplace, PriorProposal
+from kaem_jax.inference.evidence.importance_evidence import importance_evidence, proposal_log_weights
+from kaem_jax.inference.proposals import Laplace, PriorProposal, Proposal
 from kaem_jax.inference.proposals.annealing_path import Path, evidence_path, log_joint_density
 from kaem_jax.inference.samplers.draws import RungDraws, TemperedDraws
-from kaem_jax.mcmc import MALA, PCNL, effective_sample_size, power_ladder
+from kaem_jax.mcmc import HMC, MALA, power_ladder
 from kaem_jax.training.loss import posterior_loss
-from tests.inference.stubs import MODEL, PARAMS, TABLE, Prior, Stub
+from tests.inference.stubs import BOUND, MODEL, PARAMS, model_of
 from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within
-
-NUM_REPEATS = 16
-of_methods = importlib.import_module("kaem_jax.inference.evidence.log_evidence")  # the function has this name, too
-
-
-def within_errors(deviation, error):
-    """Root mean square of 16 standard scores: a chi variable with 1e-4 quantiles 0.5 and 1.6, widened for skewness."""
-    score = np.sqrt(np.mean((deviation / error) ** 2, axis=0))
-    return np.all((score > 0.45) & (score < 1.7))
-
 
 C, X = 2.0, np.array([0.0, 0.5, 1.0])
 TOY_TRUTH = -0.5 * np.log1p(C) - 0.5 * X**2 * C / (1 + C)
@@ -85,39 +73,6 @@ def test_steps_of_the_pilot():
     assert abs(np.log(beside / alone)) < 1.5
 
 
-def test_integration_rules_on_exact_draws(rng):
-    """Independent exact draws of every rung: errors, bias."""
-    c, x = 25.0, np.array([0.0, 1.5, 3.0])
-    truth = -0.5 * np.log1p(c) - 0.5 * x**2 * c / (1 + c)
-
-    def estimate(rule, num):
-        betas = np.asarray(power_ladder(num, 3.0), np.float64)
-        precision = (1 + betas * c)[:, None]
-        z = betas[:, None] * c * x / precision + rng.normal(size=(NUM_REPEATS, 400, num, 3)) / np.sqrt(precision)
-        trace, betas = jnp.asarray(-0.5 * c * (z - x) ** 2, jnp.float32), jnp.asarray(betas, jnp.float32)
-        value, error = jax.jit(jax.vmap(lambda trace: integrate_log_likelihood(trace, betas, rule)))(trace)
-        return np.asarray(value) - truth, np.asarray(error)
-
-    for rule, num in (("steppingstone", 10), ("ti", 20)):
-        assert within_errors(*estimate(rule, num)), rule
-    # The correction removes most of the trapezoid's bias on a coarse ladder.
-    betas = np.asarray(power_ladder(8, 3.0), np.float64)
-    precision = (1 + betas * c)[:, None]
-    coarse = np.trapezoid(-0.5 * c * ((x / precision) ** 2 + 1 / precision), betas, axis=0) - truth
-    assert np.all(np.abs(estimate("ti", 8)[0].mean(axis=0)) < 0.5 * np.abs(coarse))
-
-
-def test_intervals_cover_the_ladder_once_and_nothing_cancels(rng):
-    """A constant adds itself, whatever the rule (12), also tens of thousands of nats, whose squares have no digits left
-    for a variance; integers and 0.5 are exact in float32."""
-    small = jnp.asarray(rng.integers(-20, 20, (200, 5, 2)) / 2, jnp.float32)
-    for rule in RULES:
-        of = jax.jit(functools.partial(integrate_log_likelihood, rule=rule))
-        of_small, shifted = (of(trace, power_ladder(5)) for trace in (small, small - 20_000))
-        assert np.isfinite(of_small).all()
-        np.testing.assert_allclose(np.add(shifted, [[20_000], [0]]), of_small, atol=0.02)
-
-
 @pytest.mark.slow
 def test_bidirectional_bounds_enclose_the_truth(gaussian):
     """More temperatures tighten both, and so does a proposal."""
@@ -137,33 +92,27 @@ def test_bidirectional_bounds_enclose_the_truth(gaussian):
 
 
 @pytest.mark.parametrize("proposal", [None, PriorProposal()])
-def test_bounds_are_means_of_weights_in_both_directions(monkeypatch, proposal):
+def test_bounds_are_means_of_weights_in_both_directions(proposal):
     """The lower one is log mean exp(w), the upper one -log mean exp(-w): means of w or of exp(w) would be looser.
 
     Chains go forward from draws of the prior, and in reverse from the latents of the data, with the kernel given.
     """
-    seen = []
-
-    def weights(key, log_start, log_gain, z0, betas, step_size, *, kernel, bounds, reverse=False):
-        seen.append((kernel, step_size, betas.shape, reverse))
-        return log_gain(z0) + jax.random.normal(key, z0.shape[:2])
-
-    monkeypatch.setattr(annealed_evidence, "annealed_log_weights", weights)
-    monkeypatch.setattr(annealed_evidence, "_pilot", lambda key, path, betas, kernel: (kernel, path.exponent))
-    key, kernel = jax.random.key(6), PCNL()
+    key, kernel = jax.random.key(6), HMC(2)
     options = {"num_chains": 4, "num_temperatures": 3, "kernel": kernel, "proposal": proposal}
     bounds = bidirectional_bounds(key, MODEL, PARAMS, 7, **options)
-    assert seen == [(kernel, (kernel, 3.0), (3,), reverse) for reverse in (False, True)]
-    of_latent, of_data, _, of_start, *ways = jax.random.split(key, 6)
-    z = MODEL.prior.sample(of_latent, TABLE, (7,))
-    np.testing.assert_allclose(bounds.x, MODEL.simulate(of_data, PARAMS, z, TABLE), rtol=1e-5)
-    starts = (MODEL.prior.sample(of_start, TABLE, (4, 7)), z)
+    of_latent, of_data, of_pilot, of_start, *ways = jax.random.split(key, 6)
+    z = BOUND.sample(of_latent, (7,))
+    np.testing.assert_allclose(bounds.x, MODEL.simulate(of_data, PARAMS, z, BOUND), rtol=1e-5)
+    path, betas = evidence_path(MODEL, PARAMS, bounds.x, None, BOUND), power_ladder(3, 3.0)
+    steps = _pilot(of_pilot, path, betas, kernel)
     forward, backward = (
-        np.asarray(MODEL.log_likelihood(PARAMS, start, bounds.x, TABLE) + jax.random.normal(way, (4, 7)), np.float64)
-        for start, way in zip(starts, ways, strict=True)
-    )
-    np.testing.assert_allclose(bounds.lower, special.logsumexp(forward, axis=0) - np.log(4), rtol=1e-4)
-    np.testing.assert_allclose(bounds.upper, np.log(4) - special.logsumexp(-backward, axis=0), rtol=1e-4)
+        np.asarray(annealed_log_weights(
+            way, path.log_start, path.log_gain, start, betas, steps, kernel=kernel, reverse=way is ways[1]
+        ), np.float64)
+        for way, start in zip(ways, (path.draw(of_start, 4), jnp.broadcast_to(z, (4, 7, 2))), strict=True)
+    )  # fmt: skip
+    np.testing.assert_allclose(bounds.lower, special.logsumexp(forward, axis=0) - np.log(4), rtol=1e-3)
+    np.testing.assert_allclose(bounds.upper, np.log(4) - special.logsumexp(-backward, axis=0), rtol=1e-3)
 
 
 def test_weights_in_reverse_average_to_one_over_p_x():
@@ -181,136 +130,60 @@ def test_weights_in_reverse_average_to_one_over_p_x():
     np.testing.assert_allclose(run(start, power_ladder(2), jnp.ones(1)), path.log_gain(start), rtol=1e-6)
 
 
-def test_the_effective_size_is_that_of_the_rung_with_the_fewest_rounds(rng):
-    """The draws of one rung hang together; those of the others are independent."""
-    of, size_of = jax.jit(_effective_rounds, static_argnums=2), jax.jit(effective_sample_size)
-    for rung in (1, 2):
-        trace = rng.normal(size=(400, 3, 5))
-        for i in range(1, 400):
-            trace[i, rung] += 0.5 * trace[i - 1, rung]
-        trace[:, 1] *= 3
-        trace, betas = np.float32(trace), power_ladder(3, 1.0)
-        found = {rule: of(trace, betas, rule) for rule in ("ti", "steppingstone")}
-        of_rung = np.asarray(size_of(trace[:, rung]))
-        np.testing.assert_allclose(found["ti"], of_rung, rtol=1e-5)
-        assert np.median(of_rung) < 200  # of 400, by an autocorrelation of 0.5
-        # Weights of the middle rung differ, by half its log-likelihood, and on rung 1 they hang together, too.
-        weights = np.exp(0.5 * np.float64(trace[:, 1]))
-        share = weights.sum(axis=0) ** 2 / (400 * (weights**2).sum(axis=0))
-        of_weights = share * np.asarray(size_of(np.float32(weights)))
-        assert np.all(share < 0.5)
-        np.testing.assert_allclose(found["steppingstone"], np.minimum(of_weights, of_rung), rtol=1e-3)
-    trace[:, 0] = -1.5  # a rung that stood still has seen one point
-    np.testing.assert_array_equal(of(trace, betas, "steppingstone"), 1)
-
-
-def test_a_population_is_integrated_after_its_warm_up(rng, monkeypatch):
-    """Fewer than 40 effective rounds give a bound."""
-    trace, path, kernel, seen = jnp.asarray(rng.normal(size=(400, 4, 3)), jnp.float32), toy(2.0), PCNL(), []
-
-    def population(key, log_start, log_gain, z0, betas, **options):
-        seen.append(options | {"densities": (log_start, log_gain)})
-        return SimpleNamespace(info=SimpleNamespace(log_likelihood=trace[: options["num_rounds"]] + jnp.mean(z0)))
-
-    monkeypatch.setattr(tempered_evidence, "tempered_posterior", population)
-    options = {"num_temperatures": 4, "steps_per_round": 3, "kernel": kernel}
-    key, start = jax.random.key(0), np.mean(path.draw(jax.random.split(jax.random.key(0))[0], 4))
-
-    def run(rule, **given):
-        return jax.jit(lambda key: tempered_evidence.tempered_evidence(key, path, rule, **options, **given))(key)
-
-    for num, refreshes in ((39, False), (400, True)):
-        found, given = run("ti", num_rounds=num, refreshes=refreshes), seen[-1]
-        assert given == {
-            "kernel": kernel, "num_rounds": num, "steps_per_round": 3, "bounds": None, "warmup_rounds": num // 2,
-            "refresh": path.refresh if refreshes else None, "densities": (path.log_start, path.log_gain),
-        }  # fmt: skip
-        value, error = jax.jit(integrate_log_likelihood, static_argnums=2)(trace[:num], power_ladder(4, 2.0), "ti")
-        assert np.isfinite([value, error]).all()
-        np.testing.assert_allclose(found.value, value + start, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(found.standard_error, error, rtol=1e-4)
-        np.testing.assert_allclose(found.mean_standard_error, np.sqrt(np.sum(np.square(error))) / 3, rtol=1e-4)
-        assert np.all(found.is_bound == (num == 39))
-
-
 @dataclasses.dataclass(frozen=True)
-class Modes:
-    """A proposal whose fits tell their key."""
+class Modes(Proposal):
+    """The prior, moved by a number that tells the key of the fit."""
 
-    finds_modes: bool
+    finds_modes: bool = True
 
-    def fit(self, key, model, params, x, bound):
-        return jax.random.normal(key)
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """What methods were asked for: estimates and weights tell their keys, and the fit of a proposal."""
-    seen = []
-
-    def estimate(key, *of, **options):
-        seen.append(options | {"exponent": getattr(of[0], "exponent", None), "rule": of[1] if len(of) == 2 else None})
-        return Evidence(jax.random.normal(key, (6,)), *jnp.zeros((3, 6)), jnp.zeros(6, bool))
-
-    def weights(key, *of, **options):
-        seen.append(options | {"bounds": getattr(of[0], "bounds", None)})
-        num = options.get("num_chains", options.get("num_samples"))
-        return 0.1 * jax.random.normal(key, (num, 6)) + (of[3] if len(of) > 1 else 0)
-
-    for name in ("importance_evidence", "tempered_evidence"):
-        monkeypatch.setattr(of_methods, name, estimate)
-    for name in ("path_log_weights", "proposal_log_weights"):
-        monkeypatch.setattr(of_methods, name, weights)
-    return seen
+    def fit(self, key, model, params, x, prior):
+        moved = {"mean": params["prior"]["mean"] + 0.2 * jax.random.normal(key)}
+        return PriorProposal().fit(None, model, params, x, model.prior.bind(moved))
 
 
-def test_log_evidence_is_its_method_with_the_options_that_are_given(asked):
-    """With the keys and the path; none of the options is a default."""
-    key = jax.random.key(3)
-    run = functools.partial(kaem.log_evidence, key, MODEL, PARAMS, jnp.zeros((6, 2)))
-    ladder = {"num_temperatures": 5, "kernel": PCNL()}
+def test_log_evidence_is_its_method_with_the_options_that_are_given():
+    """With its key; none of the options is a default."""
+    key, x = jax.random.key(3), jax.random.normal(jax.random.key(1), (6, 2))
+    run = functools.partial(kaem.log_evidence, key, MODEL, PARAMS, x)
     points = {"points": "sobol", "num_samples": 64, "chunk_size": 16}
-    rounds = ladder | {"steps_per_round": 3, "num_rounds": 39}
+    wanted = importance_evidence(key, MODEL, PARAMS, x, BOUND, **points)
     for proposal in (None, PriorProposal()):
-        np.testing.assert_allclose(run(**points, proposal=proposal).value, jax.random.normal(key, (6,)), rtol=1e-5)
-        assert asked.pop() == points | {"exponent": None, "rule": None}
-    of_run = jax.random.split(key)[1]
-    np.testing.assert_allclose(run("steppingstone", **rounds).value, jax.random.normal(of_run, (6,)), rtol=1e-5)
-    assert asked.pop() == rounds | {"rule": "steppingstone", "refreshes": True, "exponent": 3.0}
-    run("ais", num_chains=24, **ladder)
-    assert asked.pop() == ladder | {"num_chains": 24, "bounds": None}
-    run("ais", num_temperatures=3)
-    assert asked.pop()["num_chains"] >= 20  # so that annealing by default can be an estimate
+        jax.tree.map(np.testing.assert_array_equal, run(**points, proposal=proposal), wanted)
+    chains = {"num_chains": 24, "num_temperatures": 5, "kernel": HMC(2)}
+    (_, of_run), path = jax.random.split(jax.random.split(key, 1)[0]), evidence_path(MODEL, PARAMS, x, None, BOUND)
+    wanted = evidence_of_weights(path_log_weights(of_run, path, **chains)[None])
+    np.testing.assert_allclose(run("ais", **chains).value, wanted.value, rtol=1e-4)
+    assert run("ais", num_temperatures=20).ess.max() >= 20  # so that annealing by default can be an estimate
 
 
 @pytest.mark.parametrize("finds_modes", [False, True])
-@pytest.mark.parametrize("bounds", [None, (-3.0, 3.0)])
-def test_one_mode_gives_bounds_and_several_give_two_estimates(asked, monkeypatch, finds_modes, bounds):
+@pytest.mark.parametrize("bounds", [None, (-9.0, 9.0)])
+def test_one_mode_gives_bounds_and_several_give_two_estimates(finds_modes, bounds):
     """No weight tells of the modes that are missed, however many effective draws there are. Half of the draws are those
     of a second fit, with keys of its own. From bounded latents annealing starts at the prior, which misses no mode.
     """
-    model, x, key = Stub(Prior(bounds)), jnp.zeros((6, 2)), jax.random.key(4)
-    monkeypatch.setattr(of_methods, "evidence_path", lambda model, *_: SimpleNamespace(bounds=model.prior.bounds))
-    proposal, fits = Modes(finds_modes), 2 if finds_modes else 1
+    model, x, key = model_of(bounds), jax.random.normal(jax.random.key(1), (6, 2)), jax.random.key(4)
+    bound, proposal, fits = model.prior.bind(PARAMS["prior"]), Modes(finds_modes), 2 if finds_modes else 1
     keys = [jax.random.split(one) for one in jax.random.split(key, fits)]
-    for method, options in (
-        ("importance", {"num_samples": 101, "chunk_size": 7}),
-        ("ais", {"num_chains": 61, "num_temperatures": 3}),
+    for method, total, options in (
+        ("importance", {"num_samples": 401}, {"chunk_size": 7}),
+        ("ais", {"num_chains": 201}, {"num_temperatures": 3}),
     ):
-        found = kaem.log_evidence(key, model, PARAMS, x, method, proposal=proposal, **options)
-        name, total = next(iter(options.items()))
-        num, is_fitted = -(-total // fits), float(method == "importance")
-        assert asked.pop()[name] == num
-        parts = [0.1 * jax.random.normal(run, (num, 6)) + is_fitted * jax.random.normal(fit) for fit, run in keys]
+        found = kaem.log_evidence(key, model, PARAMS, x, method, proposal=proposal, **total, **options)
+        half, parts = {name: -(-num // fits) for name, num in total.items()}, []
+        for of_fit, of_run in keys:
+            fitted = proposal.fit(of_fit, model, PARAMS, x, bound)
+            if method == "importance":
+                parts.append(proposal_log_weights(of_run, model, PARAMS, x, fitted, bound, **half, **options))
+            else:
+                path = evidence_path(model, PARAMS, x, fitted, bound)
+                parts.append(path_log_weights(of_run, path, **half, **options, kernel=MALA()))
         expected = evidence_of_weights(jnp.stack(parts))
-        np.testing.assert_allclose(found.value, expected.value, rtol=1e-4)
-        np.testing.assert_allclose(found.standard_error, expected.standard_error, rtol=1e-4)
+        np.testing.assert_allclose(found.value, expected.value, rtol=1e-3)
+        np.testing.assert_allclose(found.standard_error, expected.standard_error, rtol=1e-2)
         assert np.all(found.ess > 20)
         starts_at_prior = method == "ais" and bounds is not None
         assert np.all(found.is_bound == (not finds_modes and not starts_at_prior))
-    found = kaem.log_evidence(key, model, PARAMS, x, "ti", num_temperatures=3, proposal=proposal)
-    np.testing.assert_allclose(found.value, jax.random.normal(jax.random.split(key)[1], (6,)), rtol=1e-5)
-    assert np.all(found.is_bound == (not finds_modes and bounds is None))
 
 
 def test_refusals(refuses, gaussian):
@@ -325,10 +198,8 @@ def test_refusals(refuses, gaussian):
         (lambda: run(x, "ais", kernel="ula"), ["kernel=ULA()", "MALA()"]),
         (lambda: run(x, "ais", num_temperatures=1), ["num_temperatures=1", "at least 2"]),
         (lambda: run(x, num_samples=1), ["num_samples=1", "at least 2"]),
-        (lambda: run(x, "ti", num_rounds=10), ["num_rounds=10 must be at least 20"]),
-        (lambda: run(x, "magic"), ["method='magic'", "steppingstone"]),
+        (lambda: run(x, "magic"), ["method='magic'", "importance"]),
         (lambda: run(x, points="sobol", proposal=Laplace()), ["points='sobol'", "'random'"]),
-        (lambda: run(x, "ais", kernel="pcnl", proposal=Laplace()), ["kernel=PCNL()", "prior as proposal"]),
         (lambda: bounds(3, num_temperatures=1), ["num_temperatures=1", "at least 2"]),
         (lambda: bidirectional_bounds(jax.random.key(0), neural, of_neural, 3), ["exact draws"]),
         (lambda: bidirectional_bounds(jax.random.key(0), neural, of_neural, 3, proposal=Laplace()), ["normalised"]),
@@ -388,10 +259,10 @@ def test_evidence_is_not_differentiated(gaussian):
 def test_each_chunk_has_proposals_of_its_own():
     """As many as its size allows, and all of them weighed by p(x, z) / q(z)."""
     x, keys = X[:, None] * jnp.ones((3, 2)), jax.random.split(jax.random.key(1), 4)
-    fitted = PriorProposal().fit(None, MODEL, PARAMS, x, TABLE)
-    found = proposal_log_weights(jax.random.key(1), MODEL, PARAMS, x, fitted, TABLE, num_samples=7, chunk_size=6)
-    z = jnp.concatenate([MODEL.prior.sample(key, TABLE, (2, 3)) for key in keys])  # two for each of three data at once
-    np.testing.assert_allclose(found, MODEL.log_likelihood(PARAMS, z, x, TABLE), rtol=1e-3, atol=1e-4)
+    fitted = PriorProposal().fit(None, MODEL, PARAMS, x, BOUND)
+    found = proposal_log_weights(jax.random.key(1), MODEL, PARAMS, x, fitted, BOUND, num_samples=7, chunk_size=6)
+    z = jnp.concatenate([BOUND.sample(key, (2, 3)) for key in keys])  # two for each of three data at once
+    np.testing.assert_allclose(found, MODEL.log_likelihood(PARAMS, z, x, BOUND), rtol=1e-3, atol=1e-4)
 
 
 def test_a_path_from_a_proposal_leaves_out_the_priors_share():
@@ -400,13 +271,13 @@ def test_a_path_from_a_proposal_leaves_out_the_priors_share():
         log_prob=lambda z: 7 * z[..., 0], unwhiten=lambda y: y / 5, whiten=lambda z: 5 * z, draw=lambda key, num: num
     )
     fitted, z, x = SimpleNamespace(undefended=lambda: own), jnp.full((1, 2), 2.0), jnp.ones((1, 2))
-    path, bounded = (evidence_path(Stub(Prior(to)), PARAMS, x, fitted, TABLE) for to in (None, (-3.0, 3.0)))
-    log_joint = MODEL.log_joint(PARAMS, z, x, TABLE)
+    path, bounded = (evidence_path(model_of(to), PARAMS, x, fitted, BOUND) for to in (None, (-3.0, 3.0)))
+    log_joint = MODEL.log_joint(PARAMS, z, x, BOUND)
     assert (path.log_start(5 * z)[0], path.log_gain(5 * z)[0], path.exponent) == (14, log_joint[0] - 14, 1)
     np.testing.assert_array_equal(path.position_of(z), 5 * z)
     # Heavy tails propose points so far out that there is no number: the model has no mass there.
     lost = SimpleNamespace(log_joint=lambda *_: jnp.asarray([np.nan, 1.0]))
     assert log_joint_density(lost, None, None, None, None).tolist() == [-np.inf, 1]
     start = bounded.log_start(z)
-    assert (start, bounded.bounds, bounded.exponent) == (MODEL.prior.log_prob(None, z, TABLE), (-3.0, 3.0), 3)
+    assert (start, bounded.bounds, bounded.exponent) == (BOUND.log_prob(z), (-3.0, 3.0), 3)
     np.testing.assert_allclose(bounded.log_gain(z), log_joint - start, rtol=1e-5)

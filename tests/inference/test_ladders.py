@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.networks import Encoder
 from tests.linear_gaussian import Fixed, linear_gaussian
 from tests.truth import assert_within
 
@@ -15,7 +16,7 @@ NUM_DATA = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Wide:
+class Wide(Encoder):
     """An encoder that knows the size of the latents, not their sign."""
 
     def init(self, key):

@@ -1,5 +1,6 @@
 """Laplace proposals: exact on linear-Gaussian models, normalised, complete on two modes, honest about their errors."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -13,7 +14,7 @@ from kaem_jax.inference.proposals import Laplace
 from kaem_jax.inference.proposals.laplace import _is_duplicate, curvature_along
 from kaem_jax.inference.proposals.t_mixture import StudentMixture, spreads_of
 from tests.builders import make_model, make_prior
-from tests.inference.stubs import MODEL, PARAMS, TABLE, Prior, Stub
+from tests.inference.stubs import BOUND, MODEL, PARAMS, Normal
 from tests.truth import assert_within
 
 EXACT = Laplace(num_modes=2, num_draws=50, degrees=1e6, widening=1.0, prior_share=0.0)
@@ -28,13 +29,12 @@ def precision_of(case):
 @pytest.mark.parametrize("degrees", [3.5, 6.0])
 def test_a_mixture_of_t_distributions_is_that_of_scipy(gaussian, rng, degrees):
     """With a share of the prior, N(0, I): densities, draws, coordinates of the largest component."""
-    model, params, _, _, bound, _ = gaussian
+    bound = gaussian.bound
     factors = np.tril(rng.normal(size=(2, 2, 3, 3))) + 2 * np.eye(3)
     modes, shares = rng.normal(size=(2, 2, 3)), np.array([[0.3, 1.0], [0.7, 0.0]])
     as_float32 = [jnp.asarray(part, jnp.float32) for part in (modes, factors)]
     log_shares = jnp.log(jnp.asarray(shares, jnp.float32))
-    of = (params["prior"], bound, model.prior, degrees)
-    fitted = StudentMixture(*as_float32, spreads_of(as_float32[1]), log_shares, *of, prior_share=0.25)
+    fitted = StudentMixture(*as_float32, spreads_of(as_float32[1]), log_shares, bound, degrees, prior_share=0.25)
     assert fitted.undefended().prior_share == 0
     num = 5000
     draw, log_prob = (
@@ -86,13 +86,12 @@ def test_a_fit_is_the_posterior_of_a_linear_gaussian_model(gaussian):
 def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(gaussian):
     """The posterior is the proposal itself, so that all weights are equal, on every rung."""
     model, params, x, log_evidence, *_ = gaussian
-    for method, options, atol in (
-        ("importance", {"num_samples": 16}, 1e-4),
-        ("ais", {"num_chains": 16, "num_temperatures": 5}, 1e-4),
-        ("ti", {"num_temperatures": 3, "num_rounds": 20}, 1e-3),
+    for method, options in (
+        ("importance", {"num_samples": 16}),
+        ("ais", {"num_chains": 16, "num_temperatures": 5}),
     ):
         found = kaem.log_evidence(jax.random.key(3), model, params, x, method, proposal=EXACT, **options)
-        np.testing.assert_allclose(found.value, log_evidence, atol=atol)
+        np.testing.assert_allclose(found.value, log_evidence, atol=1e-4)
         if method == "importance":
             np.testing.assert_allclose(found.ess, 16, rtol=1e-4)
 
@@ -106,20 +105,27 @@ def test_modes_are_one_if_their_distance_is_below_half_a_deviation():
     np.testing.assert_array_equal(found, [[True, False, False], [False, False, True], [False] * 3])
 
 
-def test_a_mode_that_is_lost_leaves_the_others(monkeypatch):
+def test_a_mode_that_is_lost_leaves_the_others():
     """Two at one place, of which the better one has no factor or no density: the other is no duplicate of it. Where all
     are impossible, any shares serve; where both are sound, these are of mass, not of height."""
     log_joint = jnp.asarray([[1.0, np.nan, -np.inf, 0.5], [0.9, 0.0, -np.inf, 0.7]])
     precisions = jnp.broadcast_to(jnp.eye(2), (2, 4, 2, 2)).at[0, 0].multiply(-1).at[0, 3].multiply(4)
     modes = jnp.zeros((2, 4, 2)).at[1, 3].set(9.0)
-    monkeypatch.setattr(Laplace, "_starts", lambda *_: None)
-    monkeypatch.setattr(Laplace, "_climb", lambda *_: (modes, log_joint, precisions))
 
-    class Inexact(Prior):
+    class Found(Laplace):
+        def _starts(self, *_):
+            return None
+
+        def _climb(self, *_):
+            return modes, log_joint, precisions
+
+    class Inexact(Normal):
         has_exact_draws = False
 
-    fit = jax.jit(Laplace().fit, static_argnums=1)
-    fitted, undefended = (fit(None, Stub(prior), PARAMS, jnp.zeros((4, 2)), TABLE) for prior in (Prior(), Inexact()))
+    fitted, undefended = (
+        Found().fit(None, dataclasses.replace(MODEL, prior=prior), PARAMS, jnp.zeros((4, 2)), BOUND)
+        for prior in (Normal(), Inexact())
+    )
     assert (fitted.prior_share, undefended.prior_share) == (0.05, 0)
     shares = np.exp(np.asarray(fitted.log_shares, np.float64))
     np.testing.assert_allclose(shares[:, :2], [[0, 0], [1, 1]])
@@ -131,15 +137,16 @@ def test_a_mode_that_is_lost_leaves_the_others(monkeypatch):
 def test_starts_explain_a_datum_best_and_lie_apart():
     """Those without a number are none: the largest of numbers and NaN is NaN."""
 
-    class Half(Stub):
-        def pairwise_log_likelihood(self, params, z, x, bound):
+    class Half(kaem.Model):
+        def pairwise_log_likelihood(self, params, z, x, prior=None):
             return jnp.where(z[:, 0] > 0, -jnp.square(x[:, :1] - z[:, 0]), jnp.nan)
 
+    half = Half(**{name: getattr(MODEL, name) for name in ("prior", "decoder", "likelihood")})
     x, key = jnp.asarray([[1.0, 0.0], [2.0, 0.0]]), jax.random.key(0)
-    found = np.asarray(Laplace(num_modes=3, num_draws=60)._starts(key, Half(), PARAMS, x, TABLE))
-    z = np.asarray(MODEL.prior.sample(key, TABLE, (1, 60)))[0]
+    found = np.asarray(Laplace(num_modes=3, num_draws=60)._starts(key, half, PARAMS, x, BOUND))
+    z = np.asarray(BOUND.sample(key, (1, 60)))[0]
     for b in range(2):
-        score = np.where(z[:, 0] > 0, -((float(x[b, 0]) - z[:, 0]) ** 2) - np.sum((z - 0.5) ** 2, axis=-1), -np.inf)
+        score = np.where(z[:, 0] > 0, -((float(x[b, 0]) - z[:, 0]) ** 2) - np.sum((z - 0.5) ** 2, axis=-1) / 2, -np.inf)
         for k in range(3):
             best = z[np.argmax(score)]
             np.testing.assert_allclose(found[k, b], best, rtol=1e-5)
@@ -151,7 +158,6 @@ CASES = {
     "uniform": {"kind": "mixture", "base_density": "uniform"},
     "lognormal": {"kind": "mixture", "base_density": "lognormal", "domain": (0.05, 6.0)},
     "rbf": {"kind": "mixture", "basis": "rbf", "base_density": "learnable_gaussian"},
-    "non_centred_mixture": {},
     "comonotone": {},
 }
 
@@ -167,10 +173,10 @@ def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likel
     model = make_model(prior, likelihood=kaem.Gaussian(0.4) if likelihood == "gaussian" else kaem.Bernoulli())
     params = model.init(jax.random.key(0))
     params["prior"]["bank"]["coefficients"] *= 5
-    x = model.simulate(jax.random.key(2), params, prior.sample(jax.random.key(1), params["prior"], (3,)))
+    x = model.simulate(jax.random.key(2), params, prior.bind(params["prior"]).sample(jax.random.key(1), (3,)))
     options = {"num_samples": 4000, "proposal": Laplace(num_modes=4, num_draws=500)}
     found = kaem.log_evidence(jax.random.key(4), model, params, x, **options)
-    z = prior.sample(jax.random.key(3), prior.bind(params["prior"]), (200_000,))
+    z = prior.bind(params["prior"]).sample(jax.random.key(3), (200_000,))
     values = np.asarray(jax.device_get(model.pairwise_log_likelihood(params, z, x)), np.float64)
     truth = special.logsumexp(values, axis=1) - np.log(200_000)
     spread = np.exp(values - truth[:, None]).std(axis=1) / np.sqrt(200_000)

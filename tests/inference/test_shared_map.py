@@ -59,7 +59,7 @@ def setting():
 def test_draws_have_the_covariance_of_the_map(setting):
     model, params, *_ = setting
     mean, covariance = law(**OF_PRIOR)
-    z = np.float64(model.prior.sample(jax.random.key(1), params["prior"], (num := 40_000,)))
+    z = np.float64(model.prior.bind(params["prior"]).sample(jax.random.key(1), (num := 40_000,)))
     variance = np.diag(covariance)
     assert_within(z.mean(axis=0), mean, (variance / num) ** 0.5, 4.5)
     assert_within(np.cov(z.T), covariance, ((np.outer(variance, variance) + covariance**2) / num) ** 0.5, 4.5)

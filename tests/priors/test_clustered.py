@@ -244,7 +244,7 @@ def test_refusals(refuses, of_classes):
         (lambda: bound.sample_of_cluster(key, 1.5), ["cluster=1.5 must be an integer"]),
         (lambda: bound.sample_of_class(key, 2), ["label=2", "0 to 1"]),
         (lambda: bound.log_prob_with_class(jnp.zeros((1, 4)), jnp.asarray([2])), ["label=[2]", "0 to 1"]),
-        (lambda: bound.sample_of_class(key, 0), ["belong to no classes"]),
+        (lambda: plain.bind(plain.init(key)).sample_of_class(key, 0), ["belong to no classes"]),
         (lambda: kaem.ComonotonePrior(plain), ["densities=ClusteredPrior(", "must be a ProductPrior"]),
     )
     with refuses(NotImplementedError, "has quantile along its latents"):

@@ -72,7 +72,7 @@ def test_log_prob_gradients(x64, rng, kind, basis, base):
     vector, rebuild = trainable(params)
 
     def of_params(v):
-        return prior.log_prob(rebuild(v), z)
+        return prior.bind(rebuild(v)).log_prob(z)
 
     def of_latent(point):
         return prior.bind(params).log_prob(point.reshape(prior.event_shape))

@@ -41,7 +41,7 @@ def test_em_finds_what_scikit_learn_finds(blobs, kind, other):
     params = fit_gaussians(0, prior, z)
     truth = GaussianMixture(3, covariance_type=other, random_state=0, tol=1e-6).fit(z)
     assert abs(mean_log_prob(prior, params, z) - truth.score(z)) < 2e-3
-    found = np.sort(np.exp(np.asarray(prior.log_proportions(params))))
+    found = np.sort(np.exp(np.asarray(prior.bind(params).table.log_proportions)))
     np.testing.assert_allclose(found, np.sort(truth.weights_), atol=2e-3)
 
 
@@ -67,7 +67,7 @@ def test_clusters_of_a_class_are_fitted_to_its_data(blobs):
     np.testing.assert_allclose(log_p, prior.bind(params).log_prob_with_class(z, label), rtol=1e-4, atol=1e-4)
     of_class = np.asarray(prior.bind(params).log_class_probabilities(z)).argmax(axis=1)
     assert np.mean(of_class == label) > 0.999
-    draws = np.asarray(prior.sample_of_class(jax.random.key(0), params, 1, (2000,)))
+    draws = np.asarray(prior.bind(params).sample_of_class(jax.random.key(0), 1, (2000,)))
     np.testing.assert_allclose(draws.mean(axis=0), z[label == 1].mean(axis=0), atol=0.1)
 
 

@@ -19,7 +19,7 @@ def test_draws_follow_the_density(rng):
     grid = np.linspace(-6, 6, 4001)
     weight = np.exp(np.asarray(prior.bind(params).log_prob(jnp.asarray(grid[:, None], jnp.float32)), np.float64))
     weight /= weight.sum()
-    z = np.asarray(jax.jit(lambda key: prior.sample(key, params, (20_000,)))(jax.random.key(1)))[:, 0]
+    z = np.asarray(jax.jit(lambda key: prior.bind(params).sample(key, (20_000,)))(jax.random.key(1)))[:, 0]
     mean, variance = weight @ grid, weight @ grid**2 - (weight @ grid) ** 2
     assert abs(mean) > 0.1  # the energy matters
     # Monte Carlo error, and the O(step size) bias of ULA.
@@ -31,7 +31,7 @@ def test_a_step_from_a_standard_normal():
     """Without an energy: z + eta (-z) + sqrt(2 eta) noise has the variance (1 - eta)^2 + 2 eta, twice here."""
     prior = kaem.NeuralPrior(num_latents=1, hidden=(2,), num_steps=2, step_size=0.3)
     params = jax.tree.map(jnp.zeros_like, prior.init(jax.random.key(0)))
-    z = prior.sample(jax.random.key(1), params, (20_000,))
+    z = prior.bind(params).sample(jax.random.key(1), (20_000,))
     variance = 0.7**2 * (0.7**2 + 0.6) + 0.6
     assert_within(jnp.var(z), variance, variance * (2 / 20_000) ** 0.5, 4.5)
 
@@ -52,8 +52,8 @@ def test_what_it_cannot_know_it_refuses(refuses):
     prior = kaem.NeuralPrior(num_latents=2)
     for name in ("quantile", "cdf", "density"):
         with refuses(NotImplementedError, name, "up to a factor"):
-            getattr(prior, name)({}, jnp.full(2, 0.5))
+            getattr(prior.bind({}), name)(jnp.full(2, 0.5))
     with refuses(NotImplementedError, "log_normalizer"):
         prior.bind({}).log_normalizer()
     with refuses(ValueError, "points='sobol'", "neural", "random"):
-        prior.sample(jax.random.key(0), prior.init(jax.random.key(0)), (4,), "sobol")
+        prior.bind(prior.init(jax.random.key(0))).sample(jax.random.key(0), (4,), "sobol")

@@ -1,9 +1,10 @@
-"""Priors that rival the clustered one: a VampPrior, trained with its model, a flow and flow matching, fitted to codes.
+"""What the clustered prior and densities of tables are compared with: a VampPrior, flows, flow matching, mixtures.
 
-The flow needs `pip install flowjax`.
+Flows need `pip install flowjax`.
 """
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from sklearn.mixture import GaussianMixture
 
 import kaem_jax as kaem
 from kaem_jax.inference.proposals.encoder_proposal import approximate
@@ -113,28 +115,31 @@ class FlowPrior(FittedPrior):
         return inner - jnp.sum(jnp.log(params["scale"]))
 
 
-def fit_flow(seed: int, codes: np.ndarray, num_updates: int) -> tuple[FlowPrior, Params]:
-    """Maximum likelihood of codes [N, Q]; the best of a tenth that is held out."""
-    import equinox
+def spline_flow(kind: str, key: Array, size: int, **options: Any) -> Any:
+    """A flow of flowjax from N(0, I) in `size` dimensions, before training."""
     import flowjax.bijections
     import flowjax.distributions
     import flowjax.flows
 
+    base = flowjax.distributions.Normal(np.zeros(size, np.float32))
+    spline = flowjax.bijections.RationalQuadraticSpline(knots=8, interval=5)
+    return getattr(flowjax.flows, kind)(key, base_dist=base, transformer=spline, **options)
+
+
+def fit_flow(seed: int, codes: np.ndarray, num_updates: int) -> tuple[FlowPrior, Params]:
+    """Maximum likelihood of codes [N, Q]; the best of a tenth that is held out."""
+    import equinox
+
+    size = codes.shape[1]
     with jax.numpy_dtype_promotion("standard"):
-        flow = flowjax.flows.coupling_flow(
-            jax.random.key(seed),
-            base_dist=flowjax.distributions.Normal(np.zeros(codes.shape[1], np.float32)),
-            transformer=flowjax.bijections.RationalQuadraticSpline(knots=8, interval=5),
-            flow_layers=6,
-            nn_width=128,
-        )
+        flow = spline_flow("coupling_flow", jax.random.key(seed), size, flow_layers=6, nn_width=128)
         start, static = equinox.partition(flow, equinox.is_inexact_array)
 
         def loss(params: Any, key: Array, z: Array) -> Array:
             return -jnp.mean(equinox.combine(params, static).log_prob(z))
 
         fitted, standard = minimise(seed, loss, start, codes, num_updates)
-    return FlowPrior(codes.shape[1], static), {"flow": fitted, **standard}
+    return FlowPrior(size, static), {"flow": fitted, **standard}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -212,3 +217,15 @@ def minimise(seed: int, loss: Any, params: Any, codes: np.ndarray, num_updates: 
         if float(value) < least:
             best, least = params, float(value)
     return best, standard
+
+
+def best_mixture(
+    seed: int, x: np.ndarray, counts: Iterable[int], kinds: Sequence[str] = ("full",), **options: Any
+) -> GaussianMixture:
+    """The Gaussian mixture with the least BIC."""
+    fits = [
+        GaussianMixture(count, covariance_type=kind, random_state=seed, **options).fit(x)
+        for count in counts
+        for kind in kinds
+    ]
+    return min(fits, key=lambda fit: fit.bic(x))

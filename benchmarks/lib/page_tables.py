@@ -2,12 +2,15 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from models import NAMES
-from page_cells import Lines, best, bold, has, markdown, mean, of_part, spread
 
+from lib.models import NAMES
+
+Lines = Sequence[Mapping[str, Any]]
 QUALITY = {
     "num_steps": "updates", "fit_seconds": "fit, s", "nats": "nats, at least", "frechet_distance": "distance",
     "precision": "precision", "recall": "recall",
@@ -45,26 +48,71 @@ ABLATION = {
 DENSITIES = {"kaem": "KAEM", "flow": "spline flow", "mixture": "mixture (BIC)", "kernel": "kernel"}
 
 
+def spread(values: Iterable[float | None]) -> str:
+    """Mean +- standard deviation, to two digits of the latter; "-" where there is no number."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return f"{known[0]:,.5g}" if known else "-"
+    deviation = np.std(known, ddof=1)
+    if not deviation:
+        return f"{known[0]:,.5g}"
+    digits = max(0, 1 - math.floor(math.log10(deviation)))
+    return f"{np.mean(known):,.{digits}f} +- {deviation:,.{digits}f}"
+
+
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first row is its head."""
+    head, *body = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
+def best(values: Sequence[float], digits: int, largest: bool = True) -> list[str]:
+    """Numbers as text, the best of them bold."""
+    return bold(values, [f"{value:.{digits}f}" for value in values], largest)
+
+
+def bold(values: Sequence[float], texts: Sequence[str], largest: bool) -> list[str]:
+    """`texts`, bold where they equal that of the best value."""
+    top = texts[int(np.argmax(values) if largest else np.argmin(values))]
+    return [f"**{text}**" if text == top else text for text in texts]
+
+
+def mean(lines: Lines, key: str) -> float:
+    """The mean of one number of all lines."""
+    return float(np.mean([line[key] for line in lines]))
+
+
+def having(lines: Lines, **values: Any) -> Lines:
+    """The lines with these values."""
+    return [line for line in lines if all(line.get(name) == value for name, value in values.items())]
+
+
+def grouped(lines: Lines, *keys: str) -> Mapping[Any, Lines]:
+    """Lines by the values of `keys` (by the value, if there is one key), in their order."""
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        values = tuple(line[key] for key in keys)
+        groups.setdefault(values if len(keys) > 1 else values[0], []).append(line)
+    return groups
+
+
 def quality(lines: Lines, experiment: str, conditions: str = CONDITIONS) -> str:
     """Models by seeds, of one set of images."""
-    lines = [line for line in lines if has(line, experiment=experiment, conditions=conditions)]
     rows = [["prior", "seeds", *QUALITY.values()]]
-    for model in NAMES:
-        own = {line["seed"]: line for line in lines if line["model"] == model}
+    for model, name in NAMES.items():
+        own = {line["seed"]: line for line in having(lines, experiment=experiment, conditions=conditions, model=model)}
         if own:
-            cells = [spread(line.get(key) for line in own.values()) for key in QUALITY]
-            rows.append([NAMES[model], str(len(own)), *cells])
+            rows.append([name, str(len(own)), *(spread(line.get(key) for line in own.values()) for key in QUALITY)])
     return markdown(rows)
 
 
 def parts(lines: Lines) -> str:
     """What each part of the clustered prior is worth on MNIST, in means over seeds."""
-    lines = [line for line in lines if has(line, experiment="mnist", conditions=CONDITIONS)]
+    of_models = grouped(having(lines, experiment="mnist", conditions=CONDITIONS), "model")
     rows = [["part", "from", "to", "nats", "distance"]]
     for part, models in PARTS.items():
-        before, after = ([line for line in lines if line["model"] == model] for model in models)
         (nats, distance), (more, less) = (
-            [mean(own, key) for key in ("nats", "frechet_distance")] for own in (before, after)
+            [mean(of_models[model], key) for key in ("nats", "frechet_distance")] for model in models
         )
         names = [NAMES[model] for model in models]
         rows.append([part, *names, f"{more - nats:+.1f}", f"{distance:.1f} to {less:.1f}"])
@@ -83,19 +131,17 @@ def full_length(lines: Lines) -> str:
 
 def outliers(lines: Lines) -> str:
     """Mean areas under the ROC curve of all tables and seeds."""
-    own = of_part(lines, "outliers")
+    own = having(lines, benchmark="outliers")
     areas = best([mean(own, key) for key in OUTLIERS if key != "false_alarms"], 1)
-    tables = len({line["table"] for line in own})
-    head = ["tables, runs", *OUTLIERS.values()]
-    return markdown([head, [f"{tables}, {len(own)}", *areas, f"{100 * mean(own, 'false_alarms'):.1f}"]])
+    row = [f"{len(grouped(own, 'table'))}, {len(own)}", *areas, f"{100 * mean(own, 'false_alarms'):.1f}"]
+    return markdown([["tables, runs", *OUTLIERS.values()], row])
 
 
 def densities(lines: Lines) -> str:
     """Nats of each table, means over seeds; the last row has mean ranks."""
-    own = of_part(lines, "densities")
+    own = having(lines, benchmark="densities")
     rows = [["table, training rows", *DENSITIES.values()]]
-    for table in dict.fromkeys(line["table"] for line in own):
-        runs = [line for line in own if line["table"] == table]
+    for table, runs in grouped(own, "table").items():
         num, size = runs[0]["shape"]
         cells = best([mean(runs, model) for model in DENSITIES], 2)
         rows.append([f"{table.partition('_')[2]}, {num:,} x {size}", *cells])
@@ -114,7 +160,7 @@ def samples(lines: Lines) -> str:
             "seconds": "s"}  # fmt: skip
     names = {"kaem": "KAEM", "mixtures": "full Gaussian mixtures of each class"}
     rows = [
-        [name, *(spread(line[key] for line in lines if line["model"] == model) for key in keys)]
+        [name, *(spread(line[key] for line in having(lines, model=model)) for key in keys)]
         for model, name in names.items()
     ]
     return markdown([["model", *keys.values()], *rows])
@@ -123,33 +169,29 @@ def samples(lines: Lines) -> str:
 def split_tables(lines: Lines, columns: Mapping[str, str], largest: bool, covered: bool = False) -> str:
     """Means and deviations over splits of each table."""
     rows = [["table", *columns.values(), *(["cells in the 90 % intervals"] if covered else [])]]
-    for table in dict.fromkeys(line["table"] for line in lines):
-        own = [line for line in lines if line["table"] == table]
-        cells = bold(
-            [mean(own, key) for key in columns], [spread(line[key] for line in own) for key in columns], largest
-        )
+    for table, own in grouped(lines, "table").items():
+        means, texts = zip(*((mean(own, key), spread(line[key] for line in own)) for key in columns), strict=True)
+        cells = bold(means, texts, largest)
         rows.append([table.replace("_", " "), *cells, *([f"{100 * mean(own, 'covered'):.0f} %"] if covered else [])])
     return markdown(rows)
 
 
 def binary(lines: Lines) -> str:
     """Nats of binary sets under two priors and two decoders."""
-    cases = [([], "linear"), ([16], "16 hidden")]
-    rows = [["", *(f"{words}: {prior}" for _, words in cases for prior in ("N(0, I)", "learned"))]]
-    for name in dict.fromkeys(line["set"] for line in lines):
-        cells = []
-        for hidden, _ in cases:
-            own = [line for line in lines if (line["set"], line["hidden"]) == (name, hidden)]
-            nats = {line["prior"]: line["nats"] for line in own}
-            cells += best([nats["normal"], nats["learned"]], 3)
-        rows.append([name, *cells])
+    words = {"linear": [], "16 hidden": [16]}
+    rows = [["", *(f"{decoder}: {prior}" for decoder in words for prior in ("N(0, I)", "learned"))]]
+    for name, own in grouped(lines, "set").items():
+        rows.append([name])
+        for hidden in words.values():
+            nats = {line["prior"]: line["nats"] for line in having(own, hidden=hidden)}
+            rows[-1] += best([nats["normal"], nats["learned"]], 3)
     return markdown(rows)
 
 
 def evidence(lines: Lines) -> str:
     """How far log Z of each target is from 0, from two starts."""
     rows = [["target", "start", "within 0.1 nat", "within 2 errors", "root mean square", "error quoted", "rounds", "s"]]
-    for line in of_part(lines, "evidence"):
+    for line in having(lines, benchmark="evidence"):
         num = line["estimates"]
         rows.append(
             [
@@ -163,7 +205,7 @@ def evidence(lines: Lines) -> str:
 
 def swaps(lines: Lines) -> str:
     """Round trips of each target under two schemes, by the number of rungs."""
-    own = of_part(lines, "swaps")
+    own = having(lines, benchmark="swaps")
     rungs = sorted({line["rungs"] for line in own})
     cells = {
         (line["target"], line["rungs"]): f"{line['even_odd']:,.0f} / {line['random']:,.0f} ({line['ratio']:.1f})"
@@ -176,9 +218,7 @@ def swaps(lines: Lines) -> str:
 def samplers(lines: Lines) -> str:
     """What each sampler says of each target, a value for each key."""
     rows = [["target", "method", "error of log Z, nats", "share of an event: found; exact", "effective draws a second"]]
-    own = of_part(lines, "rivals")
-    for target, method in dict.fromkeys((line["target"], line["method"]) for line in own):
-        runs = [line for line in own if has(line, target=target, method=method)]
+    for (target, method), runs in grouped(having(lines, benchmark="rivals"), "target", "method").items():
         errors = ", ".join(f"{line['log_z']:+.3f}" for line in runs if "log_z" in line) or "none"
         shares = ", ".join(f"{line['share']:.3f}" for line in runs)
         rate = f"{mean(runs, 'effective_per_second'):,.0f}"
@@ -189,10 +229,10 @@ def samplers(lines: Lines) -> str:
 def ablation(lines: Lines) -> str:
     """Objectives and exchanges of tempered training."""
     rows = [["objective", "exchanges", "decoder evaluations", *ABLATION.values()]]
-    cases = itertools.product(OBJECTIVES, EXCHANGES, sorted({line["num_updates"] for line in lines}, reverse=True))
-    for objective, exchanges, num_updates in cases:
-        own = [line for line in lines if has(line, objective=objective, exchanges=exchanges, num_updates=num_updates)]
-        if own:
+    groups = grouped(lines, "objective", "exchanges", "num_updates")
+    lengths = sorted({line["num_updates"] for line in lines}, reverse=True)
+    for objective, exchanges, num_updates in itertools.product(OBJECTIVES, EXCHANGES, lengths):
+        if own := groups.get((objective, exchanges, num_updates)):
             cells = [spread(_rounded(line.get(key)) for line in own) for key in ABLATION]
             cost = f"{mean(own, 'decoder_evaluations'):,.0f}"
             rows.append([OBJECTIVES[objective], EXCHANGES[exchanges], cost, *cells])
@@ -214,26 +254,26 @@ def _nats_and_distances(models: Sequence[Lines]) -> str:
 def headline(images: Lines, runs: Lines, tables: Lines, shapes: Lines, chains: Lines) -> str:
     """The README's table: what, against whom, figures."""
     models = ("kaem", "vae_then_10_gaussians", "vae_then_100_gaussians")
-    short = [[line for line in images if has(line, experiment="mnist", model=of, conditions=STAGED)] for of in models]
+    short = [having(images, experiment="mnist", model=model, conditions=STAGED) for model in models]
     cases = (("mnist", ""), ("mnist_vae", ""), ("mnist_vae", "vae_then_100_gaussians"))
-    long = [[line for line in runs if has(line, run=run, fit=fit)] for run, fit in cases]
+    long = [having(runs, run=run, fit=fit) for run, fit in cases]
     fits = "a VAE, then 10 or 100 full Gaussians on its codes"
-    rivals = "a VAE after 80,000; the VAE, then 100 full Gaussians on its codes"
-    ours, *others = ranks(of_part(tables, "densities"))
+    others = "a VAE after 80,000; the VAE, then 100 full Gaussians on its codes"
+    ours, *theirs = ranks(having(tables, benchmark="densities"))
     found = {
-        method: ", ".join(f"{line['share']:.3f}" for line in chains if has(line, target="two_modes", method=method))
+        method: ", ".join(f"{line['share']:.3f}" for line in having(chains, target="two_modes", method=method))
         for method in ("tempered", "numpyro NUTS")
     }
     return markdown(
         [
             ["what", "against", "figure"],
             ["MNIST, 250 s of one core: nats, at least; Frechet distance", fits, _nats_and_distances(short)],
-            ["the same after 60,000 updates, one seed", rivals, _nats_and_distances(long)],
+            ["the same after 60,000 updates, one seed", others, _nats_and_distances(long)],
             ["a checkerboard in the plane: KL to the truth", "scikit-learn's best Gaussian mixture of up to 100 "
              "components", f"**{spread(line['kl'] for line in shapes)}**; "
              f"{spread(line['kl_gaussians_best'] for line in shapes)}"],
             ["twelve tables, defaults: mean rank of held-out nats", "a neural spline flow; Gaussian mixtures; a kernel "
-             "density", f"**{ours:.2f}**; {'; '.join(f'{rank:.2f}' for rank in others)}"],
+             "density", f"**{ours:.2f}**; {'; '.join(f'{rank:.2f}' for rank in theirs)}"],
             ["two modes in 20 dimensions: share of the larger one, truth 0.700", "NUTS of numpyro",
              f"**{found['tempered']}**; {found['numpyro NUTS']}"],
         ]

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from measure import experiment
-from rivals import Vamp, fit_flow, fit_flow_matching
 
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.model import Params
 from kaem_jax.priors import ClusteredPrior, Prior, fit_prior
+from lib.baselines import Vamp, fit_flow, fit_flow_matching
+from lib.measure import experiment
 
 _MIXTURE = (
     "prior.kind=mixture", "prior.num_components=19", "prior.base_activation=silu", "prior.base_scale=0.1",
@@ -33,7 +33,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "mixture": _MIXTURE,
     # N(0, I), which does not move.
     "vae": _NORMAL,
-    "vamp": _NORMAL,  # whose posterior, `rivals.Vamp`, replaces the prior
+    "vamp": _NORMAL,  # whose posterior, `baselines.Vamp`, replaces the prior
     "gaussians": ("prior.shape=gaussian",),
     "full": ("prior.shape=gaussian", "prior.num_clusters=40", "prior.map=full", "prior.proportions=learned"),
     "ula_from_prior": (*_MIXTURE, *_ULA),
@@ -55,13 +55,10 @@ Fit = Callable[[int, np.ndarray], tuple[Prior, Params]]
 
 def _clusters(num_clusters: int, shape: Literal["gaussian", "learned"]) -> Fit:
     def fit(seed: int, codes: np.ndarray) -> tuple[Prior, Params]:
-        return fit_prior(
-            seed,
-            codes,
-            ClusteredPrior(
-                num_latents=codes.shape[1], num_clusters=num_clusters, map="full", proportions="learned", shape=shape
-            ),
+        prior = ClusteredPrior(
+            num_latents=codes.shape[1], num_clusters=num_clusters, map="full", proportions="learned", shape=shape
         )
+        return fit_prior(seed, codes, prior)
 
     return fit
 
@@ -81,7 +78,7 @@ REFITS: dict[str, tuple[str, Fit]] = {
     "full_then_40_gaussians": ("full", _clusters(40, "gaussian")),
     "full_then_40_affine": ("full", _clusters(40, "learned")),
 }
-# In words, the rivals first.
+# In words.
 NAMES = {
     "kaem": "**KAEM: encoder, then kept chains**",
     "kaem_gaussian": "the same with Gaussian clusters",

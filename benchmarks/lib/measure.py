@@ -59,17 +59,39 @@ def measure(function: Callable[..., Any], *args: Any, repeats: int = 20) -> dict
     return {"median_ms": median, "p10_ms": low, "p90_ms": high, "compile_ms": compile_ms}
 
 
+def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+    """What `function` returns, and the seconds that it took."""
+    started = time.perf_counter()
+    found = jax.block_until_ready(function(*args))
+    return found, time.perf_counter() - started
+
+
 def emit(name: str, case: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """Prints one JSON line, with versions and device, and returns it."""
-    environment = {
-        "jax": importlib.metadata.version("jax"),
-        "python": platform.python_version(),
-        "device": jax.devices()[0].device_kind,
-    }
+    device = jax.devices()[0].device_kind
+    environment = {"jax": importlib.metadata.version("jax"), "python": platform.python_version(), "device": device}
     rounded = {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in result.items()}
     line = json.dumps({"benchmark": name, **case, **rounded, **environment})
     print(line, flush=True)
     return line
+
+
+class Results:
+    """FOLDER/results.jsonl, to which a benchmark adds the lines of cases that are not in it yet."""
+
+    def __init__(self, folder: pathlib.Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "results.jsonl"
+        self._lines = [json.loads(line) for line in self._path.read_text().splitlines()] if self._path.exists() else []
+
+    def has(self, case: Mapping[str, Any]) -> bool:
+        """Whether a line has all values of `case`."""
+        return any(case.items() <= line.items() for line in self._lines)
+
+    def add(self, name: str, case: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Prints a line, and appends it."""
+        with self._path.open("a") as file:
+            file.write(emit(name, case, result) + "\n")
 
 
 class Training:
@@ -98,34 +120,32 @@ class Training:
         self.num_updates, self._stop, self.fit_seconds = 0, 0, 0.0
         step = sum(stage.num_steps for stage in config.all_stages[: first_stage + 1])
         # The first state of `first_stage`, which then counts from 0.
-        state = state_after(
+        self.state = state_after(
             config.all_stages, step if first_stage else 0, jax.random.key(seed), self.model, len(self._data)
         )
-        self.state, self._optimizer = state, self._stage.make_optimizer()
         self._begin()
 
     def _begin(self) -> None:
         """Begins a stage."""
+        self._optimizer = self._stage.make_optimizer()
         self._step = self._stage.train_step(self.model, self._optimizer)
         self._stop += self._stage.num_steps
 
-    def _end(self) -> None:
-        """Ends a stage: fits the prior, and makes the first state of the next."""
+    def _next_stage(self) -> None:
+        """Fits the prior, and begins the next stage with its first state."""
         if self._stage.refit:
             started = time.perf_counter()
-            self.state = refit_state(
-                self.state, self.model, self._stage.posterior, self._images, None, self.num_updates
-            )
+            posterior = self._stage.posterior
+            self.state = refit_state(self.state, self.model, posterior, self._images, None, self.num_updates)
             self.fit_seconds += time.perf_counter() - started
         self._stage = self._later.pop(0)
-        self._optimizer = self._stage.make_optimizer()
+        self._begin()
         self.state = self._stage.next_state(self.state, self.model, len(self._data), self._optimizer)
 
     def update(self) -> None:
         """One call, with the next minibatches."""
         if self.num_updates == self._stop:
-            self._end()
-            self._begin()
+            self._next_stage()
         steps = range(self.num_updates, self.num_updates + self.per_call)
         indices = jnp.asarray(np.stack([batch_indices(step, **self._order) for step in steps]))
         self.state, _ = self._step(self.state, Batch(self._data, indices, indices))
