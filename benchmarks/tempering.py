@@ -24,12 +24,12 @@ import numpy as np
 from blackjax.smc.resampling import systematic
 from jax import Array
 from jax.scipy import stats
+from kaem_jax.inference.evidence.tempered_evidence import RULES
 from lib.measure import emit, make_parser, timed
 from numpyro.infer import MCMC, NUTS
 from scipy.stats import multivariate_normal
 
 import kaem_jax as kaem
-from kaem_jax.inference.evidence.tempered_evidence import RULES
 from kaem_jax.mcmc import HMC, MALA, NormalReference, TemperedRun, Until, effective_sample_size, tempered
 
 CENTRES = jnp.stack(jnp.meshgrid(*2 * [jnp.arange(-10.0, 11, 5)]), -1).reshape(-1, 2)

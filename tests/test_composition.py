@@ -105,7 +105,6 @@ FUNCTIONS = {
     "tempered_posterior": tempered,
     "evidence_importance": functools.partial(evidence, num_samples=20),
     "evidence_ais": functools.partial(evidence, method="ais", num_chains=2, num_temperatures=3),
-    "evidence_steppingstone": functools.partial(evidence, method="steppingstone", num_temperatures=3, num_rounds=20),
     "bidirectional_bounds": lambda key, params, x: bidirectional_bounds(
         key, MODEL, params, len(x), num_chains=2, num_temperatures=3
     ),

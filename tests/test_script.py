@@ -22,7 +22,7 @@ def test_the_script_runs(tmp_path):
     params = fitted.params
     assert fitted.history["loss"][-1] < fitted.history["loss"][0]
 
-    images = model.sample(key, params, 16)
+    images = model.sample_means(key, params, 16)
     assert images.shape == (16, 8, 8)
     assert np.all((images > 0) & (images < 1))
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import HMC, MALA, PCNL, ULA, DrawWarning, explain_warning, split_r_hat
+from kaem_jax.mcmc import HMC, MALA, ULA, DrawWarning, explain_warning, split_r_hat
 from kaem_jax.mcmc.kernels import _reflect, value_and_score
 from tests.truth import assert_within
 
@@ -50,7 +50,7 @@ def gaussian_target(precision):
     return log_density, np.asarray(mean), variance
 
 
-@pytest.mark.parametrize("kernel", [HMC(3), MALA(), PCNL()], ids=["hmc", "mala", "pcnl"])
+@pytest.mark.parametrize("kernel", [HMC(3), MALA()], ids=["hmc", "mala"])
 def test_exact_kernels_reach_a_gaussian_posterior(kernel):
     """From far away to N(mean, variance): moments and law, with the step size of each row of chains adapted."""
     log_density, mean, variance = gaussian_target(3.0)
@@ -91,17 +91,6 @@ def test_hmc_moves_along_the_trajectory_of_a_second_implementation(x64):
         change = log_density(state.position) - kinetic(state.momentum) - energy
         np.testing.assert_allclose(acceptance[i], min(1, np.exp(change)), rtol=1e-8)
     assert np.any((acceptance > 0.1) & (acceptance < 0.99))
-
-
-def test_pcnl_does_not_feel_the_dimension_of_the_prior():
-    """In 2,000 dimensions of pure prior pCNL accepts everything; MALA at that step is rejected."""
-    start = jax.random.normal(jax.random.key(0), (64, 2000))
-    pcnl, mala = (
-        np.mean(run_of(normal, start, seed=1, kernel=kernel, num_steps=5, step_size=0.5).acceptance)
-        for kernel in ("pcnl", "mala")
-    )
-    assert pcnl > 0.99
-    assert mala < 0.01
 
 
 def test_bias_of_ula_shrinks_with_the_step():
@@ -149,13 +138,12 @@ def test_chains_do_not_influence_each_other(kernel):
 
 def test_impossible_requests_are_refused(refuses):
     for options, parts in (
-        ({"kernel": "nuts"}, ["kernel='nuts'", "hmc, mala, pcnl, ula"]),
+        ({"kernel": "nuts"}, ["kernel='nuts'", "hmc, mala, ula"]),
         ({"kernel": 3}, ["kernel=3", "MALA()"]),
         ({"num_steps": 0}, ["num_steps=0", "at least 1"]),
         ({"kernel": "ula", "step_size": 0.1, "warmup_steps": 3}, ["ULA()", "step_size"]),
         ({"kernel": ULA()}, ["ULA()", "step_size"]),
         ({"warmup_steps": 0}, ["warmup_steps=0", "step_size"]),
-        ({"kernel": "pcnl", "step_size": 2.0}, ["step_size=2.0", "below 2", "PCNL()"]),
     ):
         with refuses(ValueError, *parts):
             kaem.mcmc.langevin_posterior(jax.random.key(0), flat, jnp.zeros((2, 1)), **{"num_steps": 1} | options)

@@ -131,9 +131,9 @@ def test_every_rung_moves_in_its_own_units(rng):
     assert np.ptp(acceptance) < 0.02
 
 
-def test_kernels_that_cannot_turn_are_refused(refuses):
-    frame, start = principal_frame(flat_metric(2)), jnp.zeros((3, 2))
-    for kernel, bounds in (("pcnl", None), ("mala", (-1.0, 1.0))):
-        options = {"kernel": kernel, "step_size": 0.1, "bounds": bounds, "frame": frame}
-        with refuses(ValueError, "cannot move in a frame", "mala"):
-            kaem.mcmc.langevin_posterior(jax.random.key(0), lambda z: -jnp.sum(z**2, -1), start, num_steps=1, **options)
+def test_bounds_cannot_turn(refuses):
+    options = {"kernel": "mala", "step_size": 0.1, "bounds": (-1.0, 1.0), "frame": principal_frame(flat_metric(2))}
+    with refuses(ValueError, "cannot move in a frame", "mala"):
+        kaem.mcmc.langevin_posterior(
+            jax.random.key(0), lambda z: -jnp.sum(z**2, -1), jnp.zeros((3, 2)), num_steps=1, **options
+        )

@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import HMC, MALA, PCNL, NormalReference, Until, bridge_log_z, power_ladder, rounds, tempered
+from kaem_jax.mcmc import HMC, MALA, NormalReference, Until, bridge_log_z, power_ladder, rounds, tempered
 from tests.app.test_processes import Job
 from tests.truth import assert_within
 
@@ -92,7 +92,6 @@ def test_any_pytree_with_its_prior_as_the_reference():
 
     found = tempered(
         jax.random.key(1), prior, log_likelihood, num_chains=50, num_rounds=200, warmup_rounds=64, num_temperatures=3,
-        kernel=PCNL(),
     )  # fmt: skip
     assert found.draws["m"].shape == (50, 200, 2)
     assert found.draws["s"].shape == (50, 200)

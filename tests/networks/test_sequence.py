@@ -76,7 +76,7 @@ def test_probabilities_of_all_sequences_add_up_to_one(x64, context, ngram_order)
     """In float64: these loud networks multiply the rounding of float32, differently on each processor. The softmax of
     jax's attention stays float32."""
     model, params = make(context, ngram_order=ngram_order)
-    z, x = model.prior.sample(jax.random.key(1), params["prior"], (5,)), jnp.asarray(SEQUENCES)
+    z, x = model.prior.bind(params["prior"]).sample(jax.random.key(1), (5,)), jnp.asarray(SEQUENCES)
     every = jnp.broadcast_to(z[:, None], (5, len(x), Q))
     pairs, paired = jax.jit(
         lambda p: (model.pairwise_log_likelihood(p, z, x), model.log_likelihood(p, every, x))
@@ -89,7 +89,7 @@ def test_probabilities_of_all_sequences_add_up_to_one(x64, context, ngram_order)
 def test_draws_follow_the_probabilities(case):
     """Also under manual axes of a mesh, where the starts of a loop are the same on all devices."""
     model, params = case
-    z = model.prior.sample(jax.random.key(2), params["prior"], (1,))
+    z = model.prior.bind(params["prior"]).sample(jax.random.key(2), (1,))
     num = 20_000
     every = jnp.broadcast_to(z, (num, Q))
     draw = jax.jit(lambda key: model.simulate(key, params, every))
@@ -113,7 +113,7 @@ def test_draws_follow_the_probabilities(case):
 
 def test_decoding_takes_the_most_probable_token_after_those_before(case):
     model, params = case
-    z = model.prior.sample(jax.random.key(5), params["prior"], (2, 15))
+    z = model.prior.bind(params["prior"]).sample(jax.random.key(5), (2, 15))
     found = np.asarray(jax.jit(model.decode)(params, z))
     assert found.shape == (2, 15, T)
     output = jax.jit(lambda z, x: model.output(params, z, x=x))

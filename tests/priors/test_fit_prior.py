@@ -201,7 +201,7 @@ def test_refit_replaces_the_prior_alone(rng):
     assert better.prior == new
     for name in ("decoder", "likelihood"):
         jax.tree.map(np.testing.assert_array_equal, fitted[name], params[name])
-    z = np.asarray(new.sample(jax.random.key(3), fitted["prior"], (4000,)))[:, 0]
+    z = np.asarray(new.bind(fitted["prior"]).sample(jax.random.key(3), (4000,)))[:, 0]
     for sign in (-1, 1):
         half = z[np.sign(z) == sign]
         assert abs(half.mean() - 1.5 * sign) < 0.05

@@ -73,7 +73,7 @@ def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
     density = TableDensity(full, of_full, normal, ())
     known = np.float32([-2, -1, 0, 1, 2, np.nan])
     rows = Rows(np.stack([known, np.full(6, np.nan, np.float32)], axis=1), np.zeros((6, 0), int))
-    exact = np.append(np.asarray(prior.density(params, np.stack([known, known], axis=1)[:5]))[:, 0], 1)
+    exact = np.append(np.asarray(prior.bind(params).density(np.stack([known, known], axis=1)[:5]))[:, 0], 1)
     ratio = np.stack([np.exp(density.log_prob(seed, rows)) / exact for seed in range(200)], axis=1)
     assert_within(ratio.mean(axis=1), 1, ratio.std(axis=1) / 200**0.5 + 1e-5, 4.5)
     np.testing.assert_allclose(ratio[5], 1, rtol=1e-6)  # nothing is known
@@ -83,12 +83,12 @@ def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
     assert np.max(np.abs(gaussian - 1)) > 0.1  # the correction matters
     diagonal = TableDensity(prior, params, {}, ())
     np.testing.assert_allclose(np.exp(diagonal.log_prob(0, rows)), exact, rtol=1e-4)
-    z = np.asarray(prior.sample(jax.random.key(1), params, 4000))
+    z = np.asarray(prior.bind(params).sample(jax.random.key(1), 4000))
     rows = Rows(np.where([True, False], z, np.nan).astype(np.float32), np.zeros((4000, 0), int))
     for one in (density, diagonal):
         filled, _ = one.fill(0, rows, 1)
         np.testing.assert_array_equal(filled[0, :, 0], z[:, 0])
-        level = np.asarray(prior.cdf(params, filled[0]))[:, 1]
+        level = np.asarray(prior.bind(params).cdf(filled[0]))[:, 1]
         assert stats.kstest(level, "uniform").pvalue > 1e-3
         # And with the other number: covariances of gaps' draws with what is known are those of complete rows.
         products, theirs = filled[0].prod(axis=1), z.prod(axis=1)

@@ -69,7 +69,7 @@ def test_no_two_seeds_steps_or_uses_share_a_key_or_an_order():
 class Spy(Importance):
     """Proposals of the prior; its metrics say with what it was called."""
 
-    def advance(self, key, step, state, model, params, x, indices=None):
+    def step(self, key, step, state, model, params, x, indices=None):
         draws, state = super().step(key, step, state, model, params, x, indices)
         seen = {"key": jax.random.key_data(key), "step": jnp.asarray(step), "indices": indices, "x": x}
         return dataclasses.replace(draws, metrics=seen), state  # without log_evidence, which would replace the loss
@@ -119,7 +119,7 @@ class Told(Sampler):
     def check(self, prior):
         pass
 
-    def advance(self, key, step, state, model, params, x, indices=None):
+    def step(self, key, step, state, model, params, x, indices=None):
         at = jnp.sin(state + 10.0 * step + indices + jnp.mean(x.reshape(len(x), -1), axis=1))  # [B]
         z = 2 * jnp.stack([jnp.sin(7 * at), jnp.cos(9 * at)], axis=-1)
         return SharedDraws(z, jax.nn.softmax(at[:, None] * jnp.arange(len(x)), axis=-1), {}), state

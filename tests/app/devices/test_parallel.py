@@ -1,6 +1,5 @@
 """The same numbers on every mesh of eight fake devices, and what travels between them."""
 
-import dataclasses
 import os
 import re
 from types import SimpleNamespace
@@ -22,6 +21,7 @@ from kaem_jax.training.batch import Batch
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_train_step
 from tests.app.tiny import parts_of, tiny_config
+from tests.linear_gaussian import Fixed
 
 MESHES = [(1, 1), (8, 1), (2, 4)]
 NUM_RUNGS, NUM_DATA = 8, 16
@@ -59,23 +59,10 @@ def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
     jax.tree.map(np.testing.assert_array_equal, *results)
 
 
-@dataclasses.dataclass(frozen=True)
-class Itself:
-    """A decoder whose output is the latent."""
-
-    data_shape: tuple[int, ...]
-
-    def init(self, key):
-        return {}
-
-    def apply(self, params, features):
-        return features
-
-
 def test_kept_chains_are_bitwise_equal_on_every_mesh():
     """Three updates of a model whose scores are elementwise; parameters stay, since they sum over data."""
     prior = kaem.ClusteredPrior(num_latents=3, num_clusters=1, shape="gaussian", spread=0.0)
-    model = kaem.Model(prior, Itself((3,)), kaem.Gaussian(0.5), data_shape=(3,))
+    model = kaem.Model(prior, Fixed(lambda z: z, (3,)), kaem.Gaussian(0.5), data_shape=(3,))
     sampler, still, results = kaem.Particles(num_chains=2, step_size=0.3), optax.set_to_zero(), []
     for mesh in ((1, 1), (2, 1), (1, 2), (2, 4)):
         with on_mesh(*mesh):

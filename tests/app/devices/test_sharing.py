@@ -86,7 +86,7 @@ def test_draws_are_shared():
     z = np.random.default_rng(0).normal(size=(24, 2)).astype(np.float32)
 
     def decode(params, z):
-        return _decode(model, params, z, model.prior.tabulate(params["prior"]))
+        return _decode(model, params, z, model.prior.bind(params["prior"]))
 
     (one, eight), flops = on_one_and_on_eight(decode, params, z)
     np.testing.assert_allclose(eight, one, atol=1e-6)

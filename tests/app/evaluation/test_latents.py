@@ -69,7 +69,7 @@ def model_of(kind):
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("kind", ["mixture", "product", "comonotone", "non_centred_mixture", "neural"])
+@pytest.mark.parametrize("kind", ["mixture", "product", "comonotone", "neural"])
 @pytest.mark.slow
 def test_coordinates_move_along_their_quantiles_and_paths_join_the_data(kind):
     model, params = model_of(kind)
@@ -85,7 +85,7 @@ def test_coordinates_move_along_their_quantiles_and_paths_join_the_data(kind):
         assert set(np.flatnonzero(moved)) <= set(fed)
         assert np.all(np.diff(images[i], axis=0)[:, fed] > 0)  # up through the levels
     if kind == "mixture":
-        at = jax.jit(model.prior.cdf)(model.prior.bind(params["prior"]), images[[0, 1, 2], :, [0, 1, 2]].T)
+        at = model.prior.bind(params["prior"]).cdf(images[[0, 1, 2], :, [0, 1, 2]].T)
         np.testing.assert_allclose(at, np.broadcast_to(LEVELS[:, None], (3, 3)), rtol=1e-4)
     if kind == "neural":
         table = model.prior.bind(params["prior"])

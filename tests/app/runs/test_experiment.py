@@ -74,7 +74,7 @@ def test_a_baseline_has_the_networks_and_the_length_of_its_experiment():
             assert (one.decoder, one.likelihood, one.posterior) == (own.decoder, own.likelihood, own.posterior)
             assert one.optimizer.prior.learning_rate == 0
             z = np.random.default_rng(0).normal(size=(5, one.prior.num_latents)).astype(np.float32)
-            found = one.prior.log_prob(one.prior.init(jax.random.key(0)), z)
+            found = one.prior.bind(one.prior.init(jax.random.key(0))).log_prob(z)
             np.testing.assert_allclose(found, stats.norm.logpdf(z).sum(axis=1), rtol=1e-5)
         assert (vae.train.refit, fitted.train.refit, fitted.prior.num_clusters) == (False, True, 10)
         assert isinstance(read_experiment("baselines/neural:tiny").prior, kaem.NeuralPrior)
@@ -151,7 +151,6 @@ TEMPERED = {"posterior__kind": "tempered"}
         (TEMPERED | ENCODER | {"posterior__objective": "steppingstone"}, ["objective='steppingstone'", "encoder"]),
         (NEURAL | VARIATIONAL, ["evaluation.estimator", "normalised"]),
         (NEURAL | TEMPERED, ["posterior.refresh=True", "exact prior draws"]),
-        (CHAINS | {"posterior__kernel": "pcnl"}, ["posterior.kernel=PCNL()", "NonCentredPrior"]),
         (CHAINS | {"posterior__kernel": "ula", "prior__base_density": "lognormal", "prior__domain": (0.1, 8.0)},
          ["posterior.kernel=ULA()", "support"]),
         # Schedules that would not come to their end.
