@@ -96,7 +96,7 @@ def test_options_reach_the_step_and_its_end_the_caller(steps, capsys):
     expected = jax.tree.map(lambda leaf: leaf + 7, given["params"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), fitted.params, expected)
     assert (fitted.posterior.sampler, fitted.posterior.step) == (sampler, 7)
-    ladder = fitted.posterior.sampler.ladder_of(fitted.posterior.state)
+    ladder = fitted.posterior.sampler.ladder_of(fitted.posterior.step, fitted.posterior.state)
     np.testing.assert_allclose(ladder, np.linspace(0, 1, 4) ** 3, rtol=1e-5)
     assert {rows.shape for rows in steps["rows"]} == {(1, 16)}
     order = np.concatenate(steps["rows"]).ravel()[:40]

@@ -230,7 +230,7 @@ def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
     assert run.params is average
     assert (run.step, run.training_posterior.step, run.posterior.step) == (60, 60, 60)
     posterior = run.training_posterior
-    np.testing.assert_array_equal(posterior.sampler.ladder_of(posterior.state), power_ladder(5, 3.0))
+    np.testing.assert_array_equal(posterior.sampler.ladder_of(posterior.step, posterior.state), power_ladder(5, 3.0))
     assert run.training_posterior.sampler == parts.sampler
     assert type(run.posterior.sampler) is ProposalChains
 
