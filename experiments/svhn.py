@@ -7,8 +7,8 @@ The prior is a mixture of clusters, each a product of learned univariate densiti
 encoder finds the posteriors. In stage 2 kept Langevin chains correct them, and decoder and prior follow the chains.
 
 Data: svhn_cropped, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
-Watch eval/log_likelihood (a lower bound) and train/log_likelihood. On 8,000 training images a run of twice the
-length of `tiny` has at least 3,824 nats (docs/quality.md).
+Watch eval/log_likelihood (a lower bound) and train/log_likelihood. On 8,000 training images expect at least 3,972 nats
+after half of its 25 min of one core, and then overfitting (docs/quality.md).
 """
 
 from kaem_jax.experiments._shared import check_variant, papers

@@ -56,12 +56,12 @@ def test_an_output_of_another_shape_than_it_says_is_refused(refuses, data_shape,
     prior = kaem.MixturePrior(num_latents=2, num_components=2, grid_size=3)
     decoder = Fixed(lambda v: jnp.zeros((*v.shape[:-1], *shape)), data_shape)
     model = kaem.Model(prior, decoder, kaem.Gaussian())
-    params, x = {"prior": {}, "decoder": {}, "likelihood": {}}, jnp.zeros((4, *data_shape))
+    params, x = model.init(jax.random.key(0)), jnp.zeros((4, *data_shape))
     for function in (model.log_likelihood, model.pairwise_log_likelihood):
         with refuses(ValueError, str((4, *shape)), str((4, *data_shape))):
-            function(params, jnp.zeros((4, 2)), x, jnp.zeros(()))
+            function(params, jnp.zeros((4, 2)), x)
     with refuses(ValueError, "its data_shape, or output_shape"):
-        model.decode(params, jnp.zeros((4, 2)), jnp.zeros(()))
+        model.decode(params, jnp.zeros((4, 2)))
 
 
 @pytest.mark.sweep

@@ -24,7 +24,7 @@ X = jax.random.normal(jax.random.key(0), (NUM_DATA, 2))
     "sampler",
     [
         kaem.Langevin(num_steps=120, step_size=0.01, num_chains=20),
-        kaem.Langevin(kernel=HMC(3), num_steps=10, step_size=0.6, num_chains=20, precondition=True),
+        kaem.Langevin(kernel=HMC(3), num_steps=40, step_size=0.3, num_chains=20, precondition=True),
         kaem.Tempered(num_steps=80, steps_per_round=2, step_size=0.01, num_chains=20, num_temperatures=3),
         ProposalChains(num_steps=10, num_chains=20, proposal=kaem.Laplace(num_modes=1, num_draws=60, widening=2.0)),
     ],

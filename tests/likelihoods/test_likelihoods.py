@@ -237,7 +237,10 @@ class LogNormal(Likelihood):
     def terms(self, params, output, x):
         return -0.5 * jnp.square(jnp.log(x) - output) - jnp.log(x) - 0.5 * math.log(2 * math.pi)
 
-    mean = sample = None
+    sample = None
+
+    def mean(self, params, output):
+        return jnp.exp(output + 0.5)
 
 
 def test_missing_values_need_not_be_possible_at_zero():

@@ -105,7 +105,7 @@ def test_rows_have_a_place_in_their_cluster(fitted, rng):
     np.testing.assert_array_equal(places[:, 0], 0)
     np.testing.assert_allclose(places[:, 1:].mean(axis=0), 0, atol=0.1)
     np.testing.assert_allclose(np.cov(places[:, 1:].T), np.eye(3), atol=0.1)
-    np.testing.assert_allclose(fitted.univariate(places), x, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(fitted.inverse_transform(places), x, rtol=1e-4, atol=1e-2)
     table = pandas.DataFrame(frame_of(rng, 300))
     model = KAEM(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(table)
     places = model.transform(table)
@@ -115,7 +115,7 @@ def test_rows_have_a_place_in_their_cluster(fitted, rng):
         whole, *parts = (line.get_ydata() for line in axes.lines)
         np.testing.assert_allclose(sum(parts), whole, rtol=1e-4)
         assert len(parts) == 2
-    back = model.univariate(places)
+    back = model.inverse_transform(places)
     np.testing.assert_array_equal(back[["group", "is_new"]], table[["group", "is_new"]])
     np.testing.assert_allclose(back[["size", "count"]], table[["size", "count"]], atol=1e-3)
     gaps = model.transform(table.assign(size=np.nan))
@@ -127,9 +127,9 @@ def test_rows_have_a_place_in_their_cluster(fitted, rng):
         "is_new",
     ]
     with pytest.raises(ValueError, match="X has 5 columns; transform gives 6"):
-        model.univariate(places[:, :5])
+        model.inverse_transform(places[:, :5])
     with pytest.raises(ValueError, match="cluster=2 must be an integer from 0 to 1"):
-        model.univariate(np.where([True] + [False] * 5, 2, places))
+        model.inverse_transform(np.where([True] + [False] * 5, 2, places))
 
 
 def test_cells_say_why_a_row_is_unlikely(fitted, rng):

@@ -112,11 +112,11 @@ def test_options_reach_the_step_and_its_end_the_caller(steps, capsys):
 def test_defaults_of_training(steps, monkeypatch):
     """Many latents have chains that are kept and adapt for half of the updates; few data are one minibatch."""
     built, build = [], Optimizer.build
-    monkeypatch.setattr(Optimizer, "build", lambda self, *given: built.append((self, given)) or build(self, *given))
+    monkeypatch.setattr(Optimizer, "build", lambda self, *given: built.append((self, given[0])) or build(self, *given))
     model = make_model("product", num_latents=5, num_each=1, data_shape=(3,))
     fitted = kaem.fit(jax.random.key(0), model, np.zeros((7, 3)), num_steps=100, progress=False)
     group = Group(learning_rate=2e-3, warmup_steps=10)
-    assert built == [(Optimizer(prior=group, decoder=group), (100,))]
+    assert built == [(Optimizer(prior=group, decoder=group), 100)]
     assert steps["built"][0][1] == Langevin(persistent=True, num_steps=10, adapt_steps=50)
     assert {rows.size for rows in steps["rows"]} == {7}
     np.testing.assert_array_equal(fitted.history["step"], [1, *range(2, 101, 2)])

@@ -67,11 +67,6 @@ def test_groups_schedules_and_clipping(rng, clip_norm):
     np.testing.assert_allclose(params["likelihood"]["log_sigma"], adam(clipped[:, 2], decoder_rate), rtol=1e-4)
 
 
-def test_a_cosine_has_to_fit_into_the_run(refuses):
-    with refuses(ValueError, "optimizer.decoder.warmup_steps=50 must be below num_steps=50"):
-        Optimizer(prior=constant(0.1)).build(50)
-
-
 def test_a_group_with_a_rate_of_zero_stays():
     """As the prior of a variational autoencoder does."""
     params = {"prior": {"w": jnp.ones(3)}, "decoder": {"w": jnp.ones(3)}}

@@ -10,7 +10,6 @@ import kaem_jax as kaem
 from kaem_jax.app.evaluation import periodic
 from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.keys import run_keys
-from kaem_jax.training.batch import batch_indices
 from tests.app.conftest import rows_of
 from tests.app.test_resume import assert_same_run, final_state
 from tests.app.tiny import parts_of, tiny_config
@@ -22,15 +21,11 @@ def posterior(kind, **fields):
     return {"posterior__kind": kind} | {f"posterior__{name}": value for name, value in fields.items()}
 
 
-CHAINS = {"num_steps": 3, "adapt_steps": 8}
 POPULATION = {"num_steps": 4, "steps_per_round": 2, "num_temperatures": 3, "ladder": "adaptive", "persistent": True}
 ENCODER = {"encoder__kind": "mlp", "encoder__hidden": (16,)}
 FROM_ENCODER = {"evaluation__proposal__kind": "encoder"}
 AIS = {"kind": "ais", "num_temperatures": 4, "final_num_temperatures": 5}
 CASES = {
-    # Chains kept for every datum, a step size that adapts, two updates a call.
-    "persistent_mala": posterior("langevin", **CHAINS, num_chains=2, persistent=True)
-    | {"train__steps_per_call": 2, "train__log_every": 2},
     # A population on a ladder that adapts, with a step size for every rung, two chains a datum that are kept.
     "tempered": posterior("tempered", **POPULATION, num_chains=2, adapt_steps=8, objective="thermodynamic")
     | {f"evaluation__estimator__{name}": value for name, value in AIS.items()},
@@ -82,16 +77,6 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
     if "encoder" in state.params:
         pairs = zip(*(jax.tree.leaves(each.params["encoder"]) for each in (first, state)), strict=True)
         assert all(np.any(a != b) for a, b in pairs)
-    if name == "persistent_mala":
-        assert first.sampler.chains.shape == (1437, 128)
-        # Twenty batches of 32, less than an epoch: their chains moved on but for rejected moves, nobody else's did.
-        moved = np.any(np.asarray(state.sampler.chains != first.sampler.chains), axis=1)
-        seen = np.concatenate([batch_indices(i, size=1437, batch_size=32, seed=config.seed) for i in range(20)])
-        assert moved[seen].mean() > 0.95
-        assert not np.delete(moved, seen).any()
-        sizes = column(rows, "train/step_size")
-        assert sizes[0] != sizes[2]
-        assert len(set(sizes[4:])) == 1  # frozen after the warm-up
     if name == "all_options":
         jax.tree.map(np.testing.assert_array_equal, kaem.load_run(tmp_path / "whole").params, state.average)
         assert np.any(jax.tree.leaves(state.average["decoder"])[0] != jax.tree.leaves(state.params["decoder"])[0])

@@ -147,7 +147,7 @@ TEMPERED = {"posterior__kind": "tempered"}
         (NEURAL | {"evaluation__proposal__kind": "laplace"}, ["evaluation.estimator", "normalised"]),
         (NEURAL | TEMPERED, ["posterior.refresh=True", "exact prior draws"]),
         # Schedules that would not come to their end.
-        (VARIATIONAL | {"posterior__kl_warmup_steps": 60}, ["posterior.kl_warmup_steps=60", "train.num_steps=60"]),
+        (VARIATIONAL | {"posterior__kl_warmup_steps": 60}, ["posterior.kl_warmup_steps=60", "the 60 updates"]),
         ({"optimizer__prior__warmup_steps": 60}, ["optimizer.prior.warmup_steps=60", "num_steps=60"]),
         ({"evaluation__every_steps": 7}, ["evaluation.every_steps=7", "train.log_every=5"]),
         ({"checkpoint__every_steps": 15}, ["checkpoint.every_steps=15", "evaluation.every_steps=10"]),
