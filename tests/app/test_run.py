@@ -39,11 +39,7 @@ def test_rows_of_metrics_and_what_is_said(finished):
     assert 0 < rows[-1]["eval/log_likelihood_standard_error"] < 5
     assert trained[-1]["train/loss"] < trained[0]["train/loss"]
     assert json.loads((workdir / "summary.json").read_text()) == rows[-1]
-    for words in (
-        "compiling the training step",
-        "evaluating held-out data\n",
-        "finished 60 steps",
-    ):
+    for words in ("compiling the training step", "evaluating held-out data\n", "finished 60 steps"):
         assert process.stderr.count(words) == 1, words
 
 

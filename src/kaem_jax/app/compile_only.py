@@ -67,7 +67,7 @@ def described(compiled: jax.stages.Compiled) -> str:
 
 
 def with_data(config: Experiment) -> tuple[Experiment, tuple[int, ...], int, Any]:
-    """The complete configuration; shape, number and type of the training data, read only where they are not known."""
+    """The bound experiment; shape, number and dtype of the training data, which are read only if they are not known."""
     settings = config.data
     if settings.name not in KNOWN_DATA:
         dataset = load_dataset(settings, lazy=True)
@@ -80,10 +80,10 @@ def with_data(config: Experiment) -> tuple[Experiment, tuple[int, ...], int, Any
 
 
 def find_topology(name: str) -> list[Any]:
-    """The devices of a topology, such as `v5e:4x4`, `v6e:16x16` or `h100:8`, none of which need be here.
+    """The devices of a topology such as `v5e:4x4`, `v6e:16x16` or `h100:8`; none need be here.
 
     Raises:
-      ConfigError: the name is not known, there is no slice of this size, or its compiler is not installed.
+      ConfigError: the topology is unknown, or its compiler is not installed.
     """
     kind, _, shape = name.partition(":")
     for setting, value in _NO_HARDWARE.items():
@@ -111,11 +111,7 @@ def compile_step(
     *,
     stage: int = 0,
 ) -> jax.stages.Compiled:
-    """Compiles the step of a stage for `devices`, for data as `with_data` describes them.
-
-    Raises:
-      ConfigError: the run cannot be laid out on so many devices.
-    """
+    """Compiles the step of a stage for `devices`, for data as `with_data` describes them."""
     is_gpu = devices[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
     lowered = _lower(config, devices, data_shape, num_train, dtype, stage)
     return lowered.compile({"xla_gpu_autotune_level": "0"} if is_gpu else {})
@@ -124,7 +120,6 @@ def compile_step(
 def _lower(
     config: Experiment, devices: Sequence[Any], data_shape: tuple[int, ...], num_train: int, dtype: Any, stage: int = 0
 ) -> jax.stages.Lowered:
-    """Lowers the step for abstract arguments, of which only shapes are known."""
     mesh = make_mesh(config.parallel, config.data.batch_size, config.num_rungs, devices)
     model, stages = config.model(data_shape), config.all_stages
     everywhere = replicated(mesh)

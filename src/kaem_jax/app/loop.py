@@ -217,6 +217,5 @@ def train_and_evaluate(
 
 
 def _interrupted(training: Progress, stop: StopRequest) -> Outcome:
-    """Says why training ends early, after everything is saved."""
     say(f"{stop.signal_name or 'preempted'}: saved step {training.step}; the same command continues")
     return Outcome.INTERRUPTED

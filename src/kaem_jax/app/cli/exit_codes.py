@@ -30,7 +30,7 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: nothing is lost, run the same command agai
 
 
 def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
-    """Decorates a command: an error that a user can correct becomes one sentence and one of the exit codes above."""
+    """Decorates a command so that an error a user can correct becomes one sentence and an exit code."""
 
     @functools.wraps(command)
     def main(argv: Sequence[str]) -> int:
@@ -62,7 +62,7 @@ def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequen
 
 
 def _describe(error: Exception) -> tuple[int, str] | None:
-    """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
+    """None for a mistake of this package."""
     if isinstance(error, ConfigError | RunError | DataError):
         return EXIT_REFUSED, str(error)
     if isinstance(error, DivergedError):
@@ -99,7 +99,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
-    """Ends a command: until training has handlers of its own, SIGTERM does what Ctrl-C does."""
+    """Until training installs its own handlers, SIGTERM acts as Ctrl-C does."""
     raise KeyboardInterrupt
 
 

@@ -1,7 +1,4 @@
-"""`kaem explore --workdir RUN --out explorer.html`: writes a page on which latents are moved by hand, and opens it.
-
-See docs/explore.md.
-"""
+"""`kaem explore --workdir RUN --out explorer.html`: writes a page to move latents by hand, and opens it."""
 
 import sys
 import webbrowser

@@ -1,10 +1,8 @@
 """`kaem impute --workdir RUN --data FILE --out FILE`: fills in missing values by several draws, with their spread.
 
-Missing values are empty cells of a table, NaN in an .npz file, transparent pixels of images, and values where `--mask`
-is not 0. The mask is an .npz file or an image of the data's height and width, and holds for all data. A table is
-written as a table: known cells and columns that the model does not know are copied, missing cells are filled in, and
-each column of the model gets a column `NAME_spread`. Anything else becomes an .npz file with `draws` [S, N, ...],
-`mean` and `spread`.
+Missing values are empty cells, NaN, transparent pixels, and values where `--mask` is not 0, which applies to all data.
+A table keeps known cells and unknown columns, and gets a column `NAME_spread` for each column of the model. Other data
+become an .npz file with `draws` [S, N, ...], `mean` and `spread`.
 """
 
 import sys
@@ -70,13 +68,9 @@ def main(argv: Sequence[str]) -> int:
 def _filled(
     form: Table, draws: np.ndarray, mean: np.ndarray, known: Mapping[str, Sequence[Any]], missing: np.ndarray
 ) -> dict[str, Sequence[Any]]:
-    """The filled table with spreads: standard deviations of numbers, and 1 - the probability of the chosen category.
+    """The filled table. Spreads are standard deviations of numbers, and 1 - the probability of the chosen category.
 
-    Args:
-      form: converts the model's values to those of the table.
-      draws, mean: draws [N, S, D] of the model's values, and their mean [N, D].
-      known: the columns of the user's file, none for held-out data.
-      missing: [N, D], which values of the model were missing.
+    `draws` are [N, S, D], `mean` and `missing` [N, D]; `known` are the user's columns, empty for held-out data.
     """
     filled: dict[str, Sequence[Any]] = dict(known)
     decoded, ends = form.decode(mean), np.cumsum(form.sizes)

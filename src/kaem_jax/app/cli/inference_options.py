@@ -1,4 +1,4 @@
-"""Shared by `kaem score`, `kaem impute` and `kaem encode`: options, the run, data of a user or held out, batches."""
+"""What `kaem score`, `kaem impute` and `kaem encode` share: options, loading of run and data, batches."""
 
 import argparse
 import math
@@ -21,7 +21,7 @@ _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
 
 
 def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParser:
-    """A parser with the options that the three commands share."""
+    """A parser with the shared options."""
     parser = options.make_parser(name, description, "workdir", "seed", "checkpoint", "overwrite", *options.DATA)
     parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
@@ -35,7 +35,7 @@ def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParse
 
 
 def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
-    """The run, and the data as its model sees them, [N, *data_shape]."""
+    """The run, and its data as the model sees them, [N, *data_shape]."""
     run = load_run(given.workdir, given.checkpoint)
     if not run.model.prior.is_normalized:
         raise ConfigError(
@@ -52,6 +52,6 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
 
 
 def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np.ndarray) -> Any:
-    """Calls `function(key, batch)` on all data, in batches of one size, and joins the results along axis 0."""
+    """Calls `function(key, batch)` on batches of one size and joins the results along axis 0."""
     size = min(_BATCH, max(1, _VALUES // math.prod(x.shape[1:])), len(x))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *in_batches(function, key, x, size))

@@ -1,4 +1,4 @@
-"""Options that several commands share, and checks of output paths before anything is computed."""
+"""Options that several commands share, and checks of output paths."""
 
 import argparse
 import importlib.util
@@ -13,7 +13,7 @@ _MOST = 2**32 - 1
 
 
 def to_path(text: str) -> pathlib.Path:
-    """The `type` of an option for a file or a folder. It expands the ~ in --out=~/x, which no shell does."""
+    """The `type` of an option for a file or folder. Expands the ~ in --out=~/x, which no shell does."""
     if not text:
         raise argparse.ArgumentTypeError("'' names no file and no folder")
     if "://" in text:  # as a path it would become a folder named gs: here
@@ -56,14 +56,7 @@ _SHARED: dict[str, dict[str, Any]] = {
 
 
 def make_parser(command: str, description: str, *shared: str, **settings: Any) -> argparse.ArgumentParser:
-    """The parser of a command.
-
-    Args:
-      command: its name after `kaem`.
-      description: a sentence for its help.
-      shared: names of options that it shares with other commands.
-      settings: further arguments of `argparse.ArgumentParser`.
-    """
+    """The parser of `kaem COMMAND` with the options named by `shared`; `settings` go to `argparse.ArgumentParser`."""
     parser = argparse.ArgumentParser(prog=f"kaem {command}", description=description, **settings)
     for name in shared:
         parser.add_argument(f"--{name}", **_SHARED[name])
@@ -71,12 +64,11 @@ def make_parser(command: str, description: str, *shared: str, **settings: Any) -
 
 
 def check_file(out: pathlib.Path, endings: tuple[str, ...], overwrite: bool, flag: str = "--out") -> None:
-    """Checks a file's path, and makes its folder.
+    """Checks an output path before anything is computed, and makes its folder.
 
     Raises:
       ConfigError: the path has another ending, is a folder, exists (without `overwrite`), or needs a package that is
         not installed.
-      OSError: its folder cannot be made.
     """
     if out.suffix.lower() not in endings:
         raise ConfigError(f"{flag} {out} must end in {' or '.join(endings)}")

@@ -1,11 +1,8 @@
-"""`kaem sample --workdir RUN --num N --out FILE.npz|DIR/`: images or arrays from a trained run.
+"""`kaem sample --workdir RUN --num N --out FILE.npz|DIR/`: draws from a trained run, or reconstructions.
 
-    kaem sample --workdir runs/digits --num 1000 --out samples.npz
-    kaem sample --workdir runs/digits --reconstruct --num 100 --out reconstructions/
-
-A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape], with images in [0, 1]. A
-folder gets one PNG file for each example. Images are drawn and written batch by batch, so any number fits into memory,
-and the first k draws do not depend on N. Fields, rows of tables and texts are drawn all at once.
+A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape], with images in [0, 1]; a
+folder gets one PNG file per example. Images are drawn and written in batches, so any number fits into memory, and the
+first k draws do not depend on N. Fields, rows of tables and texts are drawn all at once.
 """
 
 import argparse
@@ -34,7 +31,7 @@ _Streams = Mapping[str, Iterator[np.ndarray]]
 def _write_npz(
     path: pathlib.Path, num: int, shape: tuple[int, ...], streams: Mapping[str, Iterator[np.ndarray]]
 ) -> None:
-    """Writes an .npz file batch by batch: its arrays, float32 [num, *shape], are never in memory as a whole."""
+    """Writes float32 [num, *shape] arrays batch by batch, so that they are never in memory as a whole."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (num, *shape)}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, stream in streams.items():
@@ -118,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_out(out: pathlib.Path, run: Run, overwrite: bool) -> bool:
-    """Whether the output is a folder; refuses, before anything is drawn, one that cannot be written or overwritten."""
+    """Whether the output is a folder; refuses a bad path before anything is drawn."""
     if are_pictures(run.form, run.model.data_shape) and not out.suffix:
         if out.is_dir() and any(out.iterdir()) and not overwrite:
             raise ConfigError(f"--out {out} is not empty; give another folder, or --overwrite")

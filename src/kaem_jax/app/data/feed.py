@@ -16,22 +16,21 @@ _MAX_RESIDENT_BYTES = 2 * 2**30
 
 
 def stays_on_devices(storage: str, num_bytes: int) -> bool:
-    """Whether `data.storage` keeps training data of this size in each device's memory."""
+    """Whether `data.storage` keeps training data of this size in device memory."""
     return storage == "device" or (storage == "auto" and num_bytes <= _MAX_RESIDENT_BYTES)
 
 
 class Feed:
     """Returns the minibatches of a training step.
 
-    If all examples are in device memory, only indices are sent. Otherwise minibatches are sent as they are stored, and
-    each process reads only the part for its own devices. Sending does not wait for the devices.
+    If all examples are in device memory, only indices are sent. Otherwise each process reads and sends the part for its
+    own devices. Sending does not wait for the devices.
 
     Args:
       values: [N, *data_shape] training data.
       storage: `data.storage`; `host` and `disk` differ only in what `values` reads from.
       mesh: the devices to which minibatches are sent.
-      batch_size: B.
-      seed: decides the order; see `batch_indices`.
+      batch_size, seed: decide the order; see `batch_indices`.
       labels: reads the classes of the data, if training sees them.
     """
 
@@ -53,7 +52,7 @@ class Feed:
         self._classes = None if labels is None else place(labels(everything).astype(np.int32), mesh)
 
     def _everything(self) -> Array:
-        """All data on every device, [N, D]. With several processes, each reads and decodes its share."""
+        """All data on every device, [N, D]. With several processes, each reads its share."""
         shape = len(self._values), math.prod(self._values.shape[1:])
 
         def rows(chosen: slice) -> np.ndarray:

@@ -61,8 +61,7 @@ def evaluate(
     """Evaluates the run in a folder, draws its figures and writes its report, on all devices of all processes.
 
     Writes evaluation.json, every number with the settings that reproduce it; latents.json, what each latent learned;
-    all figures; and report.html, which shows everything and needs no other file. Numbers of another checkpoint move to
-    evaluation_STEP.json.
+    all figures; and report.html. Numbers of another checkpoint move to evaluation_STEP.json.
 
     Args:
       workdir: the folder.
@@ -74,8 +73,7 @@ def evaluate(
       data_path, data_dir: where the data are, if they are not where training found them.
 
     Returns:
-      For each metric its numbers, or the reason why there are none. Metrics of this checkpoint from earlier calls are
-      included, unless this call repeats them.
+      For each metric its numbers, or the reason why there are none; also those of earlier calls for this checkpoint.
 
     Raises:
       ValueError: a metric is unknown, or a number out of range.
@@ -134,7 +132,7 @@ def evaluate(
 def _extractor(
     run: Run, dataset: Dataset, wanted: tuple[str, ...], features: str | None, folder: RunFolder
 ) -> Extractor | None:
-    """The feature extractor for the `wanted` metrics; trains the classifier if they need it."""
+    """Trains the classifier if the `wanted` metrics need it."""
     extractor = None
     space = features or run.config.evaluation.features
     is_there = features or space != "classifier" or folder.classifier.exists() or dataset.is_labelled
@@ -164,7 +162,7 @@ def _evaluators(run: Run, dataset: Dataset, rows: np.ndarray, x: Array, seed: in
 def _kept(folder: RunFolder, step: int, results: dict[str, _Numbers], is_chosen: bool) -> dict[str, _Numbers]:
     """Writes evaluation.json and returns its metrics, with those of this checkpoint from earlier calls.
 
-    `is_chosen` says that the held-out data of this evaluation chose the step; it stays true if an earlier call said so.
+    `is_chosen`: these held-out data chose the step; it stays true if an earlier call said so.
     """
     newest = folder.read_evaluation()  # another evaluation may have written meanwhile
     for found in (newest, folder.read_evaluation(step)):

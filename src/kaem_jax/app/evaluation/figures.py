@@ -87,7 +87,6 @@ def plot_densities(
 
 
 def _panels(figure: Figure, count: int, columns: int) -> list[Axes]:
-    """Axes in rows of `columns`."""
     rows = -(-count // columns)
     return [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
@@ -132,7 +131,7 @@ def _show(axes: Axes, picture: np.ndarray) -> None:
 
 
 def _tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """[N, H, W(, C)] to one picture with a thin border between the images; unused places in the last row are grey."""
+    """[N, H, W(, C)] to one picture with a thin border between the images; unused places are grey."""
     images = images.reshape(*images.shape[:3], -1)
     rows = -(-len(images) // columns)
     filled = np.pad(images, ((0, rows * columns - len(images)), (1, 0), (1, 0), (0, 0)), constant_values=0.5)
@@ -165,15 +164,9 @@ def plot_marginals(path: pathlib.Path, names: Sequence[str], generated: np.ndarr
     _save(figure, path)
 
 
-def plot_fields(
-    path: pathlib.Path,
-    generated: np.ndarray,
-    held_out: np.ndarray,
-    names: Sequence[str] = (),
-) -> None:
-    """Generated and held-out fields, their pointwise means and standard deviations, and their radial spectra.
-
-    Fields are [N, H, W, C] in the units of the data, of which the first four are shown; `names` are those of channels.
+def plot_fields(path: pathlib.Path, generated: np.ndarray, held_out: np.ndarray, names: Sequence[str] = ()) -> None:
+    """Generated and held-out fields [N, H, W, C] in the units of the data, of which four are shown, with pointwise
+    means, standard deviations and radial spectra. `names` are those of channels.
     """
     count = held_out.shape[-1]
     figure = Figure(figsize=(15, 5 * count), layout="constrained")

@@ -24,20 +24,14 @@ _BATCH = 256
 
 
 def sample_in_batches(
-    key: Array,
-    model: Model,
-    params: Params,
-    num: int,
-    *,
-    cluster: int | None = None,
-    label: int | None = None,
+    key: Array, model: Model, params: Params, num: int, *, cluster: int | None = None, label: int | None = None
 ) -> Iterator[np.ndarray]:
     """Draws from the model, E[x | z] at prior draws z, in batches of at most 256.
 
     `cluster` or `label` draws from one cluster of a clustered prior, or from the clusters of one class.
 
     Raises:
-      ValueError: the prior has no such cluster or class; see `check_part`.
+      ValueError: the prior has no such cluster or class.
 
     Yields:
       [n, *data_shape]. The first k draws are the same for every `num` of at least k.
@@ -88,11 +82,7 @@ def _draw_latents(key: Array, prior: Any, num: int, cluster: int | None, label: 
 
 
 def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> ClusteredPrior:
-    """The prior, if it has this cluster and this class.
-
-    Raises:
-      ValueError: the cluster or class does not exist.
-    """
+    """The prior; raises a ValueError if it has no such cluster or class."""
     name, value = ("cluster", cluster) if label is None else ("label", label)
     if not isinstance(prior, ClusteredPrior):
         raise ValueError(f"{name}={value} needs a clustered prior; latents of this one have no clusters")

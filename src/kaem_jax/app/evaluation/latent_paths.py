@@ -18,8 +18,7 @@ def traverse(model: Model, params: Params, latent: Array, coordinates: Array, le
     """Images as single coordinates move along their own densities while all others stay: [R, K, *data_shape].
 
     Args:
-      model: the model.
-      params: its parameters.
+      model, params: the model.
       latent: [*event_shape], the values of the other coordinates.
       coordinates: int [R], positions in the flattened latent.
       levels: [K] probabilities in (0, 1); each coordinate takes its quantiles at these.
@@ -63,7 +62,6 @@ def _to_uniform(model: Model, params: Params, latent: Array) -> Array:
 
 
 def _from_uniform(model: Model, params: Params, u: Array) -> Array:
-    """Latents [..., *event_shape] from probabilities, coordinate by coordinate."""
     prior = model.prior
     if not prior.has_quantiles:
         columns, ranks = _ordered_draws(model, params)

@@ -31,7 +31,7 @@ class Learned(NamedTuple):
 
     Attributes:
       z, density, base: [N, L] as `density_curves` returns them.
-      names: one name for each of the L latents.
+      names: names of the L latents.
       explained: [L] share of the output's variance that moves with each.
       coordinates: [L] position of each in the flattened latent; comonotone densities share positions.
     """
@@ -108,10 +108,10 @@ def smooth_densities(draws: np.ndarray, z: np.ndarray) -> np.ndarray:
 def explained_variance(key: Array, model: Model, params: Params, num_decoded: int = _NUM_DECODED) -> Array:
     """Total-effect Sobol index of every latent coordinate, by Jansen's estimator: [*event_shape].
 
-    It is the share of the output's variance, summed over pixels or over indicators of tokens, that is left when all
-    other coordinates are known; shares add up to more than 1 where coordinates interact. The coordinates of a neural or
-    clustered prior are not independent; there it is the share that changes when one of them alone is drawn again.
-    `num_decoded` latents are decoded in all, spread over the coordinates, 32 to 4,096 for each.
+    The share of the output's variance, summed over pixels or indicators of tokens, that is left when all other
+    coordinates are known; shares add up to more than 1 if coordinates interact. If coordinates are dependent (in a
+    neural or clustered prior), it is the share that changes when one of them alone is drawn again. `num_decoded`
+    latents are decoded in all, 32 to 4,096 for each coordinate.
     """
     prior = model.prior.bind(params["prior"])
     size = math.prod(prior.event_shape)
@@ -145,8 +145,7 @@ def _total_effects(model: Model, params: Params, prior: BoundPrior, first: Array
 def describe_latents(learned: Learned) -> list[dict[str, Any]]:
     """One entry for each univariate density: the content of latents.json.
 
-    Each has `name`, `explained_variance`, `mean`, `standard_deviation`, `distance_from_base` (total variation in 0..1;
-    the base's mass beyond the curve counts) and `modes`, as `find_modes` returns them.
+    `distance_from_base` is the total variation in 0..1; the base's mass beyond the curve counts.
     """
     entries = []
     for i, name in enumerate(learned.names):

@@ -31,14 +31,7 @@ _LOGGED = {
 class PeriodicEvaluation:
     """Evaluates a model during training and draws its figures, always with the same keys and data."""
 
-    def __init__(
-        self,
-        training: Progress,
-        config: Experiment,
-        folder: RunFolder,
-        keys: RunKeys,
-        held_out: Array,
-    ):
+    def __init__(self, training: Progress, config: Experiment, folder: RunFolder, keys: RunKeys, held_out: Array):
         self._training, self._settings, self._folder = training, config.evaluation, folder
         self._num_steps, self._key_figures, self._held_out = config.num_steps, keys.figures, held_out
         self._draw_every = config.checkpoint.every_steps
@@ -48,12 +41,11 @@ class PeriodicEvaluation:
         self._reconstructed = held_out[: config.evaluation.num_reconstructions]
 
     def is_due(self, step: int) -> bool:
-        """Whether the model is evaluated after this step."""
         return step > 0 and (step % self._settings.every_steps == 0 or step == self._num_steps)
 
     @full_precision
     def row(self, progress: ProgressReporter) -> dict[str, Any]:
-        """Evaluates the model and returns a row of the log; at checkpoints it plots samples and densities first."""
+        """A row of the log; at checkpoints, samples and densities are drawn first."""
         run = self._training.as_run()
         if self._is_drawn(run.step):
             progress.once("drawing samples and densities")
@@ -63,7 +55,7 @@ class PeriodicEvaluation:
 
     @full_precision
     def summary(self) -> dict[str, Any]:
-        """Plots samples and densities; returns the row of the final evaluation."""
+        """Draws samples and densities; returns the row of the final evaluation."""
         draw_samples(self._folder, self._key_figures, self._training.as_run(), self._held_out)
         return self._evaluated(self._held_out, self._settings.estimator.final) | {"eval/is_final": True}
 

@@ -16,10 +16,10 @@ _NUM_LOOKED_AT = 100
 
 
 def bind(config: Experiment, dataset: Dataset) -> Experiment:
-    """Adds the sizes of a table's columns, or the number of different tokens of texts, to the experiment.
+    """Adds the sizes of a table's columns, or the number of different tokens, to the experiment.
 
     Raises:
-      ConfigError: a setting does not fit the data; the message names the field and a way out.
+      ConfigError: a setting does not fit the data.
     """
     likelihood: Any = config.likelihood
     if isinstance(likelihood, Columns) and isinstance(dataset.form, Table):
@@ -35,7 +35,6 @@ def bind(config: Experiment, dataset: Dataset) -> Experiment:
 
 
 def _check_sizes(config: Experiment, dataset: Dataset) -> None:
-    """Refuses settings that need more data than there are."""
     if config.data.batch_size > len(dataset.train):
         raise ConfigError(
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
@@ -57,7 +56,6 @@ def _check_columns(dataset: Dataset) -> None:
 
 
 def _check_pixels(config: Experiment, dataset: Dataset) -> None:
-    """Refuses settings that data of this shape or with these values cannot have."""
     height_and_width = dataset.data_shape[:2]
     if config.data.transpose and (len(height_and_width) < 2 or height_and_width[0] != height_and_width[1]):
         raise ConfigError(
@@ -69,7 +67,6 @@ def _check_pixels(config: Experiment, dataset: Dataset) -> None:
 
 
 def _check_labels(config: Experiment, dataset: Dataset) -> None:
-    """Refuses labels that are missing, or are not the prior's classes."""
     if not config.data.labels:
         return
     if dataset.train_labels is None:

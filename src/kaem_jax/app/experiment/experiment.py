@@ -148,12 +148,11 @@ class Experiment(Settings):
 
     @property
     def _paths(self) -> tuple[str, ...]:
-        """What precedes the names of the settings of each stage."""
+        """Prefixes of the names of each stage's settings."""
         return ("", *(f"stages.{i}." for i in range(len(self.stages))))
 
     @property
     def num_steps(self) -> int:
-        """The number of updates of all stages."""
         return sum(stage.num_steps for stage in self.all_stages)
 
     @property
@@ -187,8 +186,9 @@ class Experiment(Settings):
     def proposal(self, may_miss: bool = False) -> Proposal:
         """The proposal of evaluation, with its encoder.
 
-        If values may be missing, no encoder is used. It reads missing values as 0, so half a digit would look like a
-        digit whose other half is blank.
+        If values may be missing, no encoder is used: it reads them as 0, so half a digit would look like a digit whose
+          other
+        half is blank.
         """
         proposal = self.evaluation.proposal
         if not _reads_data(proposal):
@@ -212,7 +212,6 @@ class Experiment(Settings):
             return dataclasses.replace(posterior, num_steps=num_steps)
 
     def _check_intervals(self) -> None:
-        """Checks that intervals are multiples of each other, and that schedules end within the run."""
         for name, value, base_name, base in (
             ("evaluation.every_steps", self.evaluation.every_steps, "train.log_every", self.train.log_every),
             ("checkpoint.every_steps", self.checkpoint.every_steps, "evaluation.every_steps",
@@ -222,7 +221,7 @@ class Experiment(Settings):
                 raise ValueError(f"{name}={value} must be a multiple of {base_name}={base}")
 
     def _check_stage(self, path: str, stage: Stage) -> None:
-        """Checks a stage against prior and data; `path` precedes the names of its settings."""
+        """`path` precedes the names of the stage's settings."""
         num_steps, posterior = stage.num_steps, stage.posterior
         refit = f"{path}refit" if path else "train.refit"
         with naming(f"{path}posterior"):
@@ -245,7 +244,6 @@ class Experiment(Settings):
             raise ValueError(f"{path}{error}") from None
 
     def _check_data(self) -> None:
-        """Checks that data, likelihood and networks fit together."""
         data, prior = self.data, self.prior
         for names, group, part, is_it in (
             (TABLES, "likelihood", self.likelihood, isinstance(self.likelihood, Columns)),

@@ -21,9 +21,6 @@ def write_page(out: pathlib.Path, run: Run, workdir: pathlib.Path | str) -> int:
     """Writes the page of the run in `workdir`; returns its size in bytes.
 
     Each of the most informative latents moves alone, from the medians of each cluster.
-
-    Raises:
-      ConfigError: the data are not images.
     """
     pictures = pictures_of(run, workdir)
     described = pictures.describe()
@@ -59,7 +56,6 @@ def write_page(out: pathlib.Path, run: Run, workdir: pathlib.Path | str) -> int:
 
 
 def _moved(start: Picture, index: int, value: float) -> list[float]:
-    """The latent of a picture with another value in one coordinate."""
     return [*start["latent"][:index], value, *start["latent"][index + 1 :]]
 
 
@@ -83,5 +79,5 @@ def _render(content: dict[str, Any]) -> str:
 
 
 def _policy_hash(text: str) -> str:
-    """The hash by which a content security policy allows an inline script or style that is exactly `text`."""
+    """The hash by which a content security policy allows exactly this inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

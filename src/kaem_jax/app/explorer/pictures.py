@@ -40,8 +40,8 @@ class Axes(NamedTuple):
     """The axis of every latent, [D, K] each.
 
     Attributes:
-      latent: the values that the latent takes along its axis.
-      z: the argument of its density at these values: `latent` itself, unless latents are standard normal coordinates.
+      latent: the values along the axis.
+      z: the argument of the density at these values.
       density: its marginal density.
       base: the base density.
     """
@@ -71,11 +71,7 @@ class Pictures:
     shares: np.ndarray
 
     def describe(self) -> dict[str, Any]:
-        """The run, its latents and its clusters.
-
-        `start` is the first picture; `latents` are ordered by information and `clusters` by weight, each shown at its
-        medians.
-        """
+        """The run, its latents ordered by information, its clusters by weight, and the first picture, `start`."""
         run, prior = self.run, self.run.model.prior
         names, about = latent_names(prior.event_shape), _about(run, self.workdir)
         clusters, start = self._clusters(), None
@@ -208,7 +204,6 @@ def _decimals(values: np.ndarray) -> list[float]:
 
 
 def _outline(heights: np.ndarray) -> str:
-    """Points of a curve whose heights are in 0..1."""
     return " ".join(f"{k},{100 - 95 * height:.1f}" for k, height in enumerate(heights))
 
 

@@ -23,7 +23,7 @@ Estimates = Mapping[int, tuple[float, Any]]  # held-out nats per datum and their
 
 
 def describe_damage(error: Exception) -> str:
-    """One line on why a damaged checkpoint could not be read, without the internal details of orbax."""
+    """One line on why a checkpoint could not be read, without the internal details of orbax."""
     return first_line(error).partition(" See full TensorStore")[0][:200]
 
 
@@ -33,7 +33,7 @@ class Checkpoints:
     Args:
       directory: holds one folder for each step.
       config: how many to keep. None opens the directory for reading only.
-      estimates: decide which checkpoints are best; the caller adds new ones. See `kaem_jax.app.log`.
+      estimates: decide which checkpoints are best; the caller adds new ones.
     """
 
     def __init__(self, directory: pathlib.Path, config: Checkpointing | None, estimates: Estimates | None = None):
@@ -79,7 +79,6 @@ class Checkpoints:
         return self._manager.reached_preemption(step)
 
     def wait(self) -> None:
-        """Returns when every save is complete on disk."""
         self._manager.wait_until_finished()
 
     def restore(self, step: int, template: TrainState, for_evaluation: bool = False) -> TrainState:
@@ -88,9 +87,8 @@ class Checkpoints:
         Args:
           step: one of `steps`.
           template: arrays or shapes.
-          for_evaluation: replaces what evaluation does not need by None: the optimiser's state, the root key, and the
-            persistent chains. The saved dtypes may then be narrower than those of `template`, such as float32 with
-            jax_enable_x64 on; the arrays are widened.
+          for_evaluation: replaces the optimiser's state, the root key and persistent chains by None, and widens arrays
+            saved with narrower dtypes than those of `template`, such as float32 with jax_enable_x64 on.
 
         Raises:
           RunError: the checkpoint is of another model.
@@ -117,12 +115,11 @@ class Checkpoints:
     def restore_newest(self, template_of: Callable[[int], TrainState]) -> tuple[int, TrainState] | None:
         """The newest readable checkpoint as (step, state), None if there are no checkpoints.
 
-        `template_of` gives the template of a step.
-
-        Newer checkpoints that are damaged are moved to `damaged/`, beside the checkpoints' folder, with a warning.
+        Newer checkpoints that are damaged are moved to `damaged/`, with a warning. `template_of` gives the template of
+        a step.
 
         Raises:
-          RunError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
+          RunError: no checkpoint can be read, or one is of another model. Nothing is moved.
           Exception: memory is full, or a file system does not answer. Nothing is moved.
         """
         damaged: dict[int, str] = {}
@@ -190,7 +187,7 @@ class Checkpoints:
 def checksums(nested: dict[str, Any]) -> dict[str, int]:
     """CRC-32 of each array's bytes, by names such as "params/prior/bank/grid". They show files that changed silently.
 
-    Arrays that this process holds only in part, such as persistent chains in a job of several processes, are left out.
+    Arrays that this process holds only in part, such as persistent chains of several processes, are left out.
     """
     found = {}
     for name, leaf in traverse_util.flatten_dict(nested, sep="/").items():
@@ -202,7 +199,7 @@ def checksums(nested: dict[str, Any]) -> dict[str, int]:
 
 
 def verify_checksums(nested: dict[str, Any], saved: dict[str, int]) -> None:
-    """Compares arrays with the checksums that were saved with them; names that only one side has are ignored.
+    """Compares arrays with their saved checksums; names that only one side has are ignored.
 
     Raises:
       ValueError: an array has other values.
@@ -219,7 +216,6 @@ def _is_narrower(dtype: np.dtype, other: np.dtype) -> bool:
 
 
 def _narrowed(nested: dict[str, Any], stored: dict[str, np.dtype]) -> dict[str, Any]:
-    """Casts arrays that were widened when read back to their saved dtypes."""
     flat = traverse_util.flatten_dict(nested, sep="/")
     return traverse_util.unflatten_dict({name: leaf.astype(stored[name]) for name, leaf in flat.items()}, sep="/")
 

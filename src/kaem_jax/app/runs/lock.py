@@ -1,4 +1,4 @@
-"""Claims a folder for a run: no results may be lost, only the same run is continued, and one at a time may hold it."""
+"""Claims a folder for a run: no results are lost, only the same run is continued, and one run at a time holds it."""
 
 import contextlib
 import json
@@ -83,8 +83,7 @@ def only_run_in(folder: pathlib.Path) -> Iterator[None]:
 def check_folder(folder: RunFolder, config: Experiment, fingerprint: int, overwrite: bool = False) -> None:
     """Checks that the folder holds no run, or a run of `config` on data with this fingerprint.
 
-    With `overwrite` the folder may hold any run, but no files of other origin whose names are among those that would
-    be deleted.
+    With `overwrite` it may hold any run, but no files of other origin that would be deleted.
 
     Raises:
       RunError: the folder is a file, holds another run, or has results that would be lost. Nothing is changed.
@@ -159,7 +158,6 @@ def _check_same_run(folder: RunFolder, config: Experiment, fingerprint: int) -> 
 
 
 def _delete_run(folder: RunFolder) -> None:
-    """Deletes the files and folders of an earlier run, and its classifier."""
     classifier = (folder.classifier,) if holds_run(folder) else ()
     for path in folder.folders:
         if path.is_dir():

@@ -34,16 +34,12 @@ def open_data(
 
 
 def open_held_out(
-    run: Run,
-    workdir: pathlib.Path,
-    num: int | None = None,
-    data_path: str | None = None,
-    data_dir: str | None = None,
+    run: Run, workdir: pathlib.Path, num: int | None = None, data_path: str | None = None, data_dir: str | None = None
 ) -> np.ndarray:
     """`num` held-out data of the run, beginning with those that evaluated training; by default only these.
 
     Raises:
-      ConfigError: there are fewer than `num`; see also `open_data`.
+      ConfigError: there are fewer than `num`.
     """
     test = open_data(run, workdir, data_path, data_dir, num_held_out=0).held_out
     if num and num > len(test):
@@ -57,9 +53,6 @@ def check_is_of_run(folder: RunFolder, dataset: Dataset) -> None:
     """Checks that these data are the ones the run was trained on.
 
     If only the training values differ, it warns: versions of a library may scale images differently.
-
-    Raises:
-      RunError: the data have another shape, or other columns, scales or tokens.
     """
     saved = folder.read_config()
     if list(dataset.data_shape) != saved["data_shape"]:

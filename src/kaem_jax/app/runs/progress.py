@@ -1,4 +1,4 @@
-"""The progress of a training run: its current state, and saving, stopping and checks at any step."""
+"""A training run: its current state, and saving, stopping and checks at any step."""
 
 import math
 
@@ -16,7 +16,7 @@ from kaem_jax.training.state import TrainState
 
 
 class Progress:
-    """The current state, its step, and the step of the newest checkpoint.
+    """The current state of training.
 
     Attributes:
       state: the training state after `step` updates.
@@ -68,7 +68,6 @@ class Progress:
         return named
 
     def check_finite(self, named: dict[str, float], step: int) -> None:
-        """Raises a `DivergedError` if a metric is not finite."""
         for name, value in named.items():
             if not math.isfinite(value):
                 kept = self._checkpoints.steps

@@ -11,9 +11,8 @@ _NUM_GROUPS = 10
 def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """Squared Frechet distance between Gaussians fitted to two samples (FID; Heusel et al., 2017).
 
-    It is |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), biased upwards by O(1/N + 1/N'). With C = A^T A and A = Q R,
-    tr (C C')^(1/2) is the sum of the singular values of R R'^T: exact to rounding, unlike a matrix square root, even if
-    there are fewer rows than features and covariances are singular.
+    |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), biased upwards by O(1/N + 1/N'). With C = A^T A and A = Q R, tr (C
+    C')^(1/2) is the sum of the singular values of R R'^T: exact to rounding, even if covariances are singular.
     """
     means, factors = zip(*(_mean_and_factor(np.asarray(x, np.float64)) for x in (real, generated)), strict=True)
     overlap = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
@@ -30,7 +29,7 @@ def _mean_and_factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """Squared maximum mean discrepancy (KID; Binkowski et al., 2018), with kernel (x.y / F + 1)^3.
 
-    The U-statistic over all pairs: unbiased, so it may be negative if the distributions are close.
+    The U-statistic over all pairs: unbiased, so it may be negative.
     """
     x, y = (np.asarray(a, np.float64) for a in (real, generated))
     within = sum((_kernel_sum(a, a) - _diagonal_sum(a)) / (len(a) * (len(a) - 1)) for a in (x, y))
@@ -46,11 +45,7 @@ def _diagonal_sum(x: np.ndarray) -> float:
 
 
 def jackknife(distance: Callable[[np.ndarray, np.ndarray], float], real: np.ndarray, generated: np.ndarray) -> float:
-    """Standard error of a distance between samples of independent rows: the delete-a-tenth jackknife, shuffled.
-
-    Raises:
-      ValueError: a sample has fewer than 20 rows.
-    """
+    """Standard error of a distance between samples of independent rows: the delete-a-tenth jackknife, shuffled."""
     if min(len(real), len(generated)) < 2 * _NUM_GROUPS:
         raise ValueError(f"{len(real)} real and {len(generated)} generated rows: a distance needs 20 of each")
     rng = np.random.default_rng(0)
@@ -82,15 +77,14 @@ def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) ->
 def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
     """How often a generated point's nearest neighbour is a held-out point, relative to their share of all data.
 
-    For a model that does not memorise, held-out points are as near as training points, however blurred its samples
-    are.
+    If a model does not memorise, held-out points are as near as training points, however blurred its samples are.
 
     Returns:
       the ratio, 1 for a model that generalises and 0 for one that repeats its training data, and its standard error
-      under a ratio of 1, in which samples with the same neighbour do not count as independent.
+      under a ratio of 1; samples with the same neighbour do not count as independent.
 
     Raises:
-      ValueError: half of the held-out points are training points themselves.
+      ValueError: half of the held-out points are training points.
     """
     from sklearn.metrics import pairwise_distances_argmin  # most of a second to import: only where it is used
 
@@ -111,7 +105,6 @@ def _share_inside(points: np.ndarray, manifold: np.ndarray, k: int) -> float:
 
 
 def _radii(x: np.ndarray, k: int) -> np.ndarray:
-    """Distance [N] of each point to its k-th neighbour, not counting the point itself."""
     if len(x) <= k:
         raise ValueError(f"{len(x)} points have no {k}-th neighbour")
     return _over_distances(x, x, lambda d, _: np.partition(d, k, axis=1)[:, k])

@@ -29,14 +29,14 @@ _MAX_TRAIN_IMAGES = 10_000  # among which copies are looked for
 def evaluate(
     run: Run, dataset: Dataset, metrics: Sequence[str], extractor: Extractor | None, num_images: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Samples of a model against held-out images; empty for other data.
+    """Compares samples of a model with held-out images; empty for other data.
 
     Args:
       run: the model.
-      dataset: its held-out part is compared with the samples; during training that part has `data.num_held_out` data.
+      dataset: its held-out part is compared with the samples.
       metrics: names of metrics; those that are not in `SAMPLE_METRICS` are ignored.
-      extractor: as `make_extractor` returns it; None if these metrics are not asked for, or it is not available.
-      num_images: generated images; as many real ones at most are compared with them.
+      extractor: None if these metrics are not wanted, or features are not available.
+      num_images: number of generated images, and largest number of real ones.
       seed: decides the samples, which are those of `kaem sample` with this seed, and the random subsets of the data.
     """
     metrics = [name for name in metrics if name in SAMPLE_METRICS]
@@ -67,10 +67,10 @@ def compare(
 
     Args:
       metrics: names from `SAMPLE_METRICS`.
-      generated, held_out: uint8 [N, H, W, C], rounded in the same way, in random order.
-      read_train: maps n to at most n training images, in the same form and in random order. `copying` needs them; `fid`
-        and `kid` report the distance of as many training images as there are generated ones, as a yardstick.
-      extractor: computes features. Without one (None), metrics give a `reason`.
+      generated, held_out: uint8 [N, H, W, C], in random order.
+      read_train: maps n to at most n training images, in the same form and in random order, for `copying`. `fid` and
+        `kid` also report the distance of as many training images as there are generated ones.
+      extractor: computes features; without one, metrics give a `reason`.
     """
     results: dict[str, dict[str, Any]] = {}
     features: dict[str, np.ndarray] = {}

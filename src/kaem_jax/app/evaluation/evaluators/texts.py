@@ -25,7 +25,7 @@ def evaluate(key: Array, run: Run, x: Array, estimator: Estimator, proposal: Pro
 
     The mean divergence of posteriors from the prior is E[log p(x | z)] over posteriors, less log p(x), which the
     estimator finds from the proposal. The cost of other latents is the loss in log p(x | z) with another text's
-    latents. Errors are standard errors over data.
+    latents.
     """
     if not isinstance(run.form, Text):
         return {}
@@ -46,9 +46,9 @@ def evaluate(key: Array, run: Run, x: Array, estimator: Estimator, proposal: Pro
 def log_likelihood_of_latents(
     key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
 ) -> tuple[Array, Array]:
-    """Log p(x | z) of each of the data x [B, *data_shape] with a draw of its own posterior, and with another datum's.
+    """Log p(x | z), nats [B], with a draw of each datum's own posterior, and with another datum's.
 
-    If both are equal, the decoder ignores its latents. [B] nats each.
+    If both are equal, the decoder ignores its latents.
     """
     return _own_and_other(model, params, posterior.draw_one(key, model, params, x), x)
 

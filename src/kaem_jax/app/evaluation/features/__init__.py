@@ -31,10 +31,9 @@ def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) 
 
     Args:
       spec: `classifier`: a small network trained on the labelled training split, kept in the file `own`; `random`: a
-        network with random weights, without labels; `inception` or `inception:WEIGHTS.pth`: InceptionV3 by
-        torch-fidelity (the extra `inception`), weights from its cache or from a file; the `classifier.npz` of another
-        run, so that runs share one space of features; or `package.module:function`: a function of uint8 NumPy arrays
-        [N, H, W, C].
+        network with random weights; `inception` or `inception:WEIGHTS.pth`: InceptionV3 by torch-fidelity (the extra
+        `inception`), weights from its cache or a file; the `classifier.npz` of another run; or
+        `package.module:function`: a function of uint8 NumPy arrays [N, H, W, C].
       own: where this run's classifier is, or will be written.
       source: the name of the data.
       dataset: on which the classifier is trained.
@@ -78,8 +77,7 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
 def _random_features(pixels: Array) -> Array:
     """Means over the image of the activations of three random layers, [N, 224]; fewer layers for sides below 13 pixels.
 
-    Such features tell textures, contrasts and shapes apart (Naeem et al., 2020, use a random VGG16), but not what is on
-    an image. Distances in them cannot be compared with those in other features.
+    Such features tell textures, contrasts and shapes apart (Naeem et al., 2020, use a random VGG16), but not objects.
     """
     x = pixels.astype(jnp.float32) / 127.5 - 1
     x = jnp.broadcast_to(x, (*x.shape[:3], 3))  # grey images have three equal channels

@@ -11,11 +11,7 @@ _NUM_FEATURES = 2048
 def inception_extractor(weights: str | None) -> Extractor:
     """The 2,048 pooled features of the network of the original TensorFlow FID; grey images are repeated to RGB.
 
-    Args:
-      weights: torch-fidelity's .pth file; None for its cache, which it fills by a download.
-
-    Raises:
-      ConfigError: the extra `inception` is not installed, or the weights are not available.
+    `weights` is torch-fidelity's .pth file, or None for its cache, which it fills by a download.
     """
     try:
         import torch

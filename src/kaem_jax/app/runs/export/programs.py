@@ -25,7 +25,7 @@ class Program:
       about: a sentence on what the function does.
       function: arrays to one array, or to a dictionary of arrays.
       inputs: shape and dtype of each argument by name.
-      outputs: names of the results, sorted, as in a dictionary.
+      outputs: names of the results, sorted.
     """
 
     about: str
@@ -34,7 +34,7 @@ class Program:
     outputs: tuple[str, ...]
 
     def arguments(self, n: Any) -> list[jax.ShapeDtypeStruct]:
-        """The shapes and dtypes of the arguments for a batch size n, which may be symbolic."""
+        """Shapes and dtypes of the arguments for a batch size n, which may be symbolic."""
         return [
             jax.ShapeDtypeStruct(tuple(n if size is None else size for size in shape), dtype)
             for shape, dtype in self.inputs.values()
@@ -103,11 +103,7 @@ def left_out(prior: Prior) -> dict[str, str]:
 
 
 def make_programs(model: Model, params: Params) -> dict[str, Program]:
-    """The functions of a model by name; see `export_model`.
-
-    Raises:
-      ValueError: `params` are not parameters of the model.
-    """
+    """The functions of a model by name; see `export_model`."""
     check_params(model, params)
     prior = model.prior
     groups = {name: params[name] for name in ("prior", "decoder", "likelihood")}
