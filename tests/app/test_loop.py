@@ -20,7 +20,7 @@ from kaem_jax.app.data.config import DataSettings
 from kaem_jax.app.devices.preemption import StopRequest
 from kaem_jax.app.evaluation import periodic
 from kaem_jax.app.loop import Outcome, train_and_evaluate
-from kaem_jax.app.runs.progress import Progress
+from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.errors import DivergedError
 from kaem_jax.keys import refit_key, run_keys
 from kaem_jax.training import step as train_step_module
@@ -133,7 +133,7 @@ def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call, index
             return count == self.agreed
 
     manager = Manager()
-    training = Progress(None, None, None, manager, None, None)
+    training = TrainingRun(None, None, None, manager, None, None)
     found = []
     for step in range(20, 33, per_call):
         training.step = step
@@ -141,7 +141,7 @@ def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call, index
     assert manager.asked == list(range(33))
     assert found.index(True) == index
     manager.agreed = 1  # a signal before the first look of a resumed run
-    resumed = Progress(None, None, None, manager, None, None)
+    resumed = TrainingRun(None, None, None, manager, None, None)
     resumed.step = 20
     assert resumed.stop_requested()
 

@@ -23,8 +23,8 @@ from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.log import Performance, RunLog, estimates_of, held_out_nats, read_metrics
 from kaem_jax.app.runs.checkpoints import Checkpoints
 from kaem_jax.app.runs.lock import claimed, warn_of_other_bits
-from kaem_jax.app.runs.progress import Progress
 from kaem_jax.app.runs.run_folder import RunFolder
+from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.files import write_json
 from kaem_jax.jax_utils.placement import place, replicated
 from kaem_jax.jax_utils.processes import check_same_on_all_processes, from_writer, is_writer, say
@@ -92,7 +92,7 @@ def train_and_evaluate(
 
         restored = checkpoints.restore_newest(template_of)
         state = jax.jit(functools.partial(state_of, 0), out_shardings=everywhere)() if restored is None else restored[1]
-        training = Progress(config, model, state, checkpoints, stop, dataset.form)
+        training = TrainingRun(config, model, state, checkpoints, stop, dataset.form)
         del state  # it would stay in memory
         if restored is not None:
             training.step = training.saved_step = restored[0]
@@ -216,6 +216,6 @@ def train_and_evaluate(
         return _interrupted(training, stop)
 
 
-def _interrupted(training: Progress, stop: StopRequest) -> Outcome:
+def _interrupted(training: TrainingRun, stop: StopRequest) -> Outcome:
     say(f"{stop.signal_name or 'preempted'}: saved step {training.step}; the same command continues")
     return Outcome.INTERRUPTED

@@ -26,11 +26,8 @@ def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParse
     parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
     parser.add_argument("--out", type=options.to_path, required=True, help=out)
-    parser.add_argument(
-        "--num",
-        type=options.at_least(1),
-        help="take only so many of the data, from the first on; held-out data are otherwise those that judged training",
-    )
+    parser.add_argument("--num", type=options.at_least(1), help="take only so many of the data, from the first on; "
+                        "held-out data are otherwise those that evaluated training")  # fmt: skip
     return parser
 
 

@@ -64,12 +64,7 @@ def make_parser(command: str, description: str, *shared: str, **settings: Any) -
 
 
 def check_file(out: pathlib.Path, endings: tuple[str, ...], overwrite: bool, flag: str = "--out") -> None:
-    """Checks an output path before anything is computed, and makes its folder.
-
-    Raises:
-      ConfigError: the path has another ending, is a folder, exists (without `overwrite`), or needs a package that is
-        not installed.
-    """
+    """Checks an output path and makes its folder; raises a ConfigError before anything is computed."""
     if out.suffix.lower() not in endings:
         raise ConfigError(f"{flag} {out} must end in {' or '.join(endings)}")
     if out.is_dir():

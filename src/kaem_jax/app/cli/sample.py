@@ -28,9 +28,7 @@ _BATCH = 256  # data that are read at once
 _Streams = Mapping[str, Iterator[np.ndarray]]
 
 
-def _write_npz(
-    path: pathlib.Path, num: int, shape: tuple[int, ...], streams: Mapping[str, Iterator[np.ndarray]]
-) -> None:
+def _write_npz(path: pathlib.Path, num: int, shape: tuple[int, ...], streams: _Streams) -> None:
     """Writes float32 [num, *shape] arrays batch by batch, so that they are never in memory as a whole."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (num, *shape)}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -57,7 +55,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--num",
         type=at_least(1),
-        help="how many samples; with --reconstruct, how many held-out data (default: those that judged training)",
+        help="how many samples; with --reconstruct, how many held-out data (default: those that evaluated training)",
     )
     parser.add_argument(
         "--out",

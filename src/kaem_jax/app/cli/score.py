@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     may_miss = bool(gaps.any())
     proposal = run.config.inference_proposal(may_miss)
     options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
-    options["chunk_size"] = run.config.evaluation.latents_at_once
+    options["chunk_size"] = run.config.evaluation.estimator.chunk_size
 
     def scored(key: jax.Array, x: jax.Array) -> Evidence:
         found = log_prob(key, run.model, run.params, x, **options)

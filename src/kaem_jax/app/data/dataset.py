@@ -72,11 +72,7 @@ def are_pictures(form: Form, shape: tuple[int, ...]) -> bool:
 
 
 def to_pixels(x: np.ndarray) -> np.ndarray:
-    """Examples as image files hold them: uint8 [N, H, W, C], values of [0, 1] rounded to 255ths.
-
-    Raises:
-      ValueError: `x` is not [N, H, W] or [N, H, W, C] with C 1 or 3.
-    """
+    """Images as files hold them: uint8 [N, H, W, C], values of [0, 1] rounded to 255ths. Others raise a ValueError."""
     if not is_image(x.shape[1:]):
         raise ValueError(f"data of shape {x.shape[1:]} are not images; wanted: [H, W], [H, W, 1] or [H, W, 3]")
     x = x[..., None] if x.ndim == 3 else x

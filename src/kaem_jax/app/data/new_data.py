@@ -76,13 +76,10 @@ def _read_arrays(path: str, form: Form, shape: tuple[int, ...], settings: DataSe
 
 
 def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:
-    """The mask of missing values, bool [*data_shape]: not 0 in an array or an image.
+    """The mask of missing values, bool [*data_shape]: not 0 in an array or an image; raises a DataError.
 
     An array may omit the channel axis; it is the only one in its file, or is called `mask` or like images. An image
     must have the height and width of the data, since scaling would blur its edges.
-
-    Raises:
-      DataError: the file is missing, unreadable, or of another shape.
     """
     shape = tuple(data_shape)
     with reading("--mask", path):

@@ -17,11 +17,8 @@ _NUM_EMPIRICAL = 4096
 def traverse(model: Model, params: Params, latent: Array, coordinates: Array, levels: Array) -> Array:
     """Images as single coordinates move along their own densities while all others stay: [R, K, *data_shape].
 
-    Args:
-      model, params: the model.
-      latent: [*event_shape], the values of the other coordinates.
-      coordinates: int [R], positions in the flattened latent.
-      levels: [K] probabilities in (0, 1); each coordinate takes its quantiles at these.
+    `latent` [*event_shape] has the values of the others, `coordinates` are positions, int [R], in the flattened latent,
+    and `levels` [K] are probabilities in (0, 1), at which each coordinate takes its quantiles.
     """
     shape = model.prior.event_shape
     everywhere = jnp.broadcast_to(levels.reshape(-1, *[1] * len(shape)), (len(levels), *shape))

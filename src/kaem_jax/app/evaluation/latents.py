@@ -27,13 +27,12 @@ _MIN_PROMINENCE = 0.01  # as a fraction of the highest mode
 class Learned(NamedTuple):
     """The univariate densities, most informative first.
 
-    If several densities share a latent (in a comonotone prior), one density per latent comes first, then the others.
-
     Attributes:
       z, density, base: [N, L] as `density_curves` returns them.
       names: names of the L latents.
       explained: [L] share of the output's variance that moves with each.
-      coordinates: [L] position of each in the flattened latent; comonotone densities share positions.
+      coordinates: [L] position of each in the flattened latent. If densities share positions (in a comonotone prior),
+        one density per position comes first.
     """
 
     z: np.ndarray
@@ -71,8 +70,7 @@ def density_curves(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Every univariate density and its base on its own range, for plotting.
 
-    Returns:
-      z, density, base, each [num_points, L] for the L latents in row-major order, and their L names.
+    Returns z, density, base, each [num_points, L] for the L latents in row-major order, and their L names.
     """
     names = latent_names(model.prior.value_shape)
     curves = _curves if model.prior.has_quantiles else _smooth_curves
@@ -166,14 +164,10 @@ def describe_latents(learned: Learned) -> list[dict[str, Any]]:
 
 
 def find_modes(z: np.ndarray, density: np.ndarray) -> list[dict[str, float]]:
-    """Local maxima, also at an end of the support, whose prominence is at least 1 % of the highest.
+    """Local maxima of the values `density` [N] at increasing points z [N], which may fall to 0 beyond the ends.
 
-    Args:
-      z: [N] increasing points.
-      density: [N] values there, which may fall to 0 beyond the ends.
-
-    Returns:
-      the `location`, `height` and `mass` of each, from left to right; the masses between valleys add up to 1.
+    Returns `location`, `height` and `mass` of those whose prominence is at least 1 % of the highest, from left to
+    right; the masses between valleys add up to 1.
     """
     from scipy.integrate import cumulative_trapezoid
     from scipy.signal import find_peaks, peak_prominences  # takes a second to import: only where it is used

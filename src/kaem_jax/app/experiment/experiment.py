@@ -72,11 +72,6 @@ class Evaluation(Settings):
     posterior_chains: int = setting(8, low=1)
     features: str = "classifier"
 
-    @property
-    def latents_at_once(self) -> int:
-        """Number of latents that importance sampling holds in memory at once."""
-        return self.estimator.chunk_size
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpointing(Settings):
@@ -135,7 +130,8 @@ class Experiment(Settings):
         self._check_intervals()
         self._check_data()
         self._check_evaluation()
-        for path, stage in zip(self._paths, self.all_stages, strict=True):
+        paths = ("", *(f"stages.{i}." for i in range(len(self.stages))))  # of the names of settings
+        for path, stage in zip(paths, self.all_stages, strict=True):
             self._check_stage(path, stage)
 
     @functools.cached_property
@@ -145,11 +141,6 @@ class Experiment(Settings):
             num_steps=self.train.num_steps, posterior=self.posterior, optimizer=self.optimizer, refit=self.train.refit
         )
         return (first, *self.stages)
-
-    @property
-    def _paths(self) -> tuple[str, ...]:
-        """Prefixes of the names of each stage's settings."""
-        return ("", *(f"stages.{i}." for i in range(len(self.stages))))
 
     @property
     def num_steps(self) -> int:
@@ -171,11 +162,7 @@ class Experiment(Settings):
         return self.all_stages[stage_after(self.all_stages, step)]
 
     def model(self, data_shape: tuple[int, ...]) -> Model:
-        """The model for data of this shape.
-
-        Raises:
-          ConfigError: the parts do not fit together.
-        """
+        """The model for data of this shape; a ConfigError says which parts do not fit together."""
         with naming("decoder"):
             model = Model(self.prior, self.decoder, self.likelihood, tuple(data_shape))
         with naming("posterior.encoder"):

@@ -26,22 +26,20 @@ def write_page(out: pathlib.Path, run: Run, workdir: pathlib.Path | str) -> int:
     described = pictures.describe()
     latents, clusters = described["latents"][:_NUM_LATENTS], described["clusters"]
     for latent in latents:
-        latent |= {name: latent[name][::_STRIDE] for name in ("values", "z")}
+        latent["values"] = latent["values"][::_STRIDE]
     moves: list[Picture] = []
     num_shown = size = 0
     for start in [cluster["median"] for cluster in clusters] or [described["start"]]:
-        found = pictures.decode([_moved(start, latent["index"], z) for latent in latents for z in latent["values"]])
+        middle, places = start["latent"], [(latent["index"], z) for latent in latents for z in latent["values"]]
+        found = pictures.decode([[*middle[:i], z, *middle[i + 1 :]] for i, z in places])
         size += sum(len(picture["image"]) for picture in found)
         if num_shown and size > _MAX_BYTES:
             break
         moves += found
         num_shown += 1
     views = {
-        "all" if cluster is None else cluster: {
-            "curves": pictures.curves(cluster),
-            "draws": pictures.draw(cluster, _NUM_DRAWS),
-        }
-        for cluster in (None, *(cluster["index"] for cluster in clusters[:num_shown]))
+        name: {"curves": pictures.curves(cluster), "draws": pictures.draw(cluster, _NUM_DRAWS)}
+        for name, cluster in (("all", None), *((each["index"], each["index"]) for each in clusters[:num_shown]))
     }
     of_clusters = f" and {num_shown} of {len(clusters)} clusters" if clusters else ""
     described["about"] += (
@@ -53,10 +51,6 @@ def write_page(out: pathlib.Path, run: Run, workdir: pathlib.Path | str) -> int:
     with replacing(out) as temporary:
         temporary.write_bytes(page)
     return len(page)
-
-
-def _moved(start: Picture, index: int, value: float) -> list[float]:
-    return [*start["latent"][:index], value, *start["latent"][index + 1 :]]
 
 
 def _render(content: dict[str, Any]) -> str:

@@ -37,16 +37,8 @@ Picture = dict[str, Any]  # `latent`: D numbers, `image`: address of its E[x | z
 
 
 class Axes(NamedTuple):
-    """The axis of every latent, [D, K] each.
+    """The axis of every latent: its values, and its marginal and base density there, [D, K] each."""
 
-    Attributes:
-      latent: the values along the axis.
-      z: the argument of the density at these values.
-      density: its marginal density.
-      base: the base density.
-    """
-
-    latent: np.ndarray
     z: np.ndarray
     density: np.ndarray
     base: np.ndarray
@@ -54,14 +46,9 @@ class Axes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """The pictures and curves of a run.
+    """The pictures and curves of a run in the folder `workdir`, as the user gave it.
 
-    Attributes:
-      run: the trained model.
-      workdir: its folder, as the user gave it.
-      prior: its prior.
-      axes: the axes of its latents.
-      shares: [D] share of the output's variance that each latent moves.
+    `shares` [D] are the shares of the output's variance that each latent moves.
     """
 
     run: Run
@@ -73,7 +60,11 @@ class Pictures:
     def describe(self) -> dict[str, Any]:
         """The run, its latents ordered by information, its clusters by weight, and the first picture, `start`."""
         run, prior = self.run, self.run.model.prior
-        names, about = latent_names(prior.event_shape), _about(run, self.workdir)
+        names = latent_names(prior.event_shape)
+        size = " x ".join(map(str, run.model.data_shape))
+        about = f"{len(names)} latents, images of {size}, step {run.step:,} of {self.workdir}."
+        if _is_shared(run):
+            about += " Each latent moves several densities; shown is its own, a standard normal."
         clusters, start = self._clusters(), None
         if not clusters:
             draws = self.prior.sample(sample_key(0), (_NUM_MEDIAN_DRAWS,))
@@ -90,8 +81,7 @@ class Pictures:
                     "index": int(i),
                     "name": names[i],
                     "share": percent(self.shares[i]),
-                    "values": _decimals(self.axes.latent[i]),
-                    "z": _decimals(self.axes.z[i]),
+                    "values": _decimals(self.axes.z[i]),
                 }
                 for i in np.argsort(-self.shares, kind="stable")
             ],
@@ -158,11 +148,7 @@ class Pictures:
 
 
 def pictures_of(run: Run, workdir: pathlib.Path | str) -> Pictures:
-    """Tabulates the prior and ranks the latents.
-
-    Raises:
-      ConfigError: data are rows of a table, continuous fields, texts, or arrays that are not images.
-    """
+    """Tabulates the prior and ranks the latents; raises a ConfigError if data are not images."""
     if not are_pictures(run.form, run.model.data_shape):
         raise ConfigError(
             f"--workdir {workdir}: kaem explore shows images, [H, W], [H, W, 1] or [H, W, 3], and the data of this run "
@@ -176,26 +162,17 @@ def pictures_of(run: Run, workdir: pathlib.Path | str) -> Pictures:
 def _axes(run: Run) -> Axes:
     prior = run.model.prior
     if _is_shared(run):
-        z = np.broadcast_to(
-            np.linspace(-_WIDEST, _WIDEST, NUM_POINTS, dtype=np.float32), (*prior.event_shape, NUM_POINTS)
-        )
+        line = np.linspace(-_WIDEST, _WIDEST, NUM_POINTS, dtype=np.float32)
+        z = np.broadcast_to(line, (*prior.event_shape, NUM_POINTS))
         density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        return Axes(z, z, density, density)
+        return Axes(z, density, density)
     z, density, base, _ = (np.asarray(curve) for curve in density_curves(run.model, run.params, NUM_POINTS))
-    return Axes(z.T, z.T, density.T, base.T)
+    return Axes(z.T, density.T, base.T)
 
 
 def _is_shared(run: Run) -> bool:
     """Whether each latent moves several densities, as in a comonotone prior."""
     return run.model.prior.event_shape != run.model.prior.value_shape
-
-
-def _about(run: Run, workdir: pathlib.Path | str) -> str:
-    size = " x ".join(map(str, run.model.data_shape))
-    about = f"{math.prod(run.model.prior.event_shape)} latents, images of {size}, step {run.step:,} of {workdir}."
-    if _is_shared(run):
-        about += " Each latent moves several densities; shown is its own, a standard normal."
-    return about
 
 
 def _decimals(values: np.ndarray) -> list[float]:

@@ -64,13 +64,10 @@ class Checkpoints:
         """Steps that have a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def _read_meta(self, step: int) -> dict[str, Any]:
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-
     def save(self, step: int, state: TrainState) -> None:
         """Saves the state after `step` updates in the background; its arrays may be donated as soon as this returns."""
         nested = to_nested(state)
-        meta = {"checksums": checksums(nested)}
+        meta = {"checksums": checksums(traverse_util.flatten_dict(nested, sep="/"))}
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(nested), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args)
 
@@ -84,17 +81,14 @@ class Checkpoints:
     def restore(self, step: int, template: TrainState, for_evaluation: bool = False) -> TrainState:
         """The state saved at `step` under any sharding, with the shapes, dtypes and shardings of `template`.
 
-        Args:
-          step: one of `steps`.
-          template: arrays or shapes.
-          for_evaluation: replaces the optimiser's state, the root key and persistent chains by None, and widens arrays
-            saved with narrower dtypes than those of `template`, such as float32 with jax_enable_x64 on.
+        `for_evaluation` replaces the optimiser's state, the root key and persistent chains by None, and widens arrays
+        saved with narrower dtypes than those of `template`, such as float32 with jax_enable_x64 on.
 
         Raises:
           RunError: the checkpoint is of another model.
           Exception: the checkpoint is damaged, or memory is full; orbax and its libraries raise many types.
         """
-        meta = self._read_meta(step)
+        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         wanted = to_nested(jax.tree.map(_target, template))
         stored = self._check_leaves(step, wanted, may_widen=for_evaluation)
         if for_evaluation:
@@ -106,10 +100,12 @@ class Checkpoints:
             partial_restore=for_evaluation,
         )
         nested = self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
-        # Orbax has widened arrays to the template's dtypes; checksums are of the arrays as saved.
-        verify_checksums(_narrowed(nested, stored) if for_evaluation else nested, meta["checksums"])
-        if (found := int(nested["step"])) != step:
-            raise ValueError(f"it holds step {found}: somebody copied or renamed its folder")
+        found = traverse_util.flatten_dict(nested, sep="/")
+        if for_evaluation:  # orbax has widened arrays to the template's dtypes; checksums are of the arrays as saved
+            found = {name: leaf.astype(stored[name]) for name, leaf in found.items()}
+        verify_checksums(found, meta["checksums"])
+        if (held := int(nested["step"])) != step:
+            raise ValueError(f"it holds step {held}: somebody copied or renamed its folder")
         return from_nested(template, nested)
 
     def restore_newest(self, template_of: Callable[[int], TrainState]) -> tuple[int, TrainState] | None:
@@ -172,7 +168,9 @@ class Checkpoints:
                 continue  # stored as the words of the key
             if tuple(have.shape) != tuple(want.shape):
                 problems.append(f"{name} has shape {tuple(have.shape)}, the model wants {tuple(want.shape)}")
-            elif not (have.dtype == want.dtype or (may_widen and _is_narrower(np.dtype(have.dtype), want.dtype))):
+            elif have.dtype != want.dtype and not (
+                may_widen and np.dtype(have.dtype).kind == want.dtype.kind and have.dtype.itemsize < want.dtype.itemsize
+            ):
                 problems.append(f"{name} has dtype {have.dtype}, the model wants {want.dtype}")
         if problems:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
@@ -184,13 +182,13 @@ class Checkpoints:
         return {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
 
 
-def checksums(nested: dict[str, Any]) -> dict[str, int]:
+def checksums(arrays: Mapping[str, Any]) -> dict[str, int]:
     """CRC-32 of each array's bytes, by names such as "params/prior/bank/grid". They show files that changed silently.
 
     Arrays that this process holds only in part, such as persistent chains of several processes, are left out.
     """
     found = {}
-    for name, leaf in traverse_util.flatten_dict(nested, sep="/").items():
+    for name, leaf in arrays.items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         if leaf.is_fully_addressable or leaf.is_fully_replicated:
@@ -198,26 +196,13 @@ def checksums(nested: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-def verify_checksums(nested: dict[str, Any], saved: dict[str, int]) -> None:
-    """Compares arrays with their saved checksums; names that only one side has are ignored.
-
-    Raises:
-      ValueError: an array has other values.
-    """
-    found = checksums(nested)
+def verify_checksums(arrays: Mapping[str, Any], saved: Mapping[str, int]) -> None:
+    """Raises a ValueError if an array differs from its saved checksum; names that only one side has are ignored."""
+    found = checksums(arrays)
     changed = [name for name in sorted(found.keys() & saved.keys()) if found[name] != saved[name]]
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise ValueError(f"{changed[0]}{more} does not have the values that were saved: the files changed on disk")
-
-
-def _is_narrower(dtype: np.dtype, other: np.dtype) -> bool:
-    return dtype.kind == other.kind and dtype.itemsize < other.itemsize
-
-
-def _narrowed(nested: dict[str, Any], stored: dict[str, np.dtype]) -> dict[str, Any]:
-    flat = traverse_util.flatten_dict(nested, sep="/")
-    return traverse_util.unflatten_dict({name: leaf.astype(stored[name]) for name, leaf in flat.items()}, sep="/")
 
 
 def _without_training(template: TrainState) -> TrainState:

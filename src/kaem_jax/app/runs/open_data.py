@@ -36,17 +36,13 @@ def open_data(
 def open_held_out(
     run: Run, workdir: pathlib.Path, num: int | None = None, data_path: str | None = None, data_dir: str | None = None
 ) -> np.ndarray:
-    """`num` held-out data of the run, beginning with those that evaluated training; by default only these.
-
-    Raises:
-      ConfigError: there are fewer than `num`.
-    """
+    """`num` held-out data of the run, beginning with those that evaluated training; by default only these."""
     test = open_data(run, workdir, data_path, data_dir, num_held_out=0).held_out
     if num and num > len(test):
         raise ConfigError(f"--num={num} must be at most {len(test)}, the number of held-out data")
-    judged = evaluated_rows(run.config.data, len(test))
-    rows = np.concatenate([judged, np.setdiff1d(np.arange(len(test)), judged)])
-    return test[rows[: num or len(judged)]]
+    evaluated = evaluated_rows(run.config.data, len(test))
+    rows = np.concatenate([evaluated, np.setdiff1d(np.arange(len(test)), evaluated)])
+    return test[rows[: num or len(evaluated)]]
 
 
 def check_is_of_run(folder: RunFolder, dataset: Dataset) -> None:

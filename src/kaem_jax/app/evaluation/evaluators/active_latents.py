@@ -45,14 +45,12 @@ def verdict(numbers: Mapping[str, Any]) -> str:
 
 
 def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
-    """The share of each decoder input's prior variance explained by data x: Var_x E[v | x] / Var v.
+    """The share of each decoder input's prior variance explained by data x, Var_x E[v | x] / Var v: [Q], and errors
+    [Q].
 
     Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). The
     numerator is the covariance over data of two independent posterior means: the Monte Carlo error of one mean would
-    make every latent look active. If data share proposals, eight pairs are averaged.
-
-    Returns:
-      the shares [Q] in 0..1, and their standard errors over the data; if the data share proposals, also over pairs.
+    make every latent look active. If data share proposals, eight pairs are averaged, and errors are also over pairs.
     """
     prior = model.prior.bind(params["prior"])
     drawn = jax.eval_shape(lambda key: posterior.draw(key, model, params, x), key)

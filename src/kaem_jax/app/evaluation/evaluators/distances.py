@@ -32,16 +32,13 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
     The U-statistic over all pairs: unbiased, so it may be negative.
     """
     x, y = (np.asarray(a, np.float64) for a in (real, generated))
-    within = sum((_kernel_sum(a, a) - _diagonal_sum(a)) / (len(a) * (len(a) - 1)) for a in (x, y))
+    diagonals = [float(np.sum((np.sum(a * a, axis=1) / a.shape[1] + 1) ** 3)) for a in (x, y)]
+    within = sum((_kernel_sum(a, a) - d) / (len(a) * (len(a) - 1)) for a, d in zip((x, y), diagonals, strict=True))
     return float(within - 2 * _kernel_sum(x, y) / (len(x) * len(y)))
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
     return sum(float(np.sum((x[i : i + _ROWS] @ y.T / x.shape[1] + 1) ** 3)) for i in range(0, len(x), _ROWS))
-
-
-def _diagonal_sum(x: np.ndarray) -> float:
-    return float(np.sum((np.sum(x * x, axis=1) / x.shape[1] + 1) ** 3))
 
 
 def jackknife(distance: Callable[[np.ndarray, np.ndarray], float], real: np.ndarray, generated: np.ndarray) -> float:
@@ -57,8 +54,8 @@ def jackknife(distance: Callable[[np.ndarray, np.ndarray], float], real: np.ndar
 def precision_and_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> tuple[float, float]:
     """Improved precision and recall (Kynkaanniemi et al., 2019).
 
-    A sample's manifold is the union of balls that reach to its points' k-th neighbours. Precision is the share of
-    generated points inside the real manifold, recall the share of real points inside the generated one.
+    The share of generated points inside the real manifold, and of real points inside the generated one. A sample's
+    manifold is the union of balls that reach to its points' k-th neighbours.
     """
     return _share_inside(generated, real, k), _share_inside(real, generated, k)
 
@@ -82,9 +79,6 @@ def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> t
     Returns:
       the ratio, 1 for a model that generalises and 0 for one that repeats its training data, and its standard error
       under a ratio of 1; samples with the same neighbour do not count as independent.
-
-    Raises:
-      ValueError: half of the held-out points are training points.
     """
     from sklearn.metrics import pairwise_distances_argmin  # most of a second to import: only where it is used
 

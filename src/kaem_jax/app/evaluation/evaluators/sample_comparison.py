@@ -31,13 +31,8 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """Compares samples of a model with held-out images; empty for other data.
 
-    Args:
-      run: the model.
-      dataset: its held-out part is compared with the samples.
-      metrics: names of metrics; those that are not in `SAMPLE_METRICS` are ignored.
-      extractor: None if these metrics are not wanted, or features are not available.
-      num_images: number of generated images, and largest number of real ones.
-      seed: decides the samples, which are those of `kaem sample` with this seed, and the random subsets of the data.
+    Metrics that are not in `SAMPLE_METRICS` are ignored. At most `num_images` held-out images are compared with as many
+    generated ones, those of `kaem sample` with this seed.
     """
     metrics = [name for name in metrics if name in SAMPLE_METRICS]
     if not metrics or not are_pictures(run.form, dataset.data_shape):
@@ -63,14 +58,10 @@ def compare(
     read_train: Callable[[int], np.ndarray],
     extractor: Extractor | None,
 ) -> dict[str, dict[str, Any]]:
-    """Sample metrics of generated images.
+    """Sample metrics of generated and held-out images, uint8 [N, H, W, C] in random order.
 
-    Args:
-      metrics: names from `SAMPLE_METRICS`.
-      generated, held_out: uint8 [N, H, W, C], in random order.
-      read_train: maps n to at most n training images, in the same form and in random order, for `copying`. `fid` and
-        `kid` also report the distance of as many training images as there are generated ones.
-      extractor: computes features; without one, metrics give a `reason`.
+    `read_train` maps n to at most n training images, for `copying`; `fid` and `kid` also report the distance of as many
+    training images as there are generated ones. Without an extractor, metrics give a `reason`.
     """
     results: dict[str, dict[str, Any]] = {}
     features: dict[str, np.ndarray] = {}

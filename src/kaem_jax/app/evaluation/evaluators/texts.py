@@ -46,10 +46,7 @@ def evaluate(key: Array, run: Run, x: Array, estimator: Estimator, proposal: Pro
 def log_likelihood_of_latents(
     key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
 ) -> tuple[Array, Array]:
-    """Log p(x | z), nats [B], with a draw of each datum's own posterior, and with another datum's.
-
-    If both are equal, the decoder ignores its latents.
-    """
+    """Log p(x | z), nats [B], with each datum's own latents, and with another's."""
     return _own_and_other(model, params, posterior.draw_one(key, model, params, x), x)
 
 

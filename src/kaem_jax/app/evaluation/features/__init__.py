@@ -16,8 +16,7 @@ from kaem_jax.app.evaluation.features.classifier import (
     save_classifier,
     train_classifier,
 )
-from kaem_jax.app.evaluation.features.inception import inception_extractor
-from kaem_jax.errors import ConfigError
+from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.jax_utils.processes import is_writer
 
 __all__ = ["Extractor", "make_extractor"]
@@ -62,7 +61,7 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
         return Extractor("random", lambda pixels: np.asarray(_random_features(pixels)))
     name, _, rest = spec.partition(":")
     if name == "inception":
-        return inception_extractor(rest or None)
+        return _inception_extractor(rest or None)
     if spec.endswith(".npz"):
         return classifier_features(load_classifier(pathlib.Path(spec)))
     if all(part.isidentifier() for part in (*name.split("."), *rest.split("."))):
@@ -90,3 +89,37 @@ def _random_features(pixels: Array) -> Array:
         if min(x.shape[1:3]) < 4:
             break
     return jnp.concatenate(means, axis=-1)
+
+
+def _inception_extractor(weights: str | None) -> Extractor:
+    """The 2,048 pooled features of the network of the original TensorFlow FID; grey images are repeated to RGB.
+
+    `weights` is torch-fidelity's .pth file, or None for its cache, which it fills by a download.
+    """
+    try:
+        import torch
+        from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+    except ImportError as error:
+        raise ConfigError(
+            f"features inception need torch-fidelity ({error}): pip install -e '.[inception]' in the clone"
+        ) from None
+    try:
+        network = fidelity.FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=weights, verbose=False
+        )
+    except Exception as error:  # from urllib, torch or pickle, depending on what went wrong
+        where = f"read from {weights}" if weights else f"downloaded from {fidelity.URL_INCEPTION_V3}"
+        raise ConfigError(
+            f"features inception: the weights cannot be {where} ({first_line(error)}); fetch that address "
+            "where there is a network and give the file as inception:FILE"
+        ) from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.to(device)
+
+    def features(pixels: np.ndarray) -> np.ndarray:
+        rgb = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+        with torch.no_grad():
+            (pooled,) = network(torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))).to(device))
+        return pooled.cpu().numpy()
+
+    return Extractor("inception-v3-compat:2048 (torch-fidelity)", features)

@@ -33,9 +33,7 @@ class Classifier:
 
 
 class _Network(nnx.Module):
-    """Up to four strided convolutions (fewer once a side is 4 pixels), a hidden layer whose values are the features,
-    and logits.
-    """
+    """Up to four strided convolutions, fewer once a side is 4 pixels; a hidden layer, the features; logits."""
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int, rngs: nnx.Rngs):
         height, width, channels = shape

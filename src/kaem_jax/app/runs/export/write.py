@@ -39,13 +39,9 @@ _UNITS = {
 
 
 def write_artefacts(folder: pathlib.Path, run: Run, saved: dict[str, Any], platforms: Sequence[str]) -> dict[str, Any]:
-    """Exports a run's model to `folder`, and returns the content of manifest.json, which is written last.
+    """Exports a run's model to `folder`; `saved` is the content of its config.json.
 
-    Args:
-      folder: created if missing; files of an earlier export are replaced.
-      run: a trained run.
-      saved: the content of its config.json.
-      platforms: names from `kaem_jax.app.runs.export.PLATFORMS`.
+    Files of an earlier export are replaced. Returns the content of manifest.json, which is written last.
     """
     programs = make_programs(run.model, run.params)
     exported = export_programs(programs, platforms)

@@ -15,14 +15,8 @@ from kaem_jax.model import Model
 from kaem_jax.training.state import TrainState
 
 
-class Progress:
-    """The current state of training.
-
-    Attributes:
-      state: the training state after `step` updates.
-      step: number of updates done.
-      saved_step: step of the newest checkpoint, -1 before the first.
-    """
+class TrainingRun:
+    """The training state after `step` updates; `saved_step` is that of the newest checkpoint, -1 before the first."""
 
     def __init__(
         self,
