@@ -61,9 +61,7 @@ def train_and_evaluate(
       FINISHED, or INTERRUPTED after SIGTERM or Ctrl-C with everything saved.
 
     Raises:
-      ConfigError: the configuration describes no model, or contradicts the data.
-      DataError: the data are missing or cannot be read.
-      RunError: `workdir` holds another run, or nothing readable.
+      ConfigError, DataError, RunError: model, data or `workdir` do not suit, or are unreadable.
       DivergedError: a metric is not finite.
     """
     # 1. Settings, data, folder: everything is checked before anything compiles.
@@ -121,14 +119,11 @@ def train_and_evaluate(
         evaluation = PeriodicEvaluation(training, config, folder, keys, held_out)
         performance = Performance(training.step, config.data.batch_size)
         progress = ProgressReporter(config.num_steps, training.step)
+        labels_of = dataset.train_labels if config.data.labels else None
         feed = Feed(
-            dataset.train,
-            config.data.storage,
-            mesh,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-            labels=dataset.train_labels if config.data.labels else None,
-        )
+            dataset.train, config.data.storage, mesh,
+            batch_size=config.data.batch_size, seed=config.seed, labels=labels_of,
+        )  # fmt: skip
         stop_step, stopped = 0, False
         for number, stage in enumerate(config.all_stages, start=1):
             start_step, stop_step = stop_step, stop_step + stage.num_steps
@@ -180,8 +175,7 @@ def train_and_evaluate(
                     watch(row)
                 if step == stop_step and stage.refit:
                     say("fitting the prior to posterior draws")
-                    every = np.arange(num_data)
-                    labels = dataset.train_labels(every) if config.data.labels and dataset.train_labels else None
+                    labels = None if labels_of is None else labels_of(np.arange(num_data))
                     training.state = refit_state(training.state, model, stage.posterior, dataset.train, labels, step)
                 if step % config.checkpoint.every_steps == 0 or step == stop_step:
                     training.save()

@@ -62,7 +62,6 @@ def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequen
 
 
 def _describe(error: Exception) -> tuple[int, str] | None:
-    """None for a mistake of this package."""
     if isinstance(error, ConfigError | RunError | DataError):
         return EXIT_REFUSED, str(error)
     if isinstance(error, DivergedError):

@@ -4,7 +4,7 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 
-from kaem_jax.app.cli.options import check_file, make_parser, to_path
+from kaem_jax.app.cli.options import check_file, make_parser
 from kaem_jax.app.explorer import write_page
 from kaem_jax.app.runs.load import load_run
 
@@ -12,8 +12,7 @@ from kaem_jax.app.runs.load import load_run
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     about = "Writes a page to explore a trained run by hand, and opens it in a browser."
-    parser = make_parser("explore", about, "workdir", "checkpoint", "overwrite")
-    parser.add_argument("--out", type=to_path, required=True, help="FILE.html")
+    parser = make_parser("explore", about, "workdir", "checkpoint", "overwrite", out="FILE.html")
     parser.add_argument("--no_browser", action="store_true", help="only write the page")
     given = parser.parse_args(argv)
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
-from kaem_jax.app.cli.options import at_least, check_file
+from kaem_jax.app.cli.options import check_file
 from kaem_jax.app.data import Field, Table, Text, read_mask, read_table, write_table
 from kaem_jax.errors import ConfigError
 from kaem_jax.files import write_npz
@@ -23,9 +23,9 @@ from kaem_jax.keys import inference_key
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
-    parser = make_parser("impute", "Fills in missing values.", "FILE.csv or FILE.parquet for tables, else FILE.npz")
+    endings = "FILE.csv or FILE.parquet for tables, else FILE.npz"
+    parser = make_parser("impute", "Fills in missing values.", endings, "draws")
     parser.add_argument("--mask", help="an .npz file or an image, not 0 where a value of every datum is missing")
-    parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
     given = parser.parse_args(argv)
 
     run, x = open_run(given)

@@ -20,14 +20,13 @@ from kaem_jax.training.batch import as_seen
 _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
 
 
-def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParser:
+def make_parser(name: str, description: str, out: str, *more: str) -> argparse.ArgumentParser:
     """A parser with the shared options."""
-    parser = options.make_parser(name, description, "workdir", "seed", "checkpoint", "overwrite", *options.DATA)
+    num = "so many of the data, from the first on; by default all, or the held-out data that evaluated training"
+    shared = ("workdir", "seed", "checkpoint", "overwrite", *options.DATA, *more)
+    parser = options.make_parser(name, description, *shared, out=out, num=num)
     parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
-    parser.add_argument("--out", type=options.to_path, required=True, help=out)
-    parser.add_argument("--num", type=options.at_least(1), help="take only so many of the data, from the first on; "
-                        "held-out data are otherwise those that evaluated training")  # fmt: skip
     return parser
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kaem_jax.app.cli.options import DATA, at_least, check_file, make_parser, to_path
+from kaem_jax.app.cli.options import DATA, check_file, make_parser
 from kaem_jax.app.data import Field, Table, Text, are_pictures, to_pixels, write_table
 from kaem_jax.app.evaluation.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.app.runs.load import Run, load_run
@@ -50,23 +50,13 @@ def _write_pngs(folder: pathlib.Path, streams: _Streams) -> None:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    shared = ("workdir", "checkpoint", "seed", "overwrite", *DATA)
-    parser = make_parser("sample", "Draws from a trained run.", *shared)
-    parser.add_argument(
-        "--num",
-        type=at_least(1),
-        help="how many samples; with --reconstruct, how many held-out data (default: those that evaluated training)",
-    )
-    parser.add_argument(
-        "--out",
-        type=to_path,
-        required=True,
-        help="FILE.npz, a folder for PNG files, FILE.csv or FILE.parquet for tables, or FILE.txt for texts",
-    )
+    parser = make_parser(
+        "sample", "Draws from a trained run.", "workdir", "checkpoint", "seed", "overwrite", *DATA,
+        num="how many samples; with --reconstruct, how many held-out data (default: those that evaluated training)",
+        out="FILE.npz, a folder for PNG files, FILE.csv or FILE.parquet for tables, or FILE.txt for texts",
+    )  # fmt: skip
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument(
-        "--reconstruct", action="store_true", help="write reconstructions of held-out data instead of samples"
-    )
+    kind.add_argument("--reconstruct", action="store_true", help="reconstruct held-out data instead of sampling")
     kind.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
     kind.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
     given = parser.parse_args(argv)

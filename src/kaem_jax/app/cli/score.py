@@ -80,7 +80,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _training_data(run: Run, given: argparse.Namespace) -> np.ndarray:
-    """Complete training data as the model sees them, chosen by the seed."""
     train = open_data(run, given.workdir, given.data_path, given.data_dir).train
     rows = np.random.default_rng(given.seed).permutation(len(train))
     if isinstance(run.form, Table):  # nothing else misses values, and tables are in memory

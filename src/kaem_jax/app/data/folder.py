@@ -110,7 +110,6 @@ def _find(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _classes(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> list[str]:
-    """The sub-folder of each image; all empty if an image is in no sub-folder."""
     names = [file.relative_to(folder).parts for file in files]
     return [parts[0] if all(len(parts) > 1 for parts in names) else "" for parts in names]
 

@@ -20,18 +20,12 @@ _OF_PIXELS = ("images", "samples", "test", "x", "data", "X")  # beside them, y m
 
 
 def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataSettings) -> np.ndarray:
-    """Data as the model sees them, [N, *data_shape]: float32, NaN where missing; int32 for texts.
+    """Data of a user as the model sees them, [N, *data_shape]: float32, NaN where missing; int32 for texts.
 
-    Args:
-      path: a table, a file with one text per line, an .npz file, an image or a folder of images. Values are in the
-        units of the training data. NaN and transparent pixels are missing.
-      form: form of the training data.
-      data_shape: shape of one datum.
-      settings: settings of the training data. A file with all arrays in `columns` is read like the training file, and
-        image files are cropped and scaled in the same way.
-
-    Raises:
-      DataError: the file is missing or unreadable, or does not fit the model.
+    `path` is a table, a file with one text per line, an .npz file, an image or a folder of images, in units of the
+    training data. An .npz file with all arrays in `columns` is read like the training file; images are cropped and
+    scaled as in training, and transparent pixels are missing. What is unreadable or does not fit the model is a
+    DataError.
     """
     with reading("--data", path):
         if isinstance(form, Table):

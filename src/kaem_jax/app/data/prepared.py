@@ -42,7 +42,6 @@ class PreparedImages:
         return np.stack(decoded).reshape(-1, *self.shape[1:])
 
     def take(self, indices: np.ndarray) -> "PreparedImages":
-        """The images at `indices`, not decoded yet."""
         return PreparedImages(self._source, self.shape[1:], self._crop, self._rows[indices])
 
     def labels(self, indices: np.ndarray) -> np.ndarray:

@@ -45,8 +45,7 @@ def chosen_rows(settings: DataSettings, parts: Mapping[str, np.ndarray]) -> tupl
 def some_rows(settings: DataSettings, size: int, num: int) -> np.ndarray:
     """Indices of `num` of `size` rows; 0 means all.
 
-    Tables and users' own data may be sorted by class, so a fixed random choice is taken. Other data give their first
-    rows.
+    Tables and users' own data may be sorted by class, so they give fixed random rows; other data their first ones.
     """
     if (settings.path or settings.name in SHIPPED_TABLES) and 0 < num < size:
         return np.random.default_rng(0).permutation(size)[:num]

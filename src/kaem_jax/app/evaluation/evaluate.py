@@ -76,10 +76,7 @@ def evaluate(
       For each metric its numbers, or the reason why there are none; also those of earlier calls for this checkpoint.
 
     Raises:
-      ValueError: a metric is unknown, or a number out of range.
-      ConfigError: an argument does not suit the run.
-      RunError: the run or checkpoint does not exist or is damaged.
-      DataError: the data are missing.
+      ConfigError, DataError, RunError: an argument does not suit the run, data are missing, or the run is damaged.
     """
     given = {"metrics": metrics, "features": features, "num_images": num_images, "seed": seed}
     folder, wanted = RunFolder(pathlib.Path(workdir)), tuple(metrics or METRICS)
@@ -132,7 +129,6 @@ def evaluate(
 def _extractor(
     run: Run, dataset: Dataset, wanted: tuple[str, ...], features: str | None, folder: RunFolder
 ) -> Extractor | None:
-    """Trains the classifier if the `wanted` metrics need it."""
     extractor = None
     space = features or run.config.evaluation.features
     is_there = features or space != "classifier" or folder.classifier.exists() or dataset.is_labelled
@@ -144,7 +140,6 @@ def _extractor(
 
 
 def _evaluators(run: Run, dataset: Dataset, rows: np.ndarray, x: Array, seed: int) -> dict[str, Callable[[], _Numbers]]:
-    """Functions that evaluate the run, by metric; x are the held-out data at `rows` of the data set."""
     keys, labels = evaluation_keys(seed), dataset.held_out_labels
     few = x[: run.config.evaluation.num_reconstructions]
     estimator, proposal = run.config.evaluation.estimator.final, run.config.proposal()

@@ -118,7 +118,6 @@ def _write_texts(folder: RunFolder, key_samples: Array, key_posterior: Array, ru
 
 
 def _draw_values(folder: RunFolder, run: Run, drawn: np.ndarray, held_out: np.ndarray) -> None:
-    """Samples of tables and fields, with the likelihood's noise, in the units of the data."""
     from kaem_jax.app.evaluation import figures
 
     path = folder.figures / "samples.png"

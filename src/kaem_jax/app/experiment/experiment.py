@@ -148,7 +148,6 @@ class Experiment(Settings):
 
     @property
     def num_rungs(self) -> int:
-        """The largest number of rungs in any stage."""
         return max(stage.posterior.num_rungs for stage in self.all_stages)
 
     @property
@@ -173,9 +172,8 @@ class Experiment(Settings):
     def proposal(self, may_miss: bool = False) -> Proposal:
         """The proposal of evaluation, with its encoder.
 
-        If values may be missing, no encoder is used: it reads them as 0, so half a digit would look like a digit whose
-          other
-        half is blank.
+        If values may be missing, no encoder is used: it reads them as 0, so half a digit would look like one whose
+        other half is blank.
         """
         proposal = self.evaluation.proposal
         if not _reads_data(proposal):
@@ -272,7 +270,6 @@ class Experiment(Settings):
 
 
 def _reads_data(proposal: Proposal) -> TypeGuard[EncoderProposal | Laplace]:
-    """Whether a proposal uses an encoder."""
     return isinstance(proposal, EncoderProposal) or (isinstance(proposal, Laplace) and proposal.encoder is not None)
 
 

@@ -82,7 +82,6 @@ def _dictionary(name: str) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Replaces ConfigDicts by dictionaries, also inside of tuples."""
     value = value.to_dict() if hasattr(value, "to_dict") else value
     if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}

@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from kaem_jax.app.data import are_pictures, to_pixels
-from kaem_jax.app.evaluation.generate import check_part
 from kaem_jax.app.evaluation.latents import density_curves, explained_variance, latent_names, smooth_densities
 from kaem_jax.app.runs.load import Run
 from kaem_jax.errors import ConfigError
@@ -92,7 +91,7 @@ class Pictures:
         """The densities of all latents, in one cluster or in all: SVG paths in a box of K - 1 by 100 units."""
         density = self.axes.density
         if cluster is not None:
-            if check_part(self.run.model.prior, cluster=cluster).has_quantiles:
+            if self.run.model.prior.has_quantiles:
                 density = np.asarray(self.prior.only(cluster).density(jnp.asarray(self.axes.z.T))).T
             else:
                 draws = self.prior.sample_of_cluster(marginal_key(), cluster, (_NUM_MEDIAN_DRAWS,))
@@ -104,32 +103,25 @@ class Pictures:
         ]
 
     def decode(self, latents: Sequence[Sequence[float]] | np.ndarray) -> list[Picture]:
-        """A picture of each of the latents [N, D]."""
         flat = np.asarray(latents, np.float32)
         model, params = self.run.model, self.run.params
         z, found = flat.reshape(-1, *model.prior.event_shape), list[Picture]()
         for rows, count in filled_batches(len(z), _BATCHES[0] if len(z) == 1 else _BATCHES[1]):
             part = jnp.asarray(z[rows])
             images = to_pixels(np.asarray(_decode(model, params, part, self.prior)))
-            pictures: list[Picture] = [
-                {"latent": _decimals(flat[row]), "image": _address(image), "clusters": None}
-                for row, image in zip(rows[:count], images, strict=False)
-            ]
+            words: list[str | None] = [None] * len(images)
             if isinstance(model.prior, ClusteredPrior):
-                shares = np.exp(np.asarray(self.prior.log_responsibilities(part)))
-                for picture, share in zip(pictures, shares, strict=False):
-                    picture["clusters"] = heaviest_clusters(share)
-            found += pictures
+                words = [heaviest_clusters(share) for share in np.exp(self.prior.log_responsibilities(part))]
+            found += [
+                {"latent": _decimals(flat[row]), "image": _address(image), "clusters": clusters}
+                for row, image, clusters in zip(rows[:count], images, words, strict=False)
+            ]
         return found
 
     def draw(self, cluster: int | None, num: int, seed: int = 0) -> list[Picture]:
-        """`num` draws of the prior, or of one cluster."""
         key = sample_key(seed)
-        if cluster is None:  # also of priors that draw by chains
-            z = self.prior.sample(key, (num,))
-        else:
-            check_part(self.run.model.prior, cluster=cluster)
-            z = self.prior.sample_of_cluster(key, cluster, (num,))
+        prior = self.prior
+        z = prior.sample(key, (num,)) if cluster is None else prior.sample_of_cluster(key, cluster, (num,))
         return self.decode(np.asarray(z).reshape(num, -1))
 
     def _clusters(self) -> list[dict[str, Any]]:
@@ -171,7 +163,6 @@ def _axes(run: Run) -> Axes:
 
 
 def _is_shared(run: Run) -> bool:
-    """Whether each latent moves several densities, as in a comonotone prior."""
     return run.model.prior.event_shape != run.model.prior.value_shape
 
 

@@ -30,10 +30,8 @@ def describe_damage(error: Exception) -> str:
 class Checkpoints:
     """The checkpoints in a directory; a context manager that waits for the last write on exit.
 
-    Args:
-      directory: holds one folder for each step.
-      config: how many to keep. None opens the directory for reading only.
-      estimates: decide which checkpoints are best; the caller adds new ones.
+    Without a `config`, which says how many to keep, the directory is only read. `estimates` decide which checkpoints
+    are best; the caller adds new ones.
     """
 
     def __init__(self, directory: pathlib.Path, config: Checkpointing | None, estimates: Estimates | None = None):
@@ -111,8 +109,7 @@ class Checkpoints:
     def restore_newest(self, template_of: Callable[[int], TrainState]) -> tuple[int, TrainState] | None:
         """The newest readable checkpoint as (step, state), None if there are no checkpoints.
 
-        Newer checkpoints that are damaged are moved to `damaged/`, with a warning. `template_of` gives the template of
-        a step.
+        Damaged newer checkpoints are moved to `damaged/`, with a warning. `template_of` gives the template of a step.
 
         Raises:
           RunError: no checkpoint can be read, or one is of another model. Nothing is moved.

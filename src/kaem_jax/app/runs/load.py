@@ -46,7 +46,6 @@ class Run:
 
     @classmethod
     def of_state(cls, config: Experiment, model: Model, state: TrainState, step: int, form: Form) -> "Run":
-        """The run after `step` updates, with the parameters for evaluation and the adapted samplers."""
         frozen = FrozenSampler.freeze(config.stage_of(step).posterior, state.sampler, step)
         sampler = config.evaluation_sampler(step=step)
         if isinstance(config.evaluation.proposal, PriorProposal):  # then it is the sampler of training, as adapted

@@ -22,19 +22,10 @@ from kaem_jax.settings import read, to_dict
 class RunFolder:
     """Paths of the files in a run's folder, and methods that read and write them.
 
-    Attributes:
-      root: the folder.
-      config: resolved configuration, data shape, versions and device.
-      metrics: one JSON object per log step.
-      summary: the final numbers; exists once the run is finished.
-      summary_before: the earlier summary of a run that was evaluated again.
-      evaluation, latents: the numbers of `kaem evaluate`, and what each latent learned.
-      report: one HTML file that shows everything.
-      classifier: the network whose features are used by default to compare samples.
-      checkpoints, figures, tensorboard, export: folders.
-
-    Raises:
-      RunError: a file that a method reads is missing, damaged, or not that of a run.
+    `metrics` has one JSON object per log step, `summary` the final numbers, once the run is finished, `summary_before`
+    those of an earlier final evaluation, `evaluation` those of `kaem evaluate`; `latents` says what each latent
+    learned; `classifier` is the network whose features compare samples by default. A method raises a RunError if its
+    file is missing, damaged, or not that of a run.
     """
 
     def __init__(self, root: pathlib.Path):
@@ -47,7 +38,6 @@ class RunFolder:
         self.tensorboard, self.export = root / "tensorboard", root / "export"
 
     def texts(self, name: str) -> pathlib.Path:
-        """Generated texts, one per line."""
         return self.figures / f"{name}.txt"
 
     def evaluation_of(self, step: int) -> pathlib.Path:

@@ -32,7 +32,6 @@ class TrainingRun:
         self._checkpoints, self._stop, self._form = checkpoints, stop, form
 
     def as_run(self) -> Run:
-        """The current model and samplers."""
         return Run.of_state(self._config, self._model, self.state, self.step, self._form)
 
     def save(self) -> None:

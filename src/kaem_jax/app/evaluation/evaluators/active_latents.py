@@ -45,8 +45,7 @@ def verdict(numbers: Mapping[str, Any]) -> str:
 
 
 def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
-    """The share of each decoder input's prior variance explained by data x, Var_x E[v | x] / Var v: [Q], and errors
-    [Q].
+    """The share of decoder inputs' prior variance that data x explain, Var_x E[v | x] / Var v, and its error: [Q] each.
 
     Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). The
     numerator is the covariance over data of two independent posterior means: the Monte Carlo error of one mean would
