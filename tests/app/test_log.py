@@ -1,12 +1,14 @@
-"""Rows of metrics survive whatever else is in their file."""
+"""Rows of metrics survive whatever else is in their file; rates."""
 
 import json
 import sys
 import types
 
+import jax
 import pytest
 
-from kaem_jax.app.log import RunLog, describe_effort, effort_of, held_out_nats, read_metrics
+from kaem_jax.app import log
+from kaem_jax.app.log import Performance, RunLog, describe_effort, effort_of, held_out_nats, read_metrics
 
 ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
 
@@ -24,9 +26,9 @@ def test_a_bad_line_in_the_middle_costs_no_other_line(tmp_path, bad):
     lines = [json.dumps(row) for row in ROWS]
     path.write_text("\n".join([lines[0], bad, "", *lines[1:]]) + "\n")
     assert read_metrics(path) == ROWS
-    with opened(path, 15) as log:
+    with opened(path, 15) as opened_log:
         assert bad in path.read_text().splitlines()
-        log.write({"step": 20, "train/loss": float("nan")})
+        opened_log.write({"step": 20, "train/loss": float("nan")})
     assert read_metrics(path) == [*ROWS[:3], {"step": 20, "train/loss": None}]
     path.write_bytes(b'{"step": 5}\n\xff\xfe\x00\n{"step": 10}\n')
     assert [row["step"] for row in read_metrics(path)] == [5, 10]
@@ -47,11 +49,11 @@ def test_a_half_written_last_line_is_dropped_without_a_word(tmp_path, capsys):
 def test_the_row_of_a_final_evaluation_is_written_once(tmp_path):
     """A run that is opened again evaluates again: it was killed between that row and its summary."""
     path = tmp_path / "metrics.jsonl"
-    judged = {"step": 10, "eval/log_likelihood": 2.0}
-    logged, final = {"step": 10, "train/loss": 0.1}, judged | {"eval/is_final": True}
-    path.write_text("".join(json.dumps(row) + "\n" for row in (logged, judged, final)))
+    evaluated = {"step": 10, "eval/log_likelihood": 2.0}
+    logged, final = {"step": 10, "train/loss": 0.1}, evaluated | {"eval/is_final": True}
+    path.write_text("".join(json.dumps(row) + "\n" for row in (logged, evaluated, final)))
     opened(path, 10).__exit__()
-    assert read_metrics(path) == [logged, judged]
+    assert read_metrics(path) == [logged, evaluated]
 
 
 def test_tensorboard_drops_what_was_logged_after_the_last_checkpoint(tmp_path, monkeypatch):
@@ -59,8 +61,8 @@ def test_tensorboard_drops_what_was_logged_after_the_last_checkpoint(tmp_path, m
     module = types.SimpleNamespace(SummaryWriter=lambda *given, **named: asked.append((*given, named)) or writer)
     writer = types.SimpleNamespace(add_scalar=lambda *given: asked.append(given), close=lambda: asked.append("closed"))
     monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    with RunLog(tmp_path / "metrics.jsonl", tmp_path / "board", 10) as log:
-        log.write({"step": 15, "loss": 2.5})
+    with RunLog(tmp_path / "metrics.jsonl", tmp_path / "board", 10) as opened_log:
+        opened_log.write({"step": 15, "loss": 2.5})
     assert asked == [(str(tmp_path / "board"), {"purge_step": 11}), ("loss", 2.5, 15), "closed"]
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 15, "loss": 2.5}]
 
@@ -80,3 +82,14 @@ def test_held_out_nats_are_an_estimate_or_a_bound():
     assert held_out_nats(estimate) == "43.070 +- 0.004 nats (ESS 322)"
     assert held_out_nats(estimate | {"eval/num_bounds": 11}) == few
     assert held_out_nats(estimate | {"eval/is_bound": True}) == "at least 43.070 nats (ESS 322.4)"
+
+
+def test_rates(monkeypatch):
+    """Twenty updates in four seconds."""
+    clock = iter([100.0, 104.0])
+    monkeypatch.setattr(log.time, "perf_counter", lambda: next(clock))
+    device = types.SimpleNamespace(memory_stats=lambda: {"bytes_in_use": 3 * 2**20})
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+
+    row = Performance(step=50, batch_size=32).row(70)
+    assert row == {"perf/steps_per_second": 5, "perf/examples_per_second": 160, "perf/device_memory_mib": 3}

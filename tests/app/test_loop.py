@@ -17,7 +17,6 @@ import kaem_jax as kaem
 from kaem_jax.app import loop as train
 from kaem_jax.app.data import load_dataset
 from kaem_jax.app.data.config import DataSettings
-from kaem_jax.app.devices.preemption import StopRequest
 from kaem_jax.app.evaluation import periodic
 from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.app.runs.training_run import TrainingRun
@@ -43,7 +42,7 @@ def _no_pictures(monkeypatch):
         monkeypatch.setattr(periodic, name, lambda *_: None)
 
 
-def judged(folder):
+def evaluated_rows_of(folder):
     """Rows of evaluations during training."""
     return [row for row in rows_of(folder) if "eval/log_likelihood" in row and not row.get("eval/is_final")]
 
@@ -91,7 +90,7 @@ def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_e
         rows = rows_of(tmp_path / name)
         assert [row["step"] for row in rows if "train/loss" in row] == [5, 10, 15, 20, 22]
         assert rows[:-1] == watched
-        assert {row["step"] for row in judged(tmp_path / name)} == evaluated
+        assert {row["step"] for row in evaluated_rows_of(tmp_path / name)} == evaluated
         assert (rows[-1]["step"], rows[-1]["eval/is_final"]) == (22, True)
     assert [run.step for run in runs] == [22, 22]
     jax.tree.map(np.testing.assert_array_equal, *[run.params for run in runs])
@@ -113,7 +112,7 @@ def test_a_signal_ends_an_evaluation_at_once_and_the_next_start_does_it(tmp_path
         patch.setattr(periodic.PeriodicEvaluation, name, stopped)
         assert train_and_evaluate(config, folder) is Outcome.INTERRUPTED
     assert kaem.load_run(folder).step == step
-    assert [row["step"] for row in judged(folder)] == done
+    assert [row["step"] for row in evaluated_rows_of(folder)] == done
     assert not (folder / "summary.json").exists()
     assert train_and_evaluate(config, folder) is Outcome.FINISHED
     assert [row["step"] for row in rows_of(folder)] == [5, 5, 10, 10, 10]
@@ -144,19 +143,6 @@ def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call, index
     resumed = TrainingRun(None, None, None, manager, None, None)
     resumed.step = 20
     assert resumed.stop_requested()
-
-
-def test_a_second_signal_is_not_waited_for():
-    """What hangs can be stopped: after the first one, the handler from before is back."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with StopRequest() as stop:
-            signal.raise_signal(signal.SIGINT)
-            assert stop.signal_name == "SIGINT"
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
@@ -194,7 +180,7 @@ def test_a_signal_while_the_last_checkpoint_is_written_is_not_forgotten(tmp_path
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_path, monkeypatch):
+def test_a_finished_run_is_evaluated_again_with_other_settings_of_evaluation(tmp_path, monkeypatch):
     summaries, folder = [], tmp_path / "run"
     for effort in (400, 400, 480):
         config = tiny_config(**SHORT, evaluation__estimator__final_num_samples=effort)

@@ -146,7 +146,7 @@ def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path, monkeypatch
 
 
 def saved(folder, config, numbers):
-    """Checkpoints of a tiny state, each saved and then judged, and the best of them."""
+    """Checkpoints of a tiny state, each saved and then evaluated, and the best of them."""
     state, estimates = parts_of(tiny_config(), 8).state, {}
     with Checkpoints(folder, Checkpointing(**config), estimates) as checkpoints:
         for step, *estimate in numbers:

@@ -5,7 +5,7 @@ import webbrowser
 from collections.abc import Sequence
 
 from kaem_jax.app.cli.options import check_file, make_parser
-from kaem_jax.app.explorer import write_page
+from kaem_jax.app.explorer.page import write_page
 from kaem_jax.app.runs.load import load_run
 
 

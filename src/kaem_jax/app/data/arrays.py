@@ -29,8 +29,8 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
 def open_images(settings: DataSettings) -> Any:
     """Opens arrays `train` and `test`, or one array `images`, which is split.
 
-    Arrays are [N, *data_shape], uint8, floating point in [0, 1], or bool. Classes are integers [N] in `train_labels`
-    and `test_labels`, or in `labels`.
+    Arrays are [N, *data_shape], uint8, floats in [0, 1], or bool, classes integers [N] in `train_labels` and
+    `test_labels`, or in `labels`.
     """
     arrays = read_arrays(settings.path)
     of_labels = {"train": "train_labels", "test": "test_labels"} if "train" in arrays else {"images": "labels"}

@@ -64,10 +64,7 @@ def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "au
 
 
 def _pixels(image: "Image.Image", size: tuple[int, int] | None, fit: Fit, channels: str) -> np.ndarray:
-    """An image scaled to `size` (width, height): float32 [H, W, C] in [0, 1], NaN where a pixel is transparent.
-
-    Colours are scaled together with their opacity, so that transparent pixels do not change their neighbours.
-    """
+    """An image scaled to `size` (width, height): float32 [H, W, C] in [0, 1], NaN where a pixel is transparent."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)  # as the camera was held

@@ -42,11 +42,7 @@ PIXELS = Pixels()
 
 @dataclasses.dataclass(frozen=True)
 class Field(Form):
-    """Continuous values: [H, W, C] are standardised channel by channel, [D] all together.
-
-    Attributes:
-      mean, scale: one number per channel, or one for all values.
-    """
+    """Continuous values: [H, W, C] are standardised channel by channel, [D] all together."""
 
     mean: tuple[float, ...]
     scale: tuple[float, ...]
@@ -108,12 +104,9 @@ class Table(Form):
 
 @dataclasses.dataclass(frozen=True)
 class Text(Form):
-    """Texts as token ids, padded with zeros: 0 is the end of a text, 1 an unknown token.
+    """Texts as token ids, padded with zeros: 0 is the end of a text, 1 an unknown token, 2 the first of the vocabulary.
 
-    Attributes:
-      level: what a token is; words are separated by whitespace.
-      length: number of ids of a text; longer texts are cut and then have no end.
-      vocabulary: the tokens with ids from 2 on.
+    Words are separated by whitespace. A text of more than `length` ids is cut, and then has no end.
     """
 
     level: Literal["character", "word"]

@@ -155,13 +155,10 @@ def _evaluators(run: Run, dataset: Dataset, rows: np.ndarray, x: Array, seed: in
 
 
 def _kept(folder: RunFolder, step: int, results: dict[str, _Numbers], is_chosen: bool) -> dict[str, _Numbers]:
-    """Writes evaluation.json and returns its metrics, with those of this checkpoint from earlier calls.
-
-    `is_chosen`: these held-out data chose the step; it stays true if an earlier call said so.
-    """
+    """Writes evaluation.json and returns its metrics, with those of this checkpoint from earlier calls."""
     newest = folder.read_evaluation()  # another evaluation may have written meanwhile
     for found in (newest, folder.read_evaluation(step)):
-        if found and found["step"] == step:
+        if found and found["step"] == step:  # once chosen by these data, always
             results = found["metrics"] | results
             is_chosen = is_chosen or found.get("chosen_by_these_data", False)
     results = {name: results[name] for name in METRICS if name in results}

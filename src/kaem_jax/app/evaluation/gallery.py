@@ -28,10 +28,7 @@ _LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 
 def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Learned:
-    """Draws samples beside held-out data [N, *data_shape], and densities, which it returns.
-
-    The same key every time makes successive pictures comparable.
-    """
+    """Draws samples beside held-out data [N, *data_shape], and densities, which it returns."""
     from kaem_jax.app.evaluation import figures
 
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)

@@ -68,10 +68,7 @@ def latent_names(shape: tuple[int, ...]) -> list[str]:
 def density_curves(
     model: Model, params: Params, num_points: int = 400
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Every univariate density and its base on its own range, for plotting.
-
-    Returns z, density, base, each [num_points, L] for the L latents in row-major order, and their L names.
-    """
+    """Every univariate density and its base on its own range: z, density, base [num_points, L], and L names."""
     names = latent_names(model.prior.value_shape)
     curves = _curves if model.prior.has_quantiles else _smooth_curves
     z, density, base = (np.asarray(a).reshape(num_points, -1) for a in curves(model, params["prior"], num_points))
@@ -141,10 +138,7 @@ def _total_effects(model: Model, params: Params, prior: BoundPrior, first: Array
 
 
 def describe_latents(learned: Learned) -> list[dict[str, Any]]:
-    """One entry for each univariate density: the content of latents.json.
-
-    `distance_from_base` is the total variation in 0..1; the base's mass beyond the curve counts.
-    """
+    """One entry for each univariate density: the content of latents.json."""
     entries = []
     for i, name in enumerate(learned.names):
         z, density, base = learned.z[:, i], learned.density[:, i], learned.base[:, i]

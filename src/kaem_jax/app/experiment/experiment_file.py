@@ -26,11 +26,9 @@ def shipped() -> dict[str, pathlib.Path]:
 
 
 def read_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
-    """Reads the experiment of `--config NAME[:VARIANT]` and applies `--config.KEY=VALUE` arguments.
+    """Reads the experiment of `--config NAME[:VARIANT]`, a file or one that ships, with `--config.KEY=VALUE` arguments.
 
-    `name` is a file or an experiment that ships with the package; a file wins. If `train.num_steps` is given, later
-    stages, intervals and warm-ups scale in proportion, unless given too. What cannot be read or does not fit is a
-    ConfigError.
+    If `train.num_steps` is given, later stages, intervals and warm-ups scale in proportion, unless given too.
     """
     values = _dictionary(name)
     given = dict(argument.partition("=")[::2] for argument in overrides)

@@ -18,10 +18,7 @@ _STRIDE = 8  # of the places of a handle, one in eight
 
 
 def write_page(out: pathlib.Path, run: Run, workdir: pathlib.Path | str) -> int:
-    """Writes the page of the run in `workdir`; returns its size in bytes.
-
-    Each of the most informative latents moves alone, from the medians of each cluster.
-    """
+    """Writes the page of the run in `workdir`; returns its size in bytes."""
     pictures = pictures_of(run, workdir)
     described = pictures.describe()
     latents, clusters = described["latents"][:_NUM_LATENTS], described["clusters"]

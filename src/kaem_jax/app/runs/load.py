@@ -24,13 +24,11 @@ from kaem_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A model as training left it.
+    """A model as training left it, after `step` updates.
 
     Attributes:
       config: the run's configuration.
-      model: static.
-      params: its arrays.
-      step: number of updates that led to these parameters.
+      model, params: the model.
       training_posterior: the sampler of training, with its adapted state.
       posterior: the sampler of evaluation; see `Experiment.evaluation_sampler`.
       form: how the model's values become data in the user's units.

@@ -56,10 +56,7 @@ class RunFolder:
         return (self.checkpoints, self.figures, self.tensorboard, self.export, self.root / "damaged")
 
     def write_config(self, config: Experiment, dataset: Dataset) -> None:
-        """Writes config.json: the resolved configuration, a description of the training data, versions and device.
-
-        The absolute path of the data lets a relative path work from other folders.
-        """
+        """Writes config.json: the resolved configuration, a description of the training data, versions and device."""
         data: dict[str, Any] = {
             "data_shape": dataset.data_shape,
             "num_train": len(dataset.train),

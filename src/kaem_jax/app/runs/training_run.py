@@ -50,10 +50,7 @@ class TrainingRun:
         return self._stop.signal_name is not None
 
     def read(self, pending: dict[int, dict[str, Array]]) -> dict[str, float]:
-        """Fetches the metrics since the last log step, checks that all are finite and returns the newest.
-
-        A mean would depend on where the run was interrupted.
-        """
+        """Fetches the metrics since the last log step, checks that all are finite and returns the newest."""
         named: dict[str, float] = {}
         for step, values in jax.device_get(pending).items():
             named = {f"train/{name}": float(value) for name, value in values.items()}

@@ -6,21 +6,14 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.app.data import Dataset, are_pictures, to_pixels
-from kaem_jax.app.evaluation.evaluators.distances import (
-    copying,
-    density_and_coverage,
-    frechet_distance,
-    jackknife,
-    kernel_distance,
-    precision_and_recall,
-)
+from kaem_jax.app.evaluation.evaluators import distances
 from kaem_jax.app.evaluation.features import Extractor
 from kaem_jax.app.evaluation.generate import sample_in_batches
 from kaem_jax.app.runs.load import Run
 from kaem_jax.keys import sample_key
 
 SAMPLE_METRICS = ("fid", "kid", "precision_recall", "density_coverage", "copying")
-_DISTANCES = {"fid": frechet_distance, "kid": kernel_distance}
+_DISTANCES = {"fid": distances.frechet_distance, "kid": distances.kernel_distance}
 _OF_TRAINING = ("fid", "kid", "copying")
 _K_MANIFOLD, _K_COVERAGE = 3, 5
 _MAX_TRAIN_IMAGES = 10_000  # among which copies are looked for
@@ -87,7 +80,8 @@ def compare(
 def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: Any = None) -> dict[str, Any]:
     if name in _DISTANCES:
         distance = _DISTANCES[name]
-        found: dict[str, Any] = {"value": distance(real, fake), "standard_error": jackknife(distance, real, fake)}
+        error = distances.jackknife(distance, real, fake)
+        found: dict[str, Any] = {"value": distance(real, fake), "standard_error": error}
         if len(known) >= len(fake):  # distances of fewer images have another bias
             found["value_of_training_images"] = distance(real, known[: len(fake)])
         return found | {"num_real": len(real), "num_generated": len(fake)}
@@ -96,13 +90,13 @@ def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: Any = Non
     real, fake = real[:size], fake[:size]
     sizes = {"num_real": size, "num_generated": size}
     if name == "precision_recall":
-        precision, recall = precision_and_recall(real, fake, _K_MANIFOLD)
+        precision, recall = distances.precision_and_recall(real, fake, _K_MANIFOLD)
         return {"precision": precision, "recall": recall, "k": _K_MANIFOLD, **sizes}
     if name == "density_coverage":
-        density, coverage = density_and_coverage(real, fake, _K_COVERAGE)
+        density, coverage = distances.density_and_coverage(real, fake, _K_COVERAGE)
         return {"density": density, "coverage": coverage, "k": _K_COVERAGE, **sizes}
     known = known[:_MAX_TRAIN_IMAGES]
-    ratio, error = copying(known, real, fake)
+    ratio, error = distances.copying(known, real, fake)
     return {"ratio": ratio, "standard_error": error, "num_train": len(known), **sizes}
 
 

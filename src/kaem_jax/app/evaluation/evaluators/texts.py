@@ -23,9 +23,8 @@ _USED = 1.0  # nats that latents must be worth
 def evaluate(key: Array, run: Run, x: Array, estimator: Estimator, proposal: Proposal) -> dict[str, Any]:
     """How much texts x [B, T] and their latents depend on each other; empty for other data.
 
-    The mean divergence of posteriors from the prior is E[log p(x | z)] over posteriors, less log p(x), which the
-    estimator finds from the proposal. The cost of other latents is the loss in log p(x | z) with another text's
-    latents.
+    The mean divergence of posteriors from the prior is E[log p(x | z)] over posteriors, less the estimate of log p(x).
+    The cost of other latents is the loss in log p(x | z) with another text's latents.
     """
     if not isinstance(run.form, Text):
         return {}

@@ -9,13 +9,8 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Dataset, is_image, to_pixels
+from kaem_jax.app.evaluation.features import classifier as classifiers
 from kaem_jax.app.evaluation.features.base import Extractor
-from kaem_jax.app.evaluation.features.classifier import (
-    classifier_features,
-    load_classifier,
-    save_classifier,
-    train_classifier,
-)
 from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.jax_utils.processes import is_writer
 
@@ -45,10 +40,10 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
             if not dataset.is_labelled or not is_image(dataset.data_shape):
                 allowed = _ALLOWED.removeprefix("classifier, ")
                 raise ConfigError(f"features 'classifier' need labelled images, these have none; allowed: {allowed}")
-            classifier = train_classifier(source, dataset)
+            classifier = classifiers.train_classifier(source, dataset)
             if is_writer():
-                save_classifier(own, classifier)
-            return classifier_features(classifier)
+                classifiers.save_classifier(own, classifier)
+            return classifiers.classifier_features(classifier)
         spec = str(own)
     if spec == "random":
         return Extractor("random", lambda pixels: np.asarray(_random_features(pixels)))
@@ -56,7 +51,7 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
     if name == "inception":
         return _inception_extractor(rest or None)
     if spec.endswith(".npz"):
-        return classifier_features(load_classifier(pathlib.Path(spec)))
+        return classifiers.classifier_features(classifiers.load_classifier(pathlib.Path(spec)))
     if all(part.isidentifier() for part in (*name.split("."), *rest.split("."))):
         try:
             return Extractor(spec, pkgutil.resolve_name(spec))

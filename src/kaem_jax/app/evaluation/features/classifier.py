@@ -66,10 +66,7 @@ def _logits(facts: dict[str, Any], params: Any, pixels: Array) -> Array:
 
 
 def train_classifier(source: str, dataset: Dataset) -> Classifier:
-    """Trains the network on the labelled images of a data set, with a fixed seed: 1,000 updates of Adam.
-
-    On one machine, one data set always gives the same parameters, so models of the same data can be compared.
-    """
+    """Trains the network on labelled images by 1,000 updates of Adam, on one machine always with the same result."""
     labels_of: Any = dataset.train_labels
     test_labels_of: Any = dataset.held_out_labels
     rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.held_out))

@@ -20,15 +20,11 @@ _FIGURES = (
     ("samples", "Samples", "Draws from the prior and what the decoder makes of them, next to held-out data."),
     ("reconstructions", "Reconstructions", "Posterior means of held-out data, each next to its own datum."),
     ("clusters", "Clusters", "Each row is drawn from one cluster of the prior: what they share is what it stands for."),
-    (
-        "traversals",
-        "What single latents do",
-        "One latent moves along its own density, in steps of probability, while the others stay where the posterior of "
-        "the first held-out datum has them. The most informative are on top.",
-    ),
+    ("traversals", "What single latents do", "One latent moves along its own density, in steps of probability, while "
+     "the others stay where the posterior of the first held-out datum has them. The most informative are on top."),
     ("interpolations", "Between two data", "Straight lines in probability, which stay where the prior has mass."),
     ("densities", "Learned densities", "Those that move the output most, each with the base that it tilts."),
-)
+)  # fmt: skip
 _TEXTS = (
     ("samples", "Sampled texts", "Draws from the prior, then token by token."),
     ("reconstructions", "Reconstructed texts", "A held-out text, and the most probable one given its latents alone."),

@@ -19,14 +19,7 @@ Type = tuple[tuple[int | None, ...], Any]  # shape, with None for the number n, 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One function of a model.
-
-    Attributes:
-      about: a sentence on what the function does.
-      function: arrays to one array, or to a dictionary of arrays.
-      inputs: shape and dtype of each argument by name.
-      outputs: names of the results, sorted.
-    """
+    """One function of a model: shape and dtype of its arguments by name, and the sorted names of its results."""
 
     about: str
     function: Callable[..., Any]

@@ -112,41 +112,6 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
         np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
 
 
-def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkeypatch, numbers_alone):
-    """Of users' data any rows are judged, not the first ones."""
-    rows, seen = np.array([200, 7, 31]), []
-
-    def see(key, run, x, labels):
-        seen.append((np.asarray(x), labels))
-        return {"effective_number": 1.0, "clusters": 2, "num_data": 3}
-
-    monkeypatch.setattr(evaluation, "evaluated_rows", lambda settings, size: rows)
-    monkeypatch.setattr(evaluation.clusters, "evaluate", see)
-    call(evaluate.main, "--workdir", copy_of(finished, tmp_path), "--metrics", "clusters", "--features", FEATURES)
-    data = load_dataset(DataSettings())
-    ((x, labels),) = seen
-    np.testing.assert_array_equal(x, data.held_out[rows])
-    np.testing.assert_array_equal(labels, data.held_out_labels(rows))
-
-
-def test_numbers_of_other_checkpoints_are_kept_apart(finished, tmp_path, numbers_alone):
-    workdir = copy_of(finished, tmp_path)
-    flags = ("--workdir", workdir, "--metrics", "two_sample")
-    call(evaluate.main, *flags)
-    ours = found_in(workdir)
-    # Numbers of another checkpoint move to a file of their own.
-    earlier = ours | {"step": 40, "metrics": {"kid": {"seed": 5}}}
-    write(workdir, earlier)
-    call(evaluate.main, *flags)
-    assert (found_in(workdir), found_in(workdir, "evaluation_40.json")) == (ours, earlier)
-    # And back: what was found of the last one before, and that these data chose it, counts again.
-    write(workdir, earlier)
-    before = {"metrics": {"copying": {"ratio": 1.0, "standard_error": 0.1, "seed": 1}}, "chosen_by_these_data": True}
-    write(workdir, ours | before, f"evaluation_{NUM_STEPS}.json")
-    call(evaluate.main, *flags)
-    assert found_in(workdir) == ours | before | {"metrics": before["metrics"] | ours["metrics"]}
-
-
 @pytest.mark.slow
 def test_all_metrics_figures_and_report(finished, tmp_path):
     workdir = copy_of(finished, tmp_path)
