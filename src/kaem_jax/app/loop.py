@@ -52,7 +52,6 @@ def train_and_evaluate(
     """Trains a KAEM, or continues the run that `workdir` holds, bit for bit as if it had never stopped.
 
     Args:
-      config: the run.
       workdir: folder for checkpoints, metrics and figures; see docs/train.md.
       overwrite: delete an earlier run in `workdir` first.
       watch: called with each row of training and of evaluation; an exception that it raises ends the run.

@@ -76,6 +76,7 @@ def test_scores_of_a_table_are_in_its_units_and_compared_with_data_that_lack_the
             assert typicality == pytest.approx((expected[i] - typical.mean()) / typical.std(ddof=1), abs=0.06)
 
 
+@pytest.mark.slow
 def test_missing_cells_of_a_table_are_filled_in_and_a_category_is_one_cell(table, tmp_path, sentence, refused):
     """Though the model has three values for it. Columns that the model does not know are copied."""
     workdir, _, everything = table
@@ -139,6 +140,7 @@ def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, se
     assert line.startswith("error: held-out data have no missing values, and --mask says none")
 
 
+@pytest.mark.slow
 def test_fields_and_parts_of_the_prior_are_written_in_their_units(tmp_path, refused):
     y = 3 + 2 * np.random.default_rng(0).normal(size=(40, 2, 2))
     np.savez(tmp_path / "y.npz", y=y)
@@ -167,6 +169,7 @@ def test_fields_and_parts_of_the_prior_are_written_in_their_units(tmp_path, refu
     refused("cluster=6 must be", sample.main, *flags, "--cluster", 6)
 
 
+@pytest.mark.slow
 def test_classes_are_sampled_and_an_encoder_proposes_for_whole_data_alone(tmp_path):
     """It has a single mode, so scores from its proposals are bounds. Gaps would be zeros to it."""
     settings = {
@@ -218,6 +221,7 @@ def test_draws_and_seeds_reach_the_functions_and_what_they_found_the_file(finish
     assert np.all(first != second)
 
 
+@pytest.mark.slow
 def test_pixels_of_bytes_are_read_in_the_unit_interval(tmp_path, refused):
     """By commands that take held-out data, and by those that take training data beside them; other data are refused."""
     rng, path, moved = np.random.default_rng(0), tmp_path / "x.npz", tmp_path / "moved.npz"

@@ -64,12 +64,10 @@ def evaluate(
     all figures; and report.html. Numbers of another checkpoint move to evaluation_STEP.json.
 
     Args:
-      workdir: the folder.
       checkpoint: see `kaem_jax.load_run`.
       metrics: names from `kaem_jax.app.evaluation.evaluators.METRICS`; by default all that suit the data.
       features: features by which images are compared; `evaluation.features` of the run by default.
       num_images: number of generated images, and largest number of real ones.
-      seed: seed of random draws.
       data_path, data_dir: where the data are, if they are not where training found them.
 
     Returns:

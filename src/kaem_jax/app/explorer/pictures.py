@@ -58,7 +58,7 @@ class Pictures:
 
     def describe(self) -> dict[str, Any]:
         """The run, its latents ordered by information, its clusters by weight, and the first picture, `start`."""
-        run, prior = self.run, self.run.model.prior
+        run, prior, shares = self.run, self.run.model.prior, self.shares
         names = latent_names(prior.event_shape)
         size = " x ".join(map(str, run.model.data_shape))
         about = f"{len(names)} latents, images of {size}, step {run.step:,} of {self.workdir}."
@@ -76,13 +76,8 @@ class Pictures:
             "event_shape": list(prior.event_shape),
             "start": clusters[0]["median"] if clusters else start,
             "latents": [
-                {
-                    "index": int(i),
-                    "name": names[i],
-                    "share": percent(self.shares[i]),
-                    "values": _decimals(self.axes.z[i]),
-                }
-                for i in np.argsort(-self.shares, kind="stable")
+                {"index": int(i), "name": names[i], "share": percent(shares[i]), "values": _decimals(self.axes.z[i])}
+                for i in np.argsort(-shares, kind="stable")
             ],
             "clusters": clusters,
         }

@@ -116,14 +116,10 @@ class RunFolder:
 
 def environment() -> dict[str, Any]:
     """Versions, device and git revision, which are saved beside numbers."""
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    packages = ("kaem_jax", "jax", "jaxlib", "flax", "optax", "numpy")
     device = jax.devices()[0]
     return {
-        "versions": {
-            "kaem_jax": importlib.metadata.version("kaem_jax"),
-            "python": platform.python_version(),
-            **versions,
-        },
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "revision": _git_revision(),
     }
