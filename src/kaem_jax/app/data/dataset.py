@@ -22,7 +22,7 @@ class Dataset:
       train: [N, *data_shape]: uint8 pixels; float32 pixels in [0, 1], or standardised values with NaN for empty cells;
         or int32 tokens. `PreparedImages` decode examples on access.
       held_out: [N', *data_shape], never trained on: the test split, or the validation split.
-      train_labels, held_out_labels: their classes, None if there are none. Training needs `data.labels` to use them.
+      train_labels, held_out_labels: their classes, None if there are none.
       form: converts values to the user's units.
     """
 

@@ -80,11 +80,8 @@ class Checkpoints:
         """The state saved at `step` under any sharding, with the shapes, dtypes and shardings of `template`.
 
         `for_evaluation` replaces the optimiser's state, the root key and persistent chains by None, and widens arrays
-        saved with narrower dtypes than those of `template`, such as float32 with jax_enable_x64 on.
-
-        Raises:
-          RunError: the checkpoint is of another model.
-          Exception: the checkpoint is damaged, or memory is full; orbax and its libraries raise many types.
+        saved with narrower dtypes, such as float32 with jax_enable_x64 on. A checkpoint of another model is a RunError;
+        damage or a full memory raise many types.
         """
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         wanted = to_nested(jax.tree.map(_target, template))
@@ -110,10 +107,8 @@ class Checkpoints:
         """The newest readable checkpoint as (step, state), None if there are no checkpoints.
 
         Damaged newer checkpoints are moved to `damaged/`, with a warning. `template_of` gives the template of a step.
-
-        Raises:
-          RunError: no checkpoint can be read, or one is of another model. Nothing is moved.
-          Exception: memory is full, or a file system does not answer. Nothing is moved.
+        Nothing is moved if no checkpoint can be read or one is of another model (a RunError), or if memory is full or a
+        file system does not answer.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):

@@ -21,9 +21,7 @@ def open_data(
     """Opens the data of the run in `workdir`; `changes` replace data settings. Prepared training images stay on disk.
 
     Raises:
-      ConfigError: data of this kind have no `path` or no `dir`.
-      DataError: the data are missing.
-      RunError: the data are not those of the run.
+      ConfigError, DataError, RunError: data of this kind have no such place, are missing, or are not those of the run.
     """
     data = run.config.data
     with naming("data"):

@@ -63,8 +63,8 @@ def precision_and_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) ->
 def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tuple[float, float]:
     """Density and coverage (Naeem et al., 2020), which outliers affect less.
 
-    Density is the mean number of real balls around a generated point divided by k: 1 in expectation for the real
-    distribution, with no upper bound. Coverage is the share of real balls that hold a generated point.
+    The mean number of real balls around a generated point divided by k, 1 in expectation for the real distribution,
+    with no upper bound; and the share of real balls that hold a generated point.
     """
     radii = _radii(real, k)
     inside = _over_distances(generated, real, lambda d, _: np.sum(d <= radii, axis=1))
@@ -75,10 +75,8 @@ def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> t
     """How often a generated point's nearest neighbour is a held-out point, relative to their share of all data.
 
     If a model does not memorise, held-out points are as near as training points, however blurred its samples are.
-
-    Returns:
-      the ratio, 1 for a model that generalises and 0 for one that repeats its training data, and its standard error
-      under a ratio of 1; samples with the same neighbour do not count as independent.
+    Returns the ratio, 1 for a model that generalises and 0 for one that repeats its training data, and its standard
+    error under a ratio of 1; samples with the same neighbour do not count as independent.
     """
     from sklearn.metrics import pairwise_distances_argmin  # most of a second to import: only where it is used
 
