@@ -16,7 +16,6 @@ from kaem_jax.app.data import load_dataset, to_pixels
 from kaem_jax.app.data.config import DataSettings
 from kaem_jax.app.devices.mesh import Parallel, make_mesh
 from kaem_jax.app.evaluation import evaluate as evaluation
-from kaem_jax.app.evaluation import generate
 from kaem_jax.app.evaluation.evaluators import METRICS, VALUE_METRICS
 from kaem_jax.app.evaluation.evaluators.distances import copying, frechet_distance
 from kaem_jax.app.evaluation.generate import reconstruct, sample_in_batches
@@ -102,13 +101,12 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     # So are samples; reconstructions are made batch by batch, and each has a key of its own.
     call(sample.main, *flags, "--num", 9, "--out", tmp_path / "s.npz")
     np.testing.assert_allclose(read_npz(tmp_path / "s.npz")["samples"], samples_of(early, 5, 9), atol=1e-6)
-    monkeypatch.setattr(generate, "_BATCH", 20)
-    call(sample.main, *flags, "--reconstruct", "--num", 50, "--out", tmp_path / "r.npz")
+    call(sample.main, *flags, "--reconstruct", "--num", 300, "--out", tmp_path / "r.npz")
     arrays = read_npz(tmp_path / "r.npz")
-    np.testing.assert_array_equal(arrays["data"], data.held_out[:50])
-    for i, rows in enumerate((np.arange(20), np.arange(20, 40), np.arange(40, 60) % 50)):
+    np.testing.assert_array_equal(arrays["data"], data.held_out[:300])
+    for i, rows in enumerate((np.arange(256), np.arange(256, 512) % 300)):  # the last batch is filled up
         expected, _ = reconstruct(jax.random.fold_in(sample_key(5), i), model, params, x[rows], early.posterior)
-        found = arrays["reconstructions"][20 * i : 20 * i + 20]
+        found = arrays["reconstructions"][256 * i : 256 * i + 256]
         np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
 
 

@@ -170,7 +170,7 @@ def test_fields_and_parts_of_the_prior_are_written_in_their_units(tmp_path, refu
 
 
 @pytest.mark.slow
-def test_classes_are_sampled_and_an_encoder_proposes_for_whole_data_alone(tmp_path):
+def test_classes_are_sampled_and_an_encoder_proposes_for_whole_data_alone(tmp_path, refused):
     """It has a single mode, so scores from its proposals are bounds. Gaps would be zeros to it."""
     settings = {
         "prior__kind": "clustered", "prior__num_clusters": 10, "prior__num_classes": 10, "data__labels": True,
@@ -181,6 +181,8 @@ def test_classes_are_sampled_and_an_encoder_proposes_for_whole_data_alone(tmp_pa
     call(sample.main, "--workdir", workdir, "--num", 5, "--label", 2, "--out", tmp_path / "s.npz")
     (expected,) = sample_in_batches(sample_key(0), run.model, run.params, 5, label=2)
     np.testing.assert_allclose(read_npz(tmp_path / "s.npz")["samples"], expected, atol=1e-6)
+    flags = ("--workdir", workdir, "--num", 1, "--out", tmp_path / "t.npz", "--label")
+    refused("label=12 must be an integer from 0 to 9", sample.main, *flags, 12)
     for name, first in (("whole", x[0, 0, 0]), ("gap", np.nan)):
         x[0, 0, 0] = first
         np.savez(tmp_path / f"{name}.npz", x=x)
