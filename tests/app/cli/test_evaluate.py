@@ -98,16 +98,9 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     _, error = reconstruct(keys.reconstruction, model, params, x[:20], early.posterior)
     assert metrics["reconstruction"]["mean_squared_error"] == pytest.approx(float(error), rel=1e-4)
     assert len(opened) == 1
-    # So are samples; reconstructions are made batch by batch, and each has a key of its own.
+    # So are samples.
     call(sample.main, *flags, "--num", 9, "--out", tmp_path / "s.npz")
     np.testing.assert_allclose(read_npz(tmp_path / "s.npz")["samples"], samples_of(early, 5, 9), atol=1e-6)
-    call(sample.main, *flags, "--reconstruct", "--num", 300, "--out", tmp_path / "r.npz")
-    arrays = read_npz(tmp_path / "r.npz")
-    np.testing.assert_array_equal(arrays["data"], data.held_out[:300])
-    for i, rows in enumerate((np.arange(256), np.arange(256, 512) % 300)):  # the last batch is filled up
-        expected, _ = reconstruct(jax.random.fold_in(sample_key(5), i), model, params, x[rows], early.posterior)
-        found = arrays["reconstructions"][256 * i : 256 * i + 256]
-        np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
 
 
 @pytest.mark.slow
@@ -160,6 +153,16 @@ def test_reconstructions_stand_beside_their_data_as_pictures(finished, tmp_path)
     assert names == [f"{kind}_00000{i}.png" for kind in ("data", "reconstructions") for i in range(3)]
     pixels = np.asarray(Image.open(tmp_path / "folder" / "data_000000.png"))
     np.testing.assert_array_equal(pixels, np.round(255 * load_dataset(DataSettings()).held_out[0]))
+    # They are made batch by batch, and each has a key of its own.
+    call(sample.main, "--workdir", finished[0], "--seed", 5, "--reconstruct", "--num", 300, "--out", tmp_path / "r.npz")
+    run, data = kaem.load_run(finished[0]), load_dataset(DataSettings())
+    x, arrays = jnp.asarray(data.held_out), read_npz(tmp_path / "r.npz")
+    np.testing.assert_array_equal(arrays["data"], data.held_out[:300])
+    for i, rows in enumerate((np.arange(256), np.arange(256, 512) % 300)):  # the last batch is filled up
+        key = jax.random.fold_in(sample_key(5), i)
+        expected, _ = reconstruct(key, run.model, run.params, x[rows], run.posterior)
+        found = arrays["reconstructions"][256 * i : 256 * i + 256]
+        np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
 
 
 def test_refusals(finished, tmp_path, refused):
