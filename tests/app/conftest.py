@@ -59,11 +59,11 @@ def copy_of(finished, tmp_path, *without):
 
 def make_best(workdir, step):
     """Gives a checkpoint the highest held-out log-likelihood."""
-    rows = [row | {"eval/log_likelihood": 1e6} if is_judged(row, step) else row for row in rows_of(workdir)]
+    rows = [row | {"eval/log_likelihood": 1e6} if is_evaluated(row, step) else row for row in rows_of(workdir)]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def is_judged(row, step):
+def is_evaluated(row, step):
     return row["step"] == step and "eval/log_likelihood" in row and not row.get("eval/is_final")
 
 

@@ -1,12 +1,14 @@
-"""Rows of metrics survive whatever else is in their file."""
+"""Rows of metrics survive whatever else is in their file; rates."""
 
 import json
 import sys
+import time
 import types
 
+import jax
 import pytest
 
-from kaem_jax.app.log import RunLog, describe_effort, effort_of, held_out_nats, read_metrics
+from kaem_jax.app.log import Performance, RunLog, describe_effort, effort_of, held_out_nats, read_metrics
 
 ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
 
@@ -47,11 +49,11 @@ def test_a_half_written_last_line_is_dropped_without_a_word(tmp_path, capsys):
 def test_the_row_of_a_final_evaluation_is_written_once(tmp_path):
     """A run that is opened again evaluates again: it was killed between that row and its summary."""
     path = tmp_path / "metrics.jsonl"
-    judged = {"step": 10, "eval/log_likelihood": 2.0}
-    logged, final = {"step": 10, "train/loss": 0.1}, judged | {"eval/is_final": True}
-    path.write_text("".join(json.dumps(row) + "\n" for row in (logged, judged, final)))
+    evaluated = {"step": 10, "eval/log_likelihood": 2.0}
+    logged, final = {"step": 10, "train/loss": 0.1}, evaluated | {"eval/is_final": True}
+    path.write_text("".join(json.dumps(row) + "\n" for row in (logged, evaluated, final)))
     opened(path, 10).__exit__()
-    assert read_metrics(path) == [logged, judged]
+    assert read_metrics(path) == [logged, evaluated]
 
 
 def test_tensorboard_drops_what_was_logged_after_the_last_checkpoint(tmp_path, monkeypatch):
@@ -80,3 +82,15 @@ def test_held_out_nats_are_an_estimate_or_a_bound():
     assert held_out_nats(estimate) == "43.070 +- 0.004 nats (ESS 322)"
     assert held_out_nats(estimate | {"eval/num_bounds": 11}) == few
     assert held_out_nats(estimate | {"eval/is_bound": True}) == "at least 43.070 nats (ESS 322.4)"
+
+
+def test_rates(monkeypatch):
+    device = types.SimpleNamespace(memory_stats=lambda: {"bytes_in_use": 3 * 2**20})
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    before = time.perf_counter()
+    performance, started = Performance(step=50, batch_size=32), time.perf_counter()
+    time.sleep(0.02)
+    ended, row = time.perf_counter(), performance.row(70)
+    assert 20 / (time.perf_counter() - before) <= row["perf/steps_per_second"] <= 20 / (ended - started)
+    assert row["perf/examples_per_second"] == pytest.approx(32 * row["perf/steps_per_second"])
+    assert row["perf/device_memory_mib"] == 3

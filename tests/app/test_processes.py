@@ -214,11 +214,7 @@ def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "other", "said"),
-    [
-        ("there", {}, "--workdir"),
-        ("here", {"seed": 7}, "the configuration"),
-    ],
+    ("folder", "other", "said"), [("there", {}, "--workdir"), ("here", {"seed": 7}, "the configuration")]
 )
 def test_processes_that_are_told_different_things_are_refused(tmp_path, folder, other, said):
     """Before anything compiles, and not at the first checkpoint."""

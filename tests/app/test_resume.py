@@ -5,7 +5,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import jax
@@ -124,9 +123,9 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(finished, tmp_
     assert_same_run(workdir, finished[0])
 
 
-def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax drops its other reads
+def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path):
     """Eight bytes of each data file, one at a time: the library that reads it notices, or the checksums do."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # orbax drops its other reads, as in a command
     workdir = copy_of(finished, tmp_path)
     folder = workdir / "checkpoints" / str(NUM_STEPS) / "state"
     paths = [path for path in folder.rglob("d/*") if path.is_file() and path.stat().st_size > 1000]
@@ -146,7 +145,7 @@ def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path, monkeypatch
 
 
 def saved(folder, config, numbers):
-    """Checkpoints of a tiny state, each saved and then judged, and the best of them."""
+    """Checkpoints of a tiny state, each saved and then evaluated, and the best of them."""
     state, estimates = parts_of(tiny_config(), 8).state, {}
     with Checkpoints(folder, Checkpointing(**config), estimates) as checkpoints:
         for step, *estimate in numbers:

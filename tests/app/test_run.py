@@ -24,26 +24,22 @@ from tests.app.tiny import parts_of, tiny_config
 def test_rows_of_metrics_and_what_is_said(finished):
     workdir, process = finished
     rows = rows_of(workdir)
-    trained, judged = ([row for row in rows if name in row] for name in ("train/loss", "eval/log_likelihood"))
+    trained, evaluated = ([row for row in rows if name in row] for name in ("train/loss", "eval/log_likelihood"))
     assert [row["step"] for row in trained] == [*range(5, NUM_STEPS + 1, 5)]
-    assert [row["step"] for row in judged] == [*range(10, NUM_STEPS + 1, 10), NUM_STEPS]
-    assert [row["step"] for row in rows] == sorted(row["step"] for row in trained + judged)
+    assert [row["step"] for row in evaluated] == [*range(10, NUM_STEPS + 1, 10), NUM_STEPS]
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in trained + evaluated)
     for row in trained:
         assert row["perf/steps_per_second"] > 0
         assert row["train/loss"] == -row["train/log_evidence"]
         assert 1 <= row["train/ess"] <= 64
     assert ["perf/compile_seconds" in row for row in rows] == [True] + [False] * (len(rows) - 1)
-    assert [row.get("eval/is_final") for row in judged] == [None] * (len(judged) - 1) + [True]
-    assert [row["eval/num_samples"] for row in judged] == [400] * (len(judged) - 1) + [500]
-    assert [row["eval/num_data"] for row in judged] == [60] * (len(judged) - 1) + [100]
+    assert [row.get("eval/is_final") for row in evaluated] == [None] * (len(evaluated) - 1) + [True]
+    assert [row["eval/num_samples"] for row in evaluated] == [400] * (len(evaluated) - 1) + [500]
+    assert [row["eval/num_data"] for row in evaluated] == [60] * (len(evaluated) - 1) + [100]
     assert 0 < rows[-1]["eval/log_likelihood_standard_error"] < 5
     assert trained[-1]["train/loss"] < trained[0]["train/loss"]
     assert json.loads((workdir / "summary.json").read_text()) == rows[-1]
-    for words in (
-        "compiling the training step",
-        "evaluating held-out data\n",
-        "finished 60 steps",
-    ):
+    for words in ("compiling the training step", "evaluating held-out data\n", "finished 60 steps"):
         assert process.stderr.count(words) == 1, words
 
 
@@ -70,8 +66,8 @@ def test_load_gives_back_the_trained_model_of_the_checkpoint_that_is_asked_for(f
     jax.tree.map(np.testing.assert_array_equal, trained.params, params)
     assert model.sample(jax.random.key(0), params, 3).shape == (3, 8, 8)
     assert kaem.load_run(finished[0], 40).step == 40
-    judged = [row for row in rows_of(finished[0])[:-1] if "eval/log_likelihood" in row]
-    scores = {row["step"]: row["eval/log_likelihood"] for row in judged if row["step"] % 20 == 0}
+    evaluated = [row for row in rows_of(finished[0])[:-1] if "eval/log_likelihood" in row]
+    scores = {row["step"]: row["eval/log_likelihood"] for row in evaluated if row["step"] % 20 == 0}
     best = max(scores, key=scores.get)
     assert kaem.load_run(finished[0], "best").step == best
     assert {int(path.name) for path in (finished[0] / "checkpoints").iterdir()} == {40, 60, best}
@@ -94,7 +90,7 @@ FIXED = {
 }  # fmt: skip
 
 
-def test_what_may_change_when_a_run_is_continued(finished, refuses):
+def test_what_may_change_when_a_run_is_continued(finished, tmp_path, refuses):
     """What is reported, where and when, never what is learned."""
     folder = RunFolder(finished[0])
     described = folder.read_config()
@@ -109,9 +105,6 @@ def test_what_may_change_when_a_run_is_continued(finished, refuses):
                 check_folder(folder, config, fingerprint)
     with refuses(RunError, "holds a run on other data", str(fingerprint + 1)):
         check_folder(folder, folder.saved_config(), fingerprint + 1)
-
-
-def test_prepared_data_may_move(tmp_path):
     folder, dataset = RunFolder(tmp_path), load_dataset(DataSettings())
     folder.write_config(tiny_config(data__name="mnist", data__dir="here"), dataset)
     check_folder(folder, tiny_config(data__name="mnist", data__dir="there"), dataset.fingerprint())

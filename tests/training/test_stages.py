@@ -14,8 +14,8 @@ from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.experiment.experiment_file import read_experiment
 from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.app.runs.checkpoints import Checkpoints
-from kaem_jax.app.runs.progress import Progress
 from kaem_jax.app.runs.run_folder import RunFolder
+from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.errors import ConfigError
 from kaem_jax.keys import refit_key, run_keys, stage_key
 from kaem_jax.priors import fit_prior
@@ -137,7 +137,7 @@ def test_a_run_that_stops_in_a_stage_or_between_two_ends_bit_for_bit(finished, t
     with jax.numpy_dtype_promotion("standard"), monkeypatch.context() as patch:
         if says_so_once:
             patch.setattr(
-                Progress, "stop_requested", lambda own: own.step >= at and (asked.append(1) or len(asked) == 1)
+                TrainingRun, "stop_requested", lambda own: own.step >= at and (asked.append(1) or len(asked) == 1)
             )
         assert train_and_evaluate(staged(), workdir, watch=stop) is Outcome.INTERRUPTED
     with jax.numpy_dtype_promotion("standard"):

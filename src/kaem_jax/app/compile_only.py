@@ -41,11 +41,7 @@ _COLLECTIVE = re.compile(r" (all-reduce|all-gather|reduce-scatter|collective-per
 
 
 def compile_only(config: Experiment, topology: str) -> int:
-    """Compiles the step of each stage, and prints a line on each; returns the exit code.
-
-    Raises:
-      ConfigError: the topology is unknown, or the run cannot be laid out on it.
-    """
+    """Compiles the step of each stage and prints a line on each; raises a ConfigError if the chips do not suit."""
     jax.config.update("jax_enable_compilation_cache", False)  # programs for absent chips cannot be loaded again
     jax.config.update("jax_platforms", "cpu")  # the compilers are plug-ins that would look for their hardware
     devices = find_topology(topology)
@@ -67,7 +63,7 @@ def described(compiled: jax.stages.Compiled) -> str:
 
 
 def with_data(config: Experiment) -> tuple[Experiment, tuple[int, ...], int, Any]:
-    """The complete configuration; shape, number and type of the training data, read only where they are not known."""
+    """The bound experiment; shape, number and dtype of the training data, which are read only if they are not known."""
     settings = config.data
     if settings.name not in KNOWN_DATA:
         dataset = load_dataset(settings, lazy=True)
@@ -80,11 +76,7 @@ def with_data(config: Experiment) -> tuple[Experiment, tuple[int, ...], int, Any
 
 
 def find_topology(name: str) -> list[Any]:
-    """The devices of a topology, such as `v5e:4x4`, `v6e:16x16` or `h100:8`, none of which need be here.
-
-    Raises:
-      ConfigError: the name is not known, there is no slice of this size, or its compiler is not installed.
-    """
+    """The devices of a topology such as `v5e:4x4`, `v6e:16x16` or `h100:8`; none need be here."""
     kind, _, shape = name.partition(":")
     for setting, value in _NO_HARDWARE.items():
         os.environ.setdefault(setting, value)
@@ -111,11 +103,7 @@ def compile_step(
     *,
     stage: int = 0,
 ) -> jax.stages.Compiled:
-    """Compiles the step of a stage for `devices`, for data as `with_data` describes them.
-
-    Raises:
-      ConfigError: the run cannot be laid out on so many devices.
-    """
+    """Compiles the step of a stage for `devices`, for data as `with_data` describes them."""
     is_gpu = devices[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
     lowered = _lower(config, devices, data_shape, num_train, dtype, stage)
     return lowered.compile({"xla_gpu_autotune_level": "0"} if is_gpu else {})
@@ -124,7 +112,6 @@ def compile_step(
 def _lower(
     config: Experiment, devices: Sequence[Any], data_shape: tuple[int, ...], num_train: int, dtype: Any, stage: int = 0
 ) -> jax.stages.Lowered:
-    """Lowers the step for abstract arguments, of which only shapes are known."""
     mesh = make_mesh(config.parallel, config.data.batch_size, config.num_rungs, devices)
     model, stages = config.model(data_shape), config.all_stages
     everywhere = replicated(mesh)
@@ -132,7 +119,7 @@ def _lower(
     init = functools.partial(state_after, stages, until, model=model, num_data=num_train)
     with jax.set_mesh(mesh):
         keys = jax.eval_shape(functools.partial(run_keys, config.seed))
-        state = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init, keys.state))
+        state = jax.tree.map(lambda leaf: leaf.update(sharding=everywhere), jax.eval_shape(init, keys.state))
         along = NamedSharding(mesh, PartitionSpec(None, "data"))
         indices: Any = jax.ShapeDtypeStruct((1, config.data.batch_size), jnp.int32, sharding=along)
         size = math.prod(data_shape)
@@ -145,7 +132,3 @@ def _lower(
         batch = Batch(stored, rows, indices, classes if config.data.labels else None, data_shape)
         step = stages[stage].train_step(model, stages[stage].make_optimizer(), config.data.transpose)
         return step.lower(state, batch)
-
-
-def _placed(sharding: NamedSharding, leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,4 +1,4 @@
-"""Reports a run's metrics, from one process: metrics.jsonl and TensorBoard; measures its speed."""
+"""A run's metrics, written by one process to metrics.jsonl and TensorBoard; its speed."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ _UNITS = {
 
 
 def held_out_nats(row: dict[str, Any]) -> str:
-    """The held-out log-likelihood of a log row as text: with its standard error, or "at least" for a bound."""
+    """The held-out log-likelihood of a row as text: with its standard error, or "at least" for a bound."""
     value, ess = row["eval/log_likelihood"], row["eval/ess"]
     if row["eval/is_bound"]:
         return f"at least {value:.3f} nats (ESS {ess:.1f})"
@@ -30,7 +30,7 @@ def held_out_nats(row: dict[str, Any]) -> str:
 
 
 def is_final(row: Mapping[str, Any]) -> bool:
-    """Whether the row is from the final evaluation, whose effort may be higher than during training."""
+    """Whether the row is from the final evaluation, which may use more effort."""
     return bool(row.get("eval/is_final"))
 
 
@@ -42,30 +42,27 @@ def estimates_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, tu
 
 
 def standard_error_of(row: Mapping[str, Any]) -> float:
-    """Standard error of the row's log-likelihood in nats; 0 for a bound, whose standard error is meaningless."""
+    """Standard error of the row's log-likelihood in nats; 0 for a bound, whose error is meaningless."""
     return 0.0 if row["eval/is_bound"] else float(row["eval/log_likelihood_standard_error"])
 
 
 def effort_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The effort of an estimate: its settings (`effort_id`) and sizes. Only estimates of equal effort are comparable.
-
-    The settings are the estimator with its method and budget, and its proposal.
-    """
+    """The settings of an estimate (`effort_id`: estimator and proposal) and its sizes. Equal efforts are comparable."""
     return tuple(row.get(name) for name in ("eval/effort_id", *_UNITS))
 
 
 def describe_effort(row: Mapping[str, Any]) -> str:
-    """The sizes behind the estimate in words, such as "1,000 proposals"."""
+    """The sizes of the estimate in words, such as "1,000 proposals"."""
     return ", ".join(f"{row[name]:,} {unit}" for name, unit in _UNITS.items() if name in row)
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """All rows of a metrics file; an empty list if the file does not exist."""
+    """All rows of a metrics file; none if it does not exist."""
     return [row for _, row in _lines_of(path) if row is not None]
 
 
 def _lines_of(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
-    """Each line of a metrics file with its row, or with None if it does not hold one."""
+    """Each line of a metrics file with its row; None if it does not hold one."""
     found = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
@@ -77,12 +74,10 @@ def _lines_of(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
 
 
 class RunLog:
-    """Appends the rows of a run to metrics.jsonl, one JSON object per line, and to TensorBoard if tensorboardX (the
-    extra `tensorboard`) is installed. A context manager.
+    """Appends rows to metrics.jsonl, one JSON object per line, and to TensorBoard if tensorboardX is installed.
 
-    Opening the file drops a half-written last line and the rows after `last_step`, which a resumed run writes again,
-    bit for bit. It also drops the row of a final evaluation, since a run that is opened again has not finished. Other
-    lines that are not rows are kept; `read_metrics` skips them.
+    Opening the file drops a half-written last line, the rows after `last_step`, which a resumed run writes again bit
+    for bit, and the row of a final evaluation. Other lines that are not rows are kept; `read_metrics` skips them.
     """
 
     def __init__(self, metrics: pathlib.Path, tensorboard: pathlib.Path, last_step: int):
@@ -120,23 +115,17 @@ class RunLog:
 
 
 class Performance:
-    """Measures the interval between two log steps.
-
-    Args:
-      step: number of updates done.
-      batch_size: number of data per update.
-    """
+    """Measures the interval between two log steps, beginning at `step`."""
 
     def __init__(self, step: int, batch_size: int):
         self._batch_size = batch_size
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Begins an interval."""
         self._started, self._step = time.perf_counter(), step
 
     def row(self, step: int) -> dict[str, float]:
-        """The numbers of the interval that ends at `step`: rates in 1/s, memory of the first device in MiB."""
+        """Rates (1/s) of the interval that ends at `step`, and memory of the first device (MiB)."""
         rate = (step - self._step) / (time.perf_counter() - self._started)
         numbers = {"perf/steps_per_second": rate, "perf/examples_per_second": rate * self._batch_size}
         memory = jax.local_devices()[0].memory_stats() or {}

@@ -23,8 +23,8 @@ from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.log import Performance, RunLog, estimates_of, held_out_nats, read_metrics
 from kaem_jax.app.runs.checkpoints import Checkpoints
 from kaem_jax.app.runs.lock import claimed, warn_of_other_bits
-from kaem_jax.app.runs.progress import Progress
 from kaem_jax.app.runs.run_folder import RunFolder
+from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.files import write_json
 from kaem_jax.jax_utils.placement import place, replicated
 from kaem_jax.jax_utils.processes import check_same_on_all_processes, from_writer, is_writer, say
@@ -52,7 +52,6 @@ def train_and_evaluate(
     """Trains a KAEM, or continues the run that `workdir` holds, bit for bit as if it had never stopped.
 
     Args:
-      config: the run.
       workdir: folder for checkpoints, metrics and figures; see docs/train.md.
       overwrite: delete an earlier run in `workdir` first.
       watch: called with each row of training and of evaluation; an exception that it raises ends the run.
@@ -61,9 +60,7 @@ def train_and_evaluate(
       FINISHED, or INTERRUPTED after SIGTERM or Ctrl-C with everything saved.
 
     Raises:
-      ConfigError: the configuration describes no model, or contradicts the data.
-      DataError: the data are missing or cannot be read.
-      RunError: `workdir` holds another run, or nothing readable.
+      ConfigError, DataError, RunError: model, data or `workdir` do not suit, or are unreadable.
       DivergedError: a metric is not finite.
     """
     # 1. Settings, data, folder: everything is checked before anything compiles.
@@ -92,7 +89,7 @@ def train_and_evaluate(
 
         restored = checkpoints.restore_newest(template_of)
         state = jax.jit(functools.partial(state_of, 0), out_shardings=everywhere)() if restored is None else restored[1]
-        training = Progress(config, model, state, checkpoints, stop, dataset.form)
+        training = TrainingRun(config, model, state, checkpoints, stop, dataset.form)
         del state  # it would stay in memory
         if restored is not None:
             training.step = training.saved_step = restored[0]
@@ -121,14 +118,11 @@ def train_and_evaluate(
         evaluation = PeriodicEvaluation(training, config, folder, keys, held_out)
         performance = Performance(training.step, config.data.batch_size)
         progress = ProgressReporter(config.num_steps, training.step)
+        labels_of = dataset.train_labels if config.data.labels else None
         feed = Feed(
-            dataset.train,
-            config.data.storage,
-            mesh,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-            labels=dataset.train_labels if config.data.labels else None,
-        )
+            dataset.train, config.data.storage, mesh,
+            batch_size=config.data.batch_size, seed=config.seed, labels=labels_of,
+        )  # fmt: skip
         stop_step, stopped = 0, False
         for number, stage in enumerate(config.all_stages, start=1):
             start_step, stop_step = stop_step, stop_step + stage.num_steps
@@ -180,8 +174,7 @@ def train_and_evaluate(
                     watch(row)
                 if step == stop_step and stage.refit:
                     say("fitting the prior to posterior draws")
-                    every = np.arange(num_data)
-                    labels = dataset.train_labels(every) if config.data.labels and dataset.train_labels else None
+                    labels = None if labels_of is None else labels_of(np.arange(num_data))
                     training.state = refit_state(training.state, model, stage.posterior, dataset.train, labels, step)
                 if step % config.checkpoint.every_steps == 0 or step == stop_step:
                     training.save()
@@ -216,7 +209,6 @@ def train_and_evaluate(
         return _interrupted(training, stop)
 
 
-def _interrupted(training: Progress, stop: StopRequest) -> Outcome:
-    """Says why training ends early, after everything is saved."""
+def _interrupted(training: TrainingRun, stop: StopRequest) -> Outcome:
     say(f"{stop.signal_name or 'preempted'}: saved step {training.step}; the same command continues")
     return Outcome.INTERRUPTED

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.preprocessing import PowerTransformer
 
-from kaem_jax.app.cli.impute import _filled
 from kaem_jax.app.data import PIXELS, Field, Table, Text, form_from_dict
 from kaem_jax.app.runs.export import use
 from kaem_jax.app.runs.export.write import _scales
@@ -115,19 +114,6 @@ def test_the_power_is_the_likeliest_one_that_loses_nothing(rng):
     raised = Column.of_numbers("c", 50 + 20 * heavy, "power").encode(50 + 20 * heavy)
     np.testing.assert_allclose([raised.mean(), raised.std()], [0, 1], atol=1e-5)
     assert abs(stats.skew(raised)) < abs(stats.skew(heavy)) / 2
-
-
-def test_means_of_imputations_are_taken_in_units():
-    """Of two draws, 0 and 2, of a logarithm: the mean of their incomes, not the income of their mean."""
-    table = Table((Column("income", (), 0.0, 1.0, 0.0, 0.0, 1.0), Column("age", (), 10.0, 3.0)))
-    draws = np.array([[[0.0, -1.0], [2.0, 1.0]], [[1.0, 0.5], [1.0, 0.5]]])  # [N, S, D]
-    mean = np.array([[1.0, 0.1], [1.0, 0.5]])
-    filled = _filled(table, draws, mean, {}, np.array([[True, True], [False, False]]))
-    incomes = np.expm1([0.0, 2.0])
-    assert filled["income"] == pytest.approx([incomes.mean(), np.expm1(1.0)])
-    assert filled["income_spread"] == pytest.approx([incomes.std(ddof=1), 0])
-    assert filled["age"] == pytest.approx([10.3, 11.5])  # the model's own mean
-    assert filled["age_spread"] == pytest.approx([3.0 * 2**0.5, 0])
 
 
 def test_exported_draws_undo_the_powers_also_where_they_are_not_of_every_column(rng):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kaem_jax.app.data import to_pixels
-from kaem_jax.app.explorer import write_page
+from kaem_jax.app.explorer.page import write_page
 from kaem_jax.app.explorer.pictures import pictures_of
 from tests.app.explorer.conftest import clustered_run
 from tests.browser import latent_of, opened, pixels_of, wait_until_changed
@@ -41,7 +41,7 @@ def test_handles_clusters_and_draws(tmp_path):
             page.keyboard.press("Home")
             wait_until_changed(page, was)
             index = described["latents"][i]["index"]
-            assert latent_of(page)[index] == pictures.axes.latent[index, 0]
+            assert latent_of(page)[index] == pictures.axes.z[index, 0]
             assert shows_its_latent(page, run)
             # The latent that was moved before goes back to its median.
             assert np.sum(latent_of(page) != np.float32(described["start"]["latent"])) == 1

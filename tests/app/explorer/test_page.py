@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from kaem_jax.app.data import Field, to_pixels
-from kaem_jax.app.explorer import page, write_page
+from kaem_jax.app.explorer import page
+from kaem_jax.app.explorer.page import write_page
 from kaem_jax.app.explorer.pictures import heaviest_clusters, percent, pictures_of
 from kaem_jax.errors import ConfigError
 from tests.app.explorer.conftest import CLUSTERED, clustered_run, latents_of, small_run
@@ -39,7 +40,7 @@ def test_pictures_are_those_of_the_model(pictures, num, rng):
     np.testing.assert_array_equal(latents_of(found), z)
     shown = [pixels(picture["image"]) for picture in found]
     np.testing.assert_array_equal(shown, to_pixels(np.asarray(model.decode(params, jnp.asarray(z))))[..., 0])
-    shares = jnp.exp(model.prior.log_responsibilities(params["prior"], jnp.asarray(z)))
+    shares = jnp.exp(pictures.prior.log_responsibilities(jnp.asarray(z)))
     assert [picture["clusters"] for picture in found] == [heaviest_clusters(np.asarray(one)) for one in shares]
     assert heaviest_clusters(np.array([0.05, 0.7, 0.24, 0.01])) == "1 (70 %), 2 (24 %), 0 (5.0 %), 3 (1.0 %)"
     assert heaviest_clusters(np.array([0.005, 0.995, 0, 0])) == "1 (100 %)"
@@ -66,8 +67,8 @@ def heights(path, num):
 
 
 def test_curves_are_densities(pictures):
-    z, prior = pictures.axes.z.T, pictures.run.model.prior
-    of_all, of_each = prior.density(pictures.table, jnp.asarray(z)), in_clusters("pdf", pictures, z)
+    z = pictures.axes.z.T
+    of_all, of_each = pictures.prior.density(jnp.asarray(z)), in_clusters("pdf", pictures, z)
     base = stats.norm.pdf(z)
     for cluster, density in ((None, np.asarray(of_all)), (1, of_each[:, 1])):
         top = np.maximum(density, base).max(axis=0)
@@ -75,8 +76,7 @@ def test_curves_are_densities(pictures):
             for name, expected in (("learned", density), ("base", base)):
                 np.testing.assert_allclose(heights(curve[name], len(z)), expected[:, i] / top[i], atol=1e-3)
     for latent in pictures.describe()["latents"]:
-        assert latent["values"] == latent["z"]
-        np.testing.assert_array_equal(np.float32(latent["z"]), z[:, latent["index"]])
+        np.testing.assert_array_equal(np.float32(latent["values"]), z[:, latent["index"]])
 
 
 def test_latents_of_a_shared_map_have_curves_of_draws():
@@ -102,7 +102,7 @@ def test_draws_are_of_the_prior_or_of_the_chosen_cluster(pictures):
 
         return stats.kstest(drawn[:, 1], cdf).pvalue
 
-    weights, num = np.exp(pictures.table.log_proportions), 600
+    weights, num = np.exp(pictures.prior.table.log_proportions), 600
     everything, of_third = (latents_of(pictures.draw(cluster, num, seed=1)) for cluster in (None, 2))
     assert p_of(everything, weights) > 1e-3
     assert p_of(of_third, np.eye(4)[2]) > 1e-3
@@ -140,7 +140,7 @@ def test_every_place_of_a_handle_has_its_picture(pictures, tmp_path, monkeypatch
     places = []
     for cluster in model["clusters"]:
         for latent in model["latents"]:
-            assert latent["values"] == [float(str(v)) for v in pictures.axes.latent[latent["index"], ::8]]
+            assert latent["values"] == [float(str(v)) for v in pictures.axes.z[latent["index"], ::8]]
             for value in latent["values"]:
                 place = list(cluster["median"]["latent"])
                 place[latent["index"]] = value

@@ -209,7 +209,7 @@ def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeyp
 
 
 def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path, capsys):
-    """Standardised anew, they would be judged as if they were; only a last digit may differ, with a warning.
+    """Standardised anew, they would be evaluated as if they were; only a last digit may differ, with a warning.
 
     A few rows that were added change a scale by a percent.
     """

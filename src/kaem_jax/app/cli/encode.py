@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
-from kaem_jax.app.cli.options import at_least, check_file
+from kaem_jax.app.cli.options import check_file
 from kaem_jax.app.data import write_table
 from kaem_jax.files import write_npz
 from kaem_jax.inference.infer_latents import infer_latents
@@ -20,9 +20,8 @@ from kaem_jax.keys import inference_key
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
-    parser = make_parser("encode", "Posterior means and spreads of latents.", "FILE.csv, FILE.parquet or FILE.npz")
-    parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
-    given = parser.parse_args(argv)
+    about, endings = "Posterior means and spreads of latents.", "FILE.csv, FILE.parquet or FILE.npz"
+    given = make_parser("encode", about, endings, "draws").parse_args(argv)
 
     out = given.out
     check_file(out, (".csv", ".npz", ".parquet"), given.overwrite)

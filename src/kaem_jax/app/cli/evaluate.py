@@ -33,18 +33,11 @@ def main(argv: Sequence[str]) -> int:
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     shared = ("workdir", "checkpoint", "seed", *DATA, *JOB)
     parser = make_parser("evaluate", "Evaluates a trained run.", *shared)
-    parser.add_argument(
-        "--metrics", nargs="+", choices=METRICS, metavar="NAME", help=f"{', '.join(METRICS)}; all that suit by default"
-    )
-    parser.add_argument(
-        "--features",
-        help="evaluation.features of the run by default: classifier (where there are labels), inception[:FILE.pth], "
-        "another run's classifier.npz, package.module:function",
-    )
-    parser.add_argument(
-        "--num_images",
-        type=at_least(20),
-        default=NUM_IMAGES,
-        help="number of generated images, and largest number of real ones",
-    )
+    parser.add_argument("--metrics", nargs="+", choices=METRICS, metavar="NAME",
+                        help=f"{', '.join(METRICS)}; all that suit by default")  # fmt: skip
+    parser.add_argument("--features", help="evaluation.features of the run by default: classifier (where there are "
+                        "labels), inception[:FILE.pth], another run's classifier.npz, "
+                        "package.module:function")  # fmt: skip
+    parser.add_argument("--num_images", type=at_least(20), default=NUM_IMAGES,
+                        help="number of generated images, and largest number of real ones")  # fmt: skip
     return parser.parse_args(argv)

@@ -11,18 +11,8 @@ from typing import NoReturn
 
 import absl.logging
 
-from kaem_jax.errors import (
-    EXIT_REFUSED,
-    ConfigError,
-    DataError,
-    DivergedError,
-    RunError,
-    causes_of,
-    first_line,
-    is_disk_full,
-    is_out_of_memory,
-    is_transient,
-)
+from kaem_jax import errors
+from kaem_jax.errors import EXIT_REFUSED, ConfigError, DataError, DivergedError, RunError
 
 EXIT_DIVERGED = 3  # the same command would diverge again
 EXIT_DISK = 74  # EX_IOERR: a disk is full; what was saved before is kept
@@ -30,7 +20,7 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: nothing is lost, run the same command agai
 
 
 def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
-    """Decorates a command: an error that a user can correct becomes one sentence and one of the exit codes above."""
+    """Decorates a command so that an error a user can correct becomes one sentence and an exit code."""
 
     @functools.wraps(command)
     def main(argv: Sequence[str]) -> int:
@@ -62,20 +52,19 @@ def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequen
 
 
 def _describe(error: Exception) -> tuple[int, str] | None:
-    """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
     if isinstance(error, ConfigError | RunError | DataError):
         return EXIT_REFUSED, str(error)
     if isinstance(error, DivergedError):
         return EXIT_DIVERGED, str(error)
-    full = next((cause for cause in causes_of(error) if is_disk_full(cause)), None)
+    full = next((cause for cause in errors.causes_of(error) if errors.is_disk_full(cause)), None)
     if full is not None:
         return EXIT_DISK, f"no space left: {_reason(full)}; earlier checkpoints are kept, so make room and run it again"
-    if is_out_of_memory(error):
+    if errors.is_out_of_memory(error):
         return (
             EXIT_REFUSED,
             f"out of memory ({_reason(error)}); in training lower data.batch_size, elsewhere give fewer data",
         )
-    if is_transient(error):
+    if errors.is_transient(error):
         return EXIT_INTERRUPTED, f"{_reason(error)}; this may pass, so run the same command again"
     if isinstance(error, OSError):
         return EXIT_REFUSED, _reason(error)
@@ -85,7 +74,7 @@ def _describe(error: Exception) -> tuple[int, str] | None:
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return first_line(error)
+    return errors.first_line(error)
 
 
 @contextlib.contextmanager
@@ -99,7 +88,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
-    """Ends a command: until training has handlers of its own, SIGTERM does what Ctrl-C does."""
+    """Until training installs its own handlers, SIGTERM acts as Ctrl-C does."""
     raise KeyboardInterrupt
 
 

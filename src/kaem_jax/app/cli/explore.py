@@ -1,22 +1,18 @@
-"""`kaem explore --workdir RUN --out explorer.html`: writes a page on which latents are moved by hand, and opens it.
-
-See docs/explore.md.
-"""
+"""`kaem explore --workdir RUN --out explorer.html`: writes a page to move latents by hand, and opens it."""
 
 import sys
 import webbrowser
 from collections.abc import Sequence
 
-from kaem_jax.app.cli.options import check_file, make_parser, to_path
-from kaem_jax.app.explorer import write_page
+from kaem_jax.app.cli.options import check_file, make_parser
+from kaem_jax.app.explorer.page import write_page
 from kaem_jax.app.runs.load import load_run
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     about = "Writes a page to explore a trained run by hand, and opens it in a browser."
-    parser = make_parser("explore", about, "workdir", "checkpoint", "overwrite")
-    parser.add_argument("--out", type=to_path, required=True, help="FILE.html")
+    parser = make_parser("explore", about, "workdir", "checkpoint", "overwrite", out="FILE.html")
     parser.add_argument("--no_browser", action="store_true", help="only write the page")
     given = parser.parse_args(argv)
 

@@ -3,8 +3,7 @@
     kaem export --workdir runs/digits --out digits_model
     python digits_model/use.py --num 1000 --out samples.npz
 
-The folder has a file for each function (draws, decode, quantile, log_density, log_joint), manifest.json, which says
-what each takes and returns, with digests and versions, and use.py, which needs jax and flatbuffers alone.
+manifest.json describes the exported functions; use.py needs only jax and flatbuffers.
 """
 
 import sys

@@ -1,10 +1,8 @@
 """`kaem impute --workdir RUN --data FILE --out FILE`: fills in missing values by several draws, with their spread.
 
-Missing values are empty cells of a table, NaN in an .npz file, transparent pixels of images, and values where `--mask`
-is not 0. The mask is an .npz file or an image of the data's height and width, and holds for all data. A table is
-written as a table: known cells and columns that the model does not know are copied, missing cells are filled in, and
-each column of the model gets a column `NAME_spread`. Anything else becomes an .npz file with `draws` [S, N, ...],
-`mean` and `spread`.
+Missing values are empty cells, NaN, transparent pixels, and values where `--mask` is not 0, which applies to all data.
+A table keeps known cells and unknown columns, and gets a column `NAME_spread` for each column of the model. Other data
+become an .npz file with `draws` [S, N, ...], `mean` and `spread`.
 """
 
 import sys
@@ -15,7 +13,7 @@ import jax
 import numpy as np
 
 from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
-from kaem_jax.app.cli.options import at_least, check_file
+from kaem_jax.app.cli.options import check_file
 from kaem_jax.app.data import Field, Table, Text, read_mask, read_table, write_table
 from kaem_jax.errors import ConfigError
 from kaem_jax.files import write_npz
@@ -25,9 +23,9 @@ from kaem_jax.keys import inference_key
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
-    parser = make_parser("impute", "Fills in missing values.", "FILE.csv or FILE.parquet for tables, else FILE.npz")
+    endings = "FILE.csv or FILE.parquet for tables, else FILE.npz"
+    parser = make_parser("impute", "Fills in missing values.", endings, "draws")
     parser.add_argument("--mask", help="an .npz file or an image, not 0 where a value of every datum is missing")
-    parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
     given = parser.parse_args(argv)
 
     run, x = open_run(given)
@@ -70,13 +68,9 @@ def main(argv: Sequence[str]) -> int:
 def _filled(
     form: Table, draws: np.ndarray, mean: np.ndarray, known: Mapping[str, Sequence[Any]], missing: np.ndarray
 ) -> dict[str, Sequence[Any]]:
-    """The filled table with spreads: standard deviations of numbers, and 1 - the probability of the chosen category.
+    """The filled table. Spreads are standard deviations of numbers, and 1 - the probability of the chosen category.
 
-    Args:
-      form: converts the model's values to those of the table.
-      draws, mean: draws [N, S, D] of the model's values, and their mean [N, D].
-      known: the columns of the user's file, none for held-out data.
-      missing: [N, D], which values of the model were missing.
+    `draws` are [N, S, D], `mean` and `missing` [N, D]; `known` are the user's columns, empty for held-out data.
     """
     filled: dict[str, Sequence[Any]] = dict(known)
     decoded, ends = form.decode(mean), np.cumsum(form.sizes)

@@ -1,4 +1,4 @@
-"""Shared by `kaem score`, `kaem impute` and `kaem encode`: options, the run, data of a user or held out, batches."""
+"""What `kaem score`, `kaem impute` and `kaem encode` share: options, loading of run and data, batches."""
 
 import argparse
 import math
@@ -20,22 +20,18 @@ from kaem_jax.training.batch import as_seen
 _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
 
 
-def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParser:
-    """A parser with the options that the three commands share."""
-    parser = options.make_parser(name, description, "workdir", "seed", "checkpoint", "overwrite", *options.DATA)
+def make_parser(name: str, description: str, out: str, *more: str) -> argparse.ArgumentParser:
+    """A parser with the shared options."""
+    num = "so many of the data, from the first on; by default all, or the held-out data that evaluated training"
+    shared = ("workdir", "seed", "checkpoint", "overwrite", *options.DATA, *more)
+    parser = options.make_parser(name, description, *shared, out=out, num=num)
     parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
-    parser.add_argument("--out", type=options.to_path, required=True, help=out)
-    parser.add_argument(
-        "--num",
-        type=options.at_least(1),
-        help="take only so many of the data, from the first on; held-out data are otherwise those that judged training",
-    )
     return parser
 
 
 def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
-    """The run, and the data as its model sees them, [N, *data_shape]."""
+    """The run, and its data as the model sees them, [N, *data_shape]."""
     run = load_run(given.workdir, given.checkpoint)
     if not run.model.prior.is_normalized:
         raise ConfigError(
@@ -52,6 +48,6 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
 
 
 def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np.ndarray) -> Any:
-    """Calls `function(key, batch)` on all data, in batches of one size, and joins the results along axis 0."""
+    """Calls `function(key, batch)` on batches of one size and joins the results along axis 0."""
     size = min(_BATCH, max(1, _VALUES // math.prod(x.shape[1:])), len(x))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *in_batches(function, key, x, size))

@@ -9,7 +9,7 @@ from kaem_jax.errors import EXIT_REFUSED, ConfigError
 
 COMMANDS = {
     "train": "train a model, or continue a run",
-    "evaluate": "judge a trained model: numbers, figures, report.html",
+    "evaluate": "evaluate a trained model: numbers, figures, report.html",
     "sample": "draw from a trained model, or reconstruct held-out data",
     "score": "log p(x) of data, with errors",
     "impute": "fill in missing values of data",

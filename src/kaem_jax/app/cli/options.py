@@ -1,4 +1,4 @@
-"""Options that several commands share, and checks of output paths before anything is computed."""
+"""Options that several commands share, and checks of output paths."""
 
 import argparse
 import importlib.util
@@ -13,7 +13,7 @@ _MOST = 2**32 - 1
 
 
 def to_path(text: str) -> pathlib.Path:
-    """The `type` of an option for a file or a folder. It expands the ~ in --out=~/x, which no shell does."""
+    """The `type` of an option for a file or folder. Expands the ~ in --out=~/x, which no shell does."""
     if not text:
         raise argparse.ArgumentTypeError("'' names no file and no folder")
     if "://" in text:  # as a path it would become a folder named gs: here
@@ -33,18 +33,14 @@ def at_least(low: int) -> Callable[[str], int]:
 
 
 DATA = ("data_path", "data_dir")
-"""Where data are that are no longer where training found them."""
-
 JOB = ("coordinator_address", "num_processes", "process_id")
-"""The arguments of `kaem_jax.jax_utils.processes.initialize`."""
 
 _SHARED: dict[str, dict[str, Any]] = {
     "workdir": {"type": to_path, "required": True, "help": "folder of the run"},
-    "checkpoint": {
-        "choices": ("last", "best"),
-        "default": "last",
-        "help": "the last one, or the best by held-out log-likelihood",
-    },
+    "out": {"type": to_path, "required": True},
+    "num": {"type": at_least(1)},
+    "draws": {"type": at_least(2), "default": 16, "help": "posterior draws of each datum"},
+    "checkpoint": {"choices": ("last", "best"), "default": "last", "help": "last, or best by held-out log-likelihood"},
     "seed": {"type": at_least(0), "default": 0, "help": "seed of random draws"},
     "data_path": {"help": "own data, if they are not where training found them"},
     "data_dir": {"help": "folder of prepared data, if it is not the one that training used"},
@@ -55,35 +51,22 @@ _SHARED: dict[str, dict[str, Any]] = {
 }
 
 
-def make_parser(command: str, description: str, *shared: str, **settings: Any) -> argparse.ArgumentParser:
-    """The parser of a command.
-
-    Args:
-      command: its name after `kaem`.
-      description: a sentence for its help.
-      shared: names of options that it shares with other commands.
-      settings: further arguments of `argparse.ArgumentParser`.
-    """
-    parser = argparse.ArgumentParser(prog=f"kaem {command}", description=description, **settings)
-    for name in shared:
-        parser.add_argument(f"--{name}", **_SHARED[name])
+def make_parser(command: str, description: str, *shared: str, **own: str) -> argparse.ArgumentParser:
+    """The parser of `kaem COMMAND`, with options named by `shared` and those to which `own` gives a help text."""
+    parser = argparse.ArgumentParser(prog=f"kaem {command}", description=description)
+    for name in (*shared, *own):
+        parser.add_argument(f"--{name}", **_SHARED[name] | ({"help": own[name]} if name in own else {}))
     return parser
 
 
-def check_file(out: pathlib.Path, endings: tuple[str, ...], overwrite: bool, flag: str = "--out") -> None:
-    """Checks a file's path, and makes its folder.
-
-    Raises:
-      ConfigError: the path has another ending, is a folder, exists (without `overwrite`), or needs a package that is
-        not installed.
-      OSError: its folder cannot be made.
-    """
+def check_file(out: pathlib.Path, endings: tuple[str, ...], overwrite: bool) -> None:
+    """Checks an output path and makes its folder; raises a ConfigError before anything is computed."""
     if out.suffix.lower() not in endings:
-        raise ConfigError(f"{flag} {out} must end in {' or '.join(endings)}")
+        raise ConfigError(f"--out {out} must end in {' or '.join(endings)}")
     if out.is_dir():
-        raise ConfigError(f"{flag} {out} is a folder; give a file")
+        raise ConfigError(f"--out {out} is a folder; give a file")
     if out.exists() and not overwrite:
-        raise ConfigError(f"{flag} {out} exists; give another one, or --overwrite")
+        raise ConfigError(f"--out {out} exists; give another one, or --overwrite")
     if out.suffix.lower() == ".parquet" and importlib.util.find_spec("polars") is None:
         raise ConfigError("writing Parquet needs polars: pip install polars")
     out.parent.mkdir(parents=True, exist_ok=True)

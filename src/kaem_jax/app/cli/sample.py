@@ -1,11 +1,8 @@
-"""`kaem sample --workdir RUN --num N --out FILE.npz|DIR/`: images or arrays from a trained run.
+"""`kaem sample --workdir RUN --num N --out FILE.npz|DIR/`: draws from a trained run, or reconstructions.
 
-    kaem sample --workdir runs/digits --num 1000 --out samples.npz
-    kaem sample --workdir runs/digits --reconstruct --num 100 --out reconstructions/
-
-A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape], with images in [0, 1]. A
-folder gets one PNG file for each example. Images are drawn and written batch by batch, so any number fits into memory,
-and the first k draws do not depend on N. Fields, rows of tables and texts are drawn all at once.
+A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape], with images in [0, 1]; a
+folder gets one PNG file per example. Images are drawn and written in batches, so any number fits into memory, and the
+first k draws do not depend on N. Fields, rows of tables and texts are drawn all at once.
 """
 
 import argparse
@@ -16,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kaem_jax.app.cli.options import DATA, at_least, check_file, make_parser, to_path
+from kaem_jax.app.cli.options import DATA, check_file, make_parser
 from kaem_jax.app.data import Field, Table, Text, are_pictures, to_pixels, write_table
 from kaem_jax.app.evaluation.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.app.runs.load import Run, load_run
@@ -31,10 +28,8 @@ _BATCH = 256  # data that are read at once
 _Streams = Mapping[str, Iterator[np.ndarray]]
 
 
-def _write_npz(
-    path: pathlib.Path, num: int, shape: tuple[int, ...], streams: Mapping[str, Iterator[np.ndarray]]
-) -> None:
-    """Writes an .npz file batch by batch: its arrays, float32 [num, *shape], are never in memory as a whole."""
+def _write_npz(path: pathlib.Path, num: int, shape: tuple[int, ...], streams: _Streams) -> None:
+    """Writes float32 [num, *shape] arrays batch by batch, so that they are never in memory as a whole."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (num, *shape)}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, stream in streams.items():
@@ -55,23 +50,13 @@ def _write_pngs(folder: pathlib.Path, streams: _Streams) -> None:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    shared = ("workdir", "checkpoint", "seed", "overwrite", *DATA)
-    parser = make_parser("sample", "Draws from a trained run.", *shared)
-    parser.add_argument(
-        "--num",
-        type=at_least(1),
-        help="how many samples; with --reconstruct, how many held-out data (default: those that judged training)",
-    )
-    parser.add_argument(
-        "--out",
-        type=to_path,
-        required=True,
-        help="FILE.npz, a folder for PNG files, FILE.csv or FILE.parquet for tables, or FILE.txt for texts",
-    )
+    parser = make_parser(
+        "sample", "Draws from a trained run.", "workdir", "checkpoint", "seed", "overwrite", *DATA,
+        num="how many samples; with --reconstruct, how many held-out data (default: those that evaluated training)",
+        out="FILE.npz, a folder for PNG files, FILE.csv or FILE.parquet for tables, or FILE.txt for texts",
+    )  # fmt: skip
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument(
-        "--reconstruct", action="store_true", help="write reconstructions of held-out data instead of samples"
-    )
+    kind.add_argument("--reconstruct", action="store_true", help="reconstruct held-out data instead of sampling")
     kind.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
     kind.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
     given = parser.parse_args(argv)
@@ -118,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_out(out: pathlib.Path, run: Run, overwrite: bool) -> bool:
-    """Whether the output is a folder; refuses, before anything is drawn, one that cannot be written or overwritten."""
+    """Whether the output is a folder; refuses a bad path before anything is drawn."""
     if are_pictures(run.form, run.model.data_shape) and not out.suffix:
         if out.is_dir() and any(out.iterdir()) and not overwrite:
             raise ConfigError(f"--out {out} is not empty; give another folder, or --overwrite")

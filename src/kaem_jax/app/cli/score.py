@@ -1,11 +1,10 @@
 """`kaem score --workdir RUN [--data FILE] --out scores.csv`: log p(x) of each datum, with its error.
 
 Columns are `log_prob` (nats; for tables and fields in the user's units), `standard_error`, `ess` and `is_bound`. If
-`is_bound`, log_prob is only a lower bound in expectation, and its error is meaningless: the ESS is below 5 % of the
-proposals or below 20, or the proposals come from one mode, as an encoder's do. If values are missing, `num_observed`
-counts the others. With `--typical N`, `typicality` is log_prob in standard deviations from the mean over N training
-data with the same values left out. A datum is unusual if its log_prob is low, and also if its typicality is high:
-simple images have more density than any of the data.
+`is_bound`, log_prob is only a lower bound in expectation and its error is meaningless: the ESS is below 5 % of the
+proposals or below 20, or the proposals come from one mode. With missing values, `num_observed` counts the others. With
+`--typical N`, `typicality` is log_prob in standard deviations from the mean over N training data with the same gaps.
+Unusual data have a low log_prob or a high typicality: simple images have more density than any of the data.
 """
 
 import argparse
@@ -45,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     may_miss = bool(gaps.any())
     proposal = run.config.inference_proposal(may_miss)
     options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
-    options["chunk_size"] = run.config.evaluation.latents_at_once
+    options["chunk_size"] = run.config.evaluation.estimator.chunk_size
 
     def scored(key: jax.Array, x: jax.Array) -> Evidence:
         found = log_prob(key, run.model, run.params, x, **options)
@@ -81,7 +80,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _training_data(run: Run, given: argparse.Namespace) -> np.ndarray:
-    """The number of complete training data that is asked for, chosen by the seed, as the model sees them."""
     train = open_data(run, given.workdir, given.data_path, given.data_dir).train
     rows = np.random.default_rng(given.seed).permutation(len(train))
     if isinstance(run.form, Table):  # nothing else misses values, and tables are in memory

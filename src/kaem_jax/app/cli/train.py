@@ -34,13 +34,10 @@ def _parser() -> argparse.ArgumentParser:
         "--config.KEY=VALUE, for instance --config.posterior.num_steps=40.",
         "overwrite",
         *JOB,
-        allow_abbrev=False,
     )
-    parser.add_argument(
-        "--config",
-        required=True,
-        help="a Python file with get_config(), or a shipped experiment; a variant follows a colon: svhn:tiny",
-    )
+    parser.allow_abbrev = False  # settings follow
+    parser.add_argument("--config", required=True, help="a Python file with get_config(), or a shipped experiment; a "
+                        "variant follows a colon: svhn:tiny")  # fmt: skip
     parser.add_argument("--workdir", type=to_path, help="folder of the run; runs/<config name> by default")
     parser.add_argument("--compile_only", metavar="TOPOLOGY", help="train nothing: compile for chips that need not be "
                         "here, such as v5e:4x4, v6e:16x16 or h100:8, and say what each needs")  # fmt: skip

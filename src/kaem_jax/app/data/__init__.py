@@ -10,23 +10,7 @@ from kaem_jax.app.data.splits import evaluated_rows
 from kaem_jax.app.data.table import read_table, write_table
 
 __all__ = [
-    "PIXELS",
-    "DataSettings",
-    "Dataset",
-    "Feed",
-    "Field",
-    "Form",
-    "Pixels",
-    "Table",
-    "Text",
-    "are_pictures",
-    "evaluated_rows",
-    "form_from_dict",
-    "is_image",
-    "load_dataset",
-    "read_given",
-    "read_mask",
-    "read_table",
-    "to_pixels",
-    "write_table",
+    "PIXELS", "DataSettings", "Dataset", "Feed", "Field", "Form", "Pixels", "Table", "Text", "are_pictures",
+    "evaluated_rows", "form_from_dict", "is_image", "load_dataset", "read_given", "read_mask", "read_table",
+    "to_pixels", "write_table",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Users' own images and continuous fields in .npz files.
 
-Each `open_` function of this folder returns the rows of each part of the data, their labels, and a function. The latter
-takes the training rows, fits the form (scales, categories, tokens) to them, and returns all data encoded, and the form.
+Each `open_` function of this folder returns the rows of each part of the data, their labels, and a function that fits
+the form (scales, categories, tokens) to given training rows and returns all data encoded, and the form.
 """
 
 import pathlib
@@ -27,10 +27,10 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
 
 
 def open_images(settings: DataSettings) -> Any:
-    """Opens images from arrays `train` and `test`, or from one array `images`, which is split.
+    """Opens arrays `train` and `test`, or one array `images`, which is split.
 
-    Arrays are [N, *data_shape], uint8, floating point in [0, 1], or bool. Classes are integers [N] in `train_labels`
-    and `test_labels`, or in `labels` beside `images`.
+    Arrays are [N, *data_shape], uint8, floats in [0, 1], or bool, classes integers [N] in `train_labels` and
+    `test_labels`, or in `labels`.
     """
     arrays = read_arrays(settings.path)
     of_labels = {"train": "train_labels", "test": "test_labels"} if "train" in arrays else {"images": "labels"}
@@ -54,9 +54,9 @@ def open_images(settings: DataSettings) -> Any:
 
 
 def open_fields(settings: DataSettings) -> Any:
-    """Opens fields from arrays `data.columns`, as channels; else from `train` and `test`, or the first of `FIELDS`.
+    """Opens the arrays `data.columns` as channels, or `train` and `test`, or the first of `FIELDS`.
 
-    Arrays are [N, H, W], [N, H, W, C] or [N, D], with finite numbers of any range or booleans.
+    Arrays are [N, H, W], [N, H, W, C] or [N, D], finite numbers of any range or booleans.
     """
     arrays = read_arrays(settings.path)
     is_split = not settings.columns and {"train", "test"} <= arrays.keys()
@@ -77,6 +77,6 @@ def open_fields(settings: DataSettings) -> Any:
 
 
 def with_channels(values: np.ndarray) -> np.ndarray:
-    """Adds an axis of one channel to fields [N, H, W]; booleans, such as one of two materials, become float32."""
+    """Adds an axis of one channel to fields [N, H, W]; converts booleans to float32."""
     values = values.astype(np.float32) if values.dtype == bool else values
     return values[..., None] if values.ndim == 3 else values

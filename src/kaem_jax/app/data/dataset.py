@@ -19,11 +19,11 @@ class Dataset:
     """A data set on the host.
 
     Attributes:
-      train: [N, *data_shape]: uint8 pixels; float32 pixels in [0, 1], or standardised values, NaN where a cell of a
-        table is empty; or int32 tokens of texts. `PreparedImages` decode examples on access.
-      held_out: [N', *data_shape] of the same kind, never trained on: the test split, or the validation split.
-      train_labels, held_out_labels: their classes, None if there are none. Training uses them only with `data.labels`.
-      form: how values become data in the user's units.
+      train: [N, *data_shape]: uint8 pixels; float32 pixels in [0, 1], or standardised values with NaN for empty cells;
+        or int32 tokens. `PreparedImages` decode examples on access.
+      held_out: [N', *data_shape], never trained on: the test split, or the validation split.
+      train_labels, held_out_labels: their classes, None if there are none.
+      form: converts values to the user's units.
     """
 
     train: np.ndarray | PreparedImages
@@ -41,7 +41,6 @@ class Dataset:
         return _fingerprint(self.train)
 
     def held_out_fingerprint(self) -> int:
-        """The same for the held-out data."""
         return _fingerprint(self.held_out)
 
     @property
@@ -68,16 +67,12 @@ def is_image(shape: tuple[int, ...]) -> bool:
 
 
 def are_pictures(form: Form, shape: tuple[int, ...]) -> bool:
-    """Whether data of this form and shape can be shown as pictures; continuous fields have figures of their own."""
+    """Whether data of this form and shape are images."""
     return isinstance(form, Pixels) and is_image(shape)
 
 
 def to_pixels(x: np.ndarray) -> np.ndarray:
-    """Examples as image files hold them: uint8 [N, H, W, C], values of [0, 1] rounded to 255ths.
-
-    Raises:
-      ValueError: `x` is not [N, H, W] or [N, H, W, C] with C 1 or 3.
-    """
+    """Images as files hold them: uint8 [N, H, W, C], values of [0, 1] rounded to 255ths. Others raise a ValueError."""
     if not is_image(x.shape[1:]):
         raise ValueError(f"data of shape {x.shape[1:]} are not images; wanted: [H, W], [H, W, 1] or [H, W, 3]")
     x = x[..., None] if x.ndim == 3 else x

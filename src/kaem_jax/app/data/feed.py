@@ -16,58 +16,41 @@ _MAX_RESIDENT_BYTES = 2 * 2**30
 
 
 def stays_on_devices(storage: str, num_bytes: int) -> bool:
-    """Whether `data.storage` keeps training data of this size in each device's memory."""
+    """Whether `data.storage` keeps training data of this size in device memory."""
     return storage == "device" or (storage == "auto" and num_bytes <= _MAX_RESIDENT_BYTES)
 
 
 class Feed:
-    """Returns the minibatches of a training step.
+    """Returns the minibatches of a training step, in an order that `seed` decides; see `batch_indices`.
 
-    If all examples are in device memory, only indices are sent. Otherwise minibatches are sent as they are stored, and
-    each process reads only the part for its own devices. Sending does not wait for the devices.
-
-    Args:
-      values: [N, *data_shape] training data.
-      storage: `data.storage`; `host` and `disk` differ only in what `values` reads from.
-      mesh: the devices to which minibatches are sent.
-      batch_size: B.
-      seed: decides the order; see `batch_indices`.
-      labels: reads the classes of the data, if training sees them.
+    If all examples are in device memory, only indices are sent. Otherwise each process reads and sends the part for its
+    own devices, as it is stored. Sending does not wait for the devices. `labels` reads classes, if training sees them.
     """
 
     def __init__(
-        self,
-        values: np.ndarray | PreparedImages,
-        storage: str,
-        mesh: Mesh,
-        *,
-        batch_size: int,
-        seed: int,
+        self, values: np.ndarray | PreparedImages, storage: str, mesh: Mesh, *, batch_size: int, seed: int,
         labels: Labels | None = None,
-    ):
+    ):  # fmt: skip
         resident = stays_on_devices(storage, math.prod(values.shape) * values.dtype.itemsize)
         self._values, self._mesh = values, mesh
         self._order = {"size": len(values), "batch_size": batch_size, "seed": seed}
-        everything = np.arange(len(values))
         self._resident = self._everything() if resident else None
-        self._classes = None if labels is None else place(labels(everything).astype(np.int32), mesh)
+        self._classes = None if labels is None else place(labels(np.arange(len(values))).astype(np.int32), mesh)
 
     def _everything(self) -> Array:
-        """All data on every device, [N, D]. With several processes, each reads and decodes its share."""
-        shape = len(self._values), math.prod(self._values.shape[1:])
+        """All data on every device, [N, D]. With several processes, each reads its share."""
+        values, size, width = self._values, len(self._values), math.prod(self._values.shape[1:])
 
         def rows(chosen: slice) -> np.ndarray:
-            wanted = np.arange(len(self._values))[chosen]
-            return (
-                self._values[wanted].reshape(-1, shape[1])
-                if len(wanted)
-                else np.zeros((0, shape[1]), self._values.dtype)
-            )
+            wanted = np.arange(size)[chosen]
+            return values[wanted].reshape(-1, width) if len(wanted) else np.zeros((0, width), values.dtype)
 
-        return place(rows(slice(None)), self._mesh) if jax.process_count() == 1 else gather(shape, rows, self._mesh)
+        if jax.process_count() == 1:
+            return place(rows(slice(None)), self._mesh)
+        return gather((size, width), rows, self._mesh)
 
     def __call__(self, step: int, count: int = 1) -> Batch:
-        """The minibatches of `count` steps: `step`, `step` + 1, ..."""
+        """The minibatches of `count` steps from `step` on."""
         indices = np.stack([batch_indices(step + k, **self._order) for k in range(count)])
         placed = place(indices, self._mesh, None, "data")
         if self._resident is not None:

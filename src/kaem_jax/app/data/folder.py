@@ -31,7 +31,7 @@ def open_folder(settings: DataSettings) -> Any:
     """Opens images in folders `train` and `test`, or in one folder, which is split; `arrays` describes the result.
 
     Files are read in the order of their names, from sub-folders too. If every image is in a sub-folder, and there are
-    several, the sub-folders of the training images are the classes, numbered in the order of their names.
+    several, the sub-folders of the training images are the classes.
     """
     folder = pathlib.Path(settings.path).expanduser()
     named = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
@@ -55,22 +55,16 @@ def open_folder(settings: DataSettings) -> Any:
 def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "auto") -> np.ndarray:
     """Reads an image file, or all images of a folder by name: float32 [N, H, W, C] in [0, 1], NaN where transparent.
 
-    Args:
-      path: path of the file or folder.
-      size: side length of the square results; 0 keeps the size of images, which must then be equal.
-      fit: whether an image that is not square is cropped at its longer side, or padded with black at its shorter.
-        `portrait` crops, too, but takes the `central_square` of an aligned portrait of CelebA.
-      channels: `grey`, `rgb`, or `auto`: grey where the first image is grey.
+    `size` is the side length of square results; 0 keeps the images' size, which must then be equal. Other images are
+    cropped at their longer side, or padded with black at their shorter; `portrait` takes the `central_square` of an
+    aligned portrait of CelebA. Channels are `grey`, `rgb`, or `auto`: grey if the first image is grey.
     """
     found = pathlib.Path(path).expanduser()
     return _read(_find(found) if found.is_dir() else [found], size, fit, channels)
 
 
 def _pixels(image: "Image.Image", size: tuple[int, int] | None, fit: Fit, channels: str) -> np.ndarray:
-    """An image scaled to `size` (width, height): float32 [H, W, C] in [0, 1], NaN where a pixel is transparent.
-
-    Colours are scaled together with their opacity, so that transparent pixels do not change their neighbours.
-    """
+    """An image scaled to `size` (width, height): float32 [H, W, C] in [0, 1], NaN where a pixel is transparent."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)  # as the camera was held
@@ -100,7 +94,7 @@ def central_square(portrait: "Image.Image") -> "Image.Image":
 
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The paths of all images, also in linked folders, without hidden files and folders."""
+    """All images, also in linked folders, without hidden files and folders."""
     files = []
     for place, folders, names in os.walk(folder, followlinks=True):
         here = pathlib.Path(place)
@@ -113,7 +107,6 @@ def _find(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _classes(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> list[str]:
-    """The name of the sub-folder of each image; all names are empty if an image is in no sub-folder."""
     names = [file.relative_to(folder).parts for file in files]
     return [parts[0] if all(len(parts) > 1 for parts in names) else "" for parts in names]
 

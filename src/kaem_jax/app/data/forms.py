@@ -17,7 +17,6 @@ class Form(Settings):
 
     @property
     def kind(self) -> str:
-        """The name of this class in files."""
         return FORMS.name_of(type(self))
 
     def decode(self, values: np.ndarray) -> Any:
@@ -25,7 +24,7 @@ class Form(Settings):
         return values
 
     def log_volume(self, x: np.ndarray) -> np.ndarray:
-        """Log p of the model minus log p in the user's units, for x [N, *data_shape]: the volume factor, nats [N]."""
+        """Log p of the model minus log p in the user's units, for x [N, *data_shape]: nats [N]."""
         return np.zeros(len(x))
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,25 +42,20 @@ PIXELS = Pixels()
 
 @dataclasses.dataclass(frozen=True)
 class Field(Form):
-    """Continuous values: [H, W, C] are standardised channel by channel, and [D] all together.
-
-    Attributes:
-      mean, scale: one number for each channel, or one for all values.
-    """
+    """Continuous values: [H, W, C] are standardised channel by channel, [D] all together."""
 
     mean: tuple[float, ...]
     scale: tuple[float, ...]
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Field":
-        """Mean and standard deviation of training data [N, *data_shape]."""
+        """Fits mean and standard deviation to training data [N, *data_shape]."""
         axes = (0, 1, 2) if values.ndim == 4 else tuple(range(values.ndim))
         mean, scale = (f(values, axis=axes, dtype=np.float64) for f in (np.mean, np.std))
         is_constant = np.max(values, axis=axes) == np.min(values, axis=axes)  # of 0.1, the computed std is 1e-17
         return cls(tuple(np.atleast_1d(mean)), tuple(np.atleast_1d(np.where(is_constant, 1, scale))))
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Standardises values: float32."""
         return ((values - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
 
     def log_volume(self, x: np.ndarray) -> np.ndarray:
@@ -83,11 +77,10 @@ class Table(Form):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The number of values of each column, as the likelihood `columns` takes them."""
         return tuple(column.size for column in self.columns)
 
     def encode(self, table: Mapping[str, Sequence[Any]]) -> np.ndarray:
-        """Converts columns of a user's table, by name, to float32 [N, D]. An absent column is missing in every row."""
+        """Float32 [N, D] from columns of a user's table, by name. An absent column is missing in every row."""
         nothing = [None] * max((len(cells) for cells in table.values()), default=0)
         return np.concatenate([c.encode(table.get(c.name, nothing)) for c in self.columns], axis=1)
 
@@ -95,7 +88,7 @@ class Table(Form):
         return {column.name: column.decode(part) for column, part in self._parts(values)}
 
     def in_units(self, values: np.ndarray) -> np.ndarray:
-        """All values [N, D] as numbers; columns of numbers are in the user's units."""
+        """All values [N, D] as numbers, in the user's units except for categories."""
         return np.concatenate([column.in_units(part) for column, part in self._parts(values)], axis=1)
 
     def log_volume(self, x: np.ndarray) -> np.ndarray:
@@ -105,18 +98,15 @@ class Table(Form):
         return zip(self.columns, np.split(np.asarray(values), np.cumsum(self.sizes)[:-1], axis=1), strict=True)
 
     def by_value(self, name: str) -> np.ndarray:
-        """The field `name` of the column to which each of the D values belongs."""
+        """The field `name` of the column of each of the D values."""
         return np.repeat([getattr(column, name) for column in self.columns], self.sizes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Text(Form):
-    """Texts as token ids, padded with zeros: 0 is the end of a text, 1 an unknown token.
+    """Texts as token ids, padded with zeros: 0 is the end of a text, 1 an unknown token, 2 the first of the vocabulary.
 
-    Attributes:
-      level: what a token is; words are separated by whitespace.
-      length: number of ids of a text; longer texts are cut, and then have no end.
-      vocabulary: the tokens with ids from 2 on.
+    Words are separated by whitespace. A text of more than `length` ids is cut, and then has no end.
     """
 
     level: Literal["character", "word"]
@@ -125,11 +115,9 @@ class Text(Form):
 
     @property
     def num_tokens(self) -> int:
-        """V, the number of token ids."""
         return len(self.vocabulary) + 2
 
     def tokens(self, text: str) -> list[str]:
-        """Splits a text into tokens."""
         return list(text) if self.level == "character" else text.split()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -154,9 +142,5 @@ FORMS = Registry("form", f"{__name__}:Form", field=Field, pixels=Pixels, table=T
 
 
 def form_from_dict(saved: Mapping[str, Any]) -> Form:
-    """The form that `to_dict` wrote.
-
-    Raises:
-      ValueError: an entry is missing, unknown or of a wrong type.
-    """
+    """The form that `to_dict` wrote."""
     return read_kind(FORMS, saved, "form")

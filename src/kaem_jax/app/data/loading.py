@@ -24,16 +24,10 @@ from kaem_jax.errors import DataError, first_line
 
 
 def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
-    """Loads or opens the data set that `settings` describes.
+    """Loads or opens a data set; raises a DataError if it is missing or cannot be read.
 
-    Scales, categories and tokens are fitted to the training rows only.
-
-    Args:
-      settings: which data, and how much of them.
-      lazy: whether prepared training images stay on disk until access, whatever `settings.storage` says.
-
-    Raises:
-      DataError: the data are missing or cannot be read.
+    Scales, categories and tokens are fitted to the training rows only. With `lazy`, prepared training images stay on
+    disk until access, whatever `settings.storage` says.
     """
     place = "dir" if settings.name in PREPARED else "path"
     with reading(f"data.{place}", getattr(settings, place)):
@@ -51,7 +45,7 @@ def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
 
 @contextlib.contextmanager
 def reading(flag: str, path: str) -> Iterator[None]:
-    """Turns any error raised while the file given by `flag` is read into a DataError."""
+    """Turns any error raised while the file of `flag` is read into a DataError."""
     try:
         yield
     except DataError:
@@ -61,7 +55,7 @@ def reading(flag: str, path: str) -> Iterator[None]:
 
 
 def _labels_of(labels: Any, rows: np.ndarray) -> Labels | None:
-    """Labels of some rows, read on access; None if there are no labels, or any of an array is negative (unknown)."""
+    """Labels of some rows, read on access; None if there are none, or if any in an array is negative (unknown)."""
     if isinstance(labels, np.ndarray):
         return None if (labels[rows] < 0).any() else labels[rows].__getitem__
     return labels and (lambda indices: labels(rows[indices]))

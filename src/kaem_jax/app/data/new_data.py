@@ -1,4 +1,4 @@
-"""Reads data that a user gives to a command, in the form of the data that a run was trained on."""
+"""Reads data that a user gives to a command, in the form of the training data."""
 
 import pathlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import numpy as np
 
 from kaem_jax.app.data.arrays import FIELDS, read_arrays, with_channels
 from kaem_jax.app.data.config import DataSettings
-from kaem_jax.app.data.folder import Fit, read_images
+from kaem_jax.app.data.folder import read_images
 from kaem_jax.app.data.forms import Field, Form, Table, Text
 from kaem_jax.app.data.loading import reading
 from kaem_jax.app.data.table import read_table
@@ -20,19 +20,12 @@ _OF_PIXELS = ("images", "samples", "test", "x", "data", "X")  # beside them, y m
 
 
 def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataSettings) -> np.ndarray:
-    """Data as the model sees them, [N, *data_shape]: float32, NaN where a value is missing; int32 for texts.
+    """Data of a user as the model sees them, [N, *data_shape]: float32, NaN where missing; int32 for texts.
 
-    Args:
-      path: a table, a file with one text per line, an .npz file, an image or a folder of images, depending on the form.
-        If an .npz file has several arrays, the one with a usual name is read. Values are in the units of the training
-        data, NaN where missing; transparent pixels are missing, too.
-      form: form of the training data.
-      data_shape: shape of one datum.
-      settings: settings of the training data. A file with all arrays in `columns` is read like the training file, and
-        image files are cropped and scaled in the same way.
-
-    Raises:
-      DataError: the file is missing or unreadable, or does not fit the model.
+    `path` is a table, a file with one text per line, an .npz file, an image or a folder of images, in units of the
+    training data. An .npz file with all arrays in `columns` is read like the training file; images are cropped and
+    scaled as in training, and transparent pixels are missing. What is unreadable or does not fit the model is a
+    DataError.
     """
     with reading("--data", path):
         if isinstance(form, Table):
@@ -62,8 +55,9 @@ def _read_arrays(path: str, form: Form, shape: tuple[int, ...], settings: DataSe
     if pathlib.Path(path).suffix.lower() == ".npz":
         values = _chosen(path, settings.columns if is_field else (), _OF_FIELDS if is_field else _OF_PIXELS)
     else:
-        size = shape[0] if settings.name == "celeb_a" else settings.image_size
-        values = read_images(path, size, fit_of(settings), "rgb" if shape[2:] == (3,) else "grey")
+        is_portrait = settings.name == "celeb_a"
+        size, fit = shape[0] if is_portrait else settings.image_size, "portrait" if is_portrait else settings.fit
+        values = read_images(path, size, fit, "rgb" if shape[2:] == (3,) else "grey")
     if not is_field:
         values = values / np.float32(255) if values.dtype == np.uint8 else values
         if not np.all(((values >= 0) & (values <= 1)) | np.isnan(values)):
@@ -75,19 +69,11 @@ def _read_arrays(path: str, form: Form, shape: tuple[int, ...], settings: DataSe
     return form.encode(values) if isinstance(form, Field) else values.astype(np.float32)
 
 
-def fit_of(settings: DataSettings) -> Fit:
-    """How images are cropped or padded for a model of these data."""
-    return "portrait" if settings.name == "celeb_a" else settings.fit
-
-
 def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:
-    """Which values of every datum are missing, bool [*data_shape]: those that are not 0 in an array or an image.
+    """The mask of missing values, bool [*data_shape]: not 0 in an array or an image; raises a DataError.
 
-    An array may omit the channel axis. It is the only one in its file, or has the name `mask` or a usual name of
-    images. An image must have the height and width of the data, since scaling would blur its edges.
-
-    Raises:
-      DataError: the file is missing or unreadable, or of another shape.
+    An array may omit the channel axis; it is the only one in its file, or is called `mask` or like images. An image
+    must have the height and width of the data, since scaling would blur its edges.
     """
     shape = tuple(data_shape)
     with reading("--mask", path):

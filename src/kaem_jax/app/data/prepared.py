@@ -23,7 +23,7 @@ _CELEB_A_SIZE = 64
 class PreparedImages:
     """The images at `rows` of a tfds data source, decoded on access by a few threads.
 
-    `shape` is the [H, W, C] of an image. `crop` says whether to crop portraits to their centre and scale them.
+    `shape` is the [H, W, C] of an image; `crop` crops portraits to their centre and scales them.
     """
 
     dtype = np.dtype(np.uint8)
@@ -37,16 +37,14 @@ class PreparedImages:
         return len(self._rows)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        """The images at `indices` [B], in that order: uint8 [B, H, W, C]."""
+        """Decodes the images at `indices` [B]: uint8 [B, H, W, C]."""
         decoded = list(self._pool.map(self._decode, self._records(indices)))
         return np.stack(decoded).reshape(-1, *self.shape[1:])
 
     def take(self, indices: np.ndarray) -> "PreparedImages":
-        """The images at `indices`, not decoded yet."""
         return PreparedImages(self._source, self.shape[1:], self._crop, self._rows[indices])
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
-        """The classes of the images at `indices` [B]: int32 [B]."""
         return np.array([record["label"] for record in self._records(indices)], np.int32)
 
     def _records(self, indices: np.ndarray) -> Sequence[dict[str, Any]]:

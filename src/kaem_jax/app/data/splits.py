@@ -9,12 +9,7 @@ from kaem_jax.errors import DataError
 
 
 def parts_of(sizes: Sequence[int], settings: DataSettings) -> dict[str, np.ndarray]:
-    """The rows of the training and the test part.
-
-    Args:
-      sizes: sizes of the two parts, or only the size of the data, which are then split at random.
-      settings: give `test_fraction` and `split_seed` of the random split.
-    """
+    """The rows of the training and test part, given both sizes, or one size, which is split at random."""
     if len(sizes) == 2:
         return {"train": np.arange(sizes[0]), "test": np.arange(sizes[0], sum(sizes))}
     (size,) = sizes
@@ -28,8 +23,8 @@ def parts_of(sizes: Sequence[int], settings: DataSettings) -> dict[str, np.ndarr
 def chosen_rows(settings: DataSettings, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The rows that are trained on, and those that are held out.
 
-    With `held_out="validation"` the held-out rows are the first rows of the part `validation`. Without such a part,
-    they are the last rows of a fixed permutation of the part `train`, and are not trained on.
+    For `held_out="validation"` these are the first rows of the part `validation`. Without such a part, they are the
+    last rows of a fixed permutation of the part `train`, and are not trained on.
     """
     train, held_out = parts["train"], parts["test"]
     if settings.held_out == "validation" and "validation" in parts:
@@ -50,8 +45,7 @@ def chosen_rows(settings: DataSettings, parts: Mapping[str, np.ndarray]) -> tupl
 def some_rows(settings: DataSettings, size: int, num: int) -> np.ndarray:
     """Indices of `num` of `size` rows; 0 means all.
 
-    Tables and users' own data may be sorted by class, so their rows are chosen at random, the same every time. Other
-    data give their first rows.
+    Tables and users' own data may be sorted by class, so they give fixed random rows; other data their first ones.
     """
     if (settings.path or settings.name in SHIPPED_TABLES) and 0 < num < size:
         return np.random.default_rng(0).permutation(size)[:num]

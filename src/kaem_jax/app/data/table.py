@@ -48,10 +48,8 @@ def open_table(settings: DataSettings) -> Any:
 def read_table(path: str, form: Table | None = None) -> dict[str, list[Any]]:
     """The columns of a CSV, TSV, Parquet or .npz file; missing values are None.
 
-    Args:
-      path: path of the file.
-      form: the columns that a model knows. Other columns of CSV and TSV files keep their text, such as 00123 or NA. By
-        default every column is parsed: it holds numbers if all of its cells are numbers.
+    Columns unknown to `form` keep their text, such as 00123 or NA. Without a form every column is parsed: it holds
+    numbers if all of its cells are numbers.
     """
     file = pathlib.Path(path).expanduser()
     found = _from_arrays(path) if file.suffix.lower() == ".npz" else _from_polars(file, form)

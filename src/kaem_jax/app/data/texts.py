@@ -21,9 +21,9 @@ _CLASSES = ("ham", "spam")
 def open_texts(settings: DataSettings) -> Any:
     """Opens texts; `kaem_jax.app.data.arrays` describes the result.
 
-    `text` is a file with one text per line, or a folder with such files, whose names contain the words `train`, `test`
-    and optionally `valid`. Each line of `sms_spam` is a class (ham or spam), a tab and a text. Its repeated
-    messages are dropped, since they could be in both parts. Empty lines are skipped.
+    `text` is a file with one text per line, or a folder of such files with `train`, `test` and optionally `valid` in
+    their names. A line of `sms_spam` is a class, a tab and a text; repeated messages are dropped, since they could be
+    in both parts. Empty lines are skipped.
     """
     path, labels = settings.path, None
     if settings.name == "sms_spam":
@@ -69,13 +69,13 @@ def read_lines(path: str, keep_empty: bool = False) -> list[str]:
 
 
 def without_class(line: str) -> str:
-    """The text of a line of `sms_spam`; other lines are returned as they are."""
+    """The text of a line of `sms_spam`; other lines are unchanged."""
     kind, tabulator, text = line.partition("\t")
     return text if tabulator and kind in _CLASSES else line
 
 
 def _file_of(path: str, word: str) -> pathlib.Path | None:
-    """The file whose name has this word as a whole: latest_train.txt has the letters of `test`, but not the word."""
+    """The file whose name contains the word as a whole: latest_train.txt does not contain `test`."""
     folder = pathlib.Path(path).expanduser()
     found = [file for file in sorted(folder.glob("[!.]*.txt")) if word in re.split(r"[^a-z]+", file.stem.lower())]
     if len(found) > 1:

@@ -10,12 +10,7 @@ _BLOCK = 10_000  # points whose distances to all centres are in memory at once
 
 
 class Toy(NamedTuple):
-    """A distribution in the plane.
-
-    Attributes:
-      sample: (rng, n) to [n, 2].
-      log_prob: [n, 2] to [n] nats.
-    """
+    """A distribution in the plane: `sample` maps (rng, n) to [n, 2], `log_prob` [n, 2] to [n] nats."""
 
     sample: Callable[[np.random.Generator, int], np.ndarray]
     log_prob: Callable[[np.ndarray], np.ndarray]
@@ -69,6 +64,6 @@ TOYS = {
 
 
 def toy_table(name: str) -> dict[str, list[Any]]:
-    """The columns x and y of 22,000 draws, the same everywhere."""
+    """The columns x and y of 22,000 fixed draws."""
     drawn = TOYS[name].sample(np.random.default_rng(_SEED), _NUM_ROWS)
     return {"x": drawn[:, 0].tolist(), "y": drawn[:, 1].tolist()}

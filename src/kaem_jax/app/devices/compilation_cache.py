@@ -1,4 +1,4 @@
-"""Keeps compiled programs on disk, so that the next start of the same run need not compile them."""
+"""Keeps compiled programs on disk for the next start of the same run."""
 
 import os
 import pathlib
@@ -13,13 +13,10 @@ _OFF = ("", "0", "off")
 
 
 def use_compilation_cache() -> pathlib.Path | None:
-    """Turns the cache on, before anything compiles; all processes of a user share it.
+    """Turns the cache on and returns its folder, or None; call it before anything compiles.
 
     Programs are kept in KAEM_JAX_CACHE (`off`: nowhere), else in kaem_jax in XDG_CACHE_HOME or in ~/.cache. A cache
     that JAX_COMPILATION_CACHE_DIR names stays in use.
-
-    Returns:
-      the folder in use, None if there is no cache.
     """
     in_use: str | None = jax.config.values["jax_compilation_cache_dir"]
     if in_use:

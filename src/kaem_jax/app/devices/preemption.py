@@ -17,7 +17,7 @@ class _Stopped(BaseException):
 
 
 class StopRequest:
-    """Inside this context manager the first SIGTERM or SIGINT only sets `signal_name`; a second one acts as usual.
+    """A context manager in which the first SIGTERM or SIGINT only sets `signal_name`; a second one acts as usual.
 
     In a job of several processes it does nothing: there jax listens, so that all processes stop at the same step.
     """

@@ -61,27 +61,20 @@ def evaluate(
     """Evaluates the run in a folder, draws its figures and writes its report, on all devices of all processes.
 
     Writes evaluation.json, every number with the settings that reproduce it; latents.json, what each latent learned;
-    all figures; and report.html, which shows everything and needs no other file. Numbers of another checkpoint move to
-    evaluation_STEP.json.
+    all figures; and report.html. Numbers of another checkpoint move to evaluation_STEP.json.
 
     Args:
-      workdir: the folder.
       checkpoint: see `kaem_jax.load_run`.
       metrics: names from `kaem_jax.app.evaluation.evaluators.METRICS`; by default all that suit the data.
       features: features by which images are compared; `evaluation.features` of the run by default.
       num_images: number of generated images, and largest number of real ones.
-      seed: seed of random draws.
       data_path, data_dir: where the data are, if they are not where training found them.
 
     Returns:
-      For each metric its numbers, or the reason why there are none. Metrics of this checkpoint from earlier calls are
-      included, unless this call repeats them.
+      For each metric its numbers, or the reason why there are none; also those of earlier calls for this checkpoint.
 
     Raises:
-      ValueError: a metric is unknown, or a number out of range.
-      ConfigError: an argument does not suit the run.
-      RunError: the run or checkpoint does not exist or is damaged.
-      DataError: the data are missing.
+      ConfigError, DataError, RunError: an argument does not suit the run, data are missing, or the run is damaged.
     """
     given = {"metrics": metrics, "features": features, "num_images": num_images, "seed": seed}
     folder, wanted = RunFolder(pathlib.Path(workdir)), tuple(metrics or METRICS)
@@ -134,7 +127,6 @@ def evaluate(
 def _extractor(
     run: Run, dataset: Dataset, wanted: tuple[str, ...], features: str | None, folder: RunFolder
 ) -> Extractor | None:
-    """The feature extractor for the `wanted` metrics; trains the classifier if they need it."""
     extractor = None
     space = features or run.config.evaluation.features
     is_there = features or space != "classifier" or folder.classifier.exists() or dataset.is_labelled
@@ -146,7 +138,6 @@ def _extractor(
 
 
 def _evaluators(run: Run, dataset: Dataset, rows: np.ndarray, x: Array, seed: int) -> dict[str, Callable[[], _Numbers]]:
-    """Functions that evaluate the run, by metric; x are the held-out data at `rows` of the data set."""
     keys, labels = evaluation_keys(seed), dataset.held_out_labels
     few = x[: run.config.evaluation.num_reconstructions]
     estimator, proposal = run.config.evaluation.estimator.final, run.config.proposal()
@@ -162,13 +153,10 @@ def _evaluators(run: Run, dataset: Dataset, rows: np.ndarray, x: Array, seed: in
 
 
 def _kept(folder: RunFolder, step: int, results: dict[str, _Numbers], is_chosen: bool) -> dict[str, _Numbers]:
-    """Writes evaluation.json and returns its metrics, with those of this checkpoint from earlier calls.
-
-    `is_chosen` says that the held-out data of this evaluation chose the step; it stays true if an earlier call said so.
-    """
+    """Writes evaluation.json and returns its metrics, with those of this checkpoint from earlier calls."""
     newest = folder.read_evaluation()  # another evaluation may have written meanwhile
     for found in (newest, folder.read_evaluation(step)):
-        if found and found["step"] == step:
+        if found and found["step"] == step:  # once chosen by these data, always
             results = found["metrics"] | results
             is_chosen = is_chosen or found.get("chosen_by_these_data", False)
     results = {name: results[name] for name in METRICS if name in results}

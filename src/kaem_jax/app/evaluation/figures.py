@@ -78,7 +78,11 @@ def plot_densities(
     columns = min(4, count)
     figure = Figure(figsize=(3.2 * columns, 2.5 * -(-count // columns) + 0.4), layout="constrained")
     for i, axes in enumerate(_panels(figure, count, columns)):
-        _draw_density(axes, z[:, i], density[:, i], base[:, i])
+        axes.plot(z[:, i], base[:, i], color="0.6", linestyle="--", label="base")
+        axes.plot(z[:, i], density[:, i], color="C0", label="learned")
+        axes.fill_between(z[:, i], density[:, i], color="C0", alpha=0.2)
+        axes.set_ylim(bottom=0)
+        axes.tick_params(labelsize=7)
         axes.set_title(f"{names[i]}: moves {explained[i]:.0%} of the output's variance", fontsize=8)
         if i == 0:
             axes.legend(fontsize=7, frameon=False)
@@ -87,17 +91,8 @@ def plot_densities(
 
 
 def _panels(figure: Figure, count: int, columns: int) -> list[Axes]:
-    """Axes in rows of `columns`."""
     rows = -(-count // columns)
     return [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
-
-
-def _draw_density(axes: Axes, z: np.ndarray, density: np.ndarray, base: np.ndarray) -> None:
-    axes.plot(z, base, color="0.6", linestyle="--", label="base")
-    axes.plot(z, density, color="C0", label="learned")
-    axes.fill_between(z, density, color="C0", alpha=0.2)
-    axes.set_ylim(bottom=0)
-    axes.tick_params(labelsize=7)
 
 
 def plot_pairs(path: pathlib.Path, columns: int = 10, **groups: Any) -> None:
@@ -132,7 +127,7 @@ def _show(axes: Axes, picture: np.ndarray) -> None:
 
 
 def _tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """[N, H, W(, C)] to one picture with a thin border between the images; unused places in the last row are grey."""
+    """[N, H, W(, C)] to one picture with a thin border between the images; unused places are grey."""
     images = images.reshape(*images.shape[:3], -1)
     rows = -(-len(images) // columns)
     filled = np.pad(images, ((0, rows * columns - len(images)), (1, 0), (1, 0), (0, 0)), constant_values=0.5)
@@ -165,15 +160,9 @@ def plot_marginals(path: pathlib.Path, names: Sequence[str], generated: np.ndarr
     _save(figure, path)
 
 
-def plot_fields(
-    path: pathlib.Path,
-    generated: np.ndarray,
-    held_out: np.ndarray,
-    names: Sequence[str] = (),
-) -> None:
-    """Generated and held-out fields, their pointwise means and standard deviations, and their radial spectra.
-
-    Fields are [N, H, W, C] in the units of the data, of which the first four are shown; `names` are those of channels.
+def plot_fields(path: pathlib.Path, generated: np.ndarray, held_out: np.ndarray, names: Sequence[str] = ()) -> None:
+    """Generated and held-out fields [N, H, W, C] in the units of the data, of which four are shown, with pointwise
+    means, standard deviations and radial spectra. `names` are those of channels.
     """
     count = held_out.shape[-1]
     figure = Figure(figsize=(15, 5 * count), layout="constrained")
@@ -203,11 +192,10 @@ def plot_fields(
 
 
 def radial_spectrum(fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean power of the two-dimensional Fourier transform of fields [N, H, W] on rings of whole wave numbers.
+    """Mean power of the Fourier transform of fields [N, H, W] on rings of whole wave numbers.
 
-    Returns:
-      wave numbers 1, 2, ... up to half the shorter side, and the power at each, averaged over the ring and the fields.
-      By Parseval's theorem the total power is the mean square of a field.
+    Returns wave numbers 1, 2, ... up to half the shorter side, and the power at each, averaged over the ring and the
+    fields. By Parseval's theorem the total power is the mean square of a field.
     """
     height, width = fields.shape[1:]
     power = np.mean(np.abs(np.fft.fft2(fields)) ** 2, axis=0) / (height * width) ** 2

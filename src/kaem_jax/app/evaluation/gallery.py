@@ -28,10 +28,7 @@ _LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 
 def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Learned:
-    """Draws samples beside held-out data [N, *data_shape], as the model sees them, and densities, which it returns.
-
-    The same key every time makes successive pictures comparable.
-    """
+    """Draws samples beside held-out data [N, *data_shape], and densities, which it returns."""
     from kaem_jax.app.evaluation import figures
 
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
@@ -50,10 +47,7 @@ def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Le
 
 
 def draw_held_out(folder: RunFolder, run: Run, held_out: Array, again: Array | None) -> None:
-    """Draws the curves of metrics.jsonl, and reconstructions of images.
-
-    These are `again`, posterior means of the first of `held_out`; None for no pictures.
-    """
+    """Draws the curves of metrics.jsonl, and for images `again`, posterior means of the first of `held_out`."""
     from kaem_jax.app.evaluation import figures
 
     if again is not None and are_pictures(run.form, run.model.data_shape):
@@ -64,10 +58,7 @@ def draw_held_out(folder: RunFolder, run: Run, held_out: Array, again: Array | N
 
 
 def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
-    """Draws all figures: those of `draw_samples` and `draw_held_out`, and paths in the latent space.
-
-    Returns a description of each latent, as `describe_latents` does.
-    """
+    """Draws all figures; returns a description of each latent, as `describe_latents` does."""
     from kaem_jax.app.evaluation import figures
 
     key_samples, key_draws, key_posterior, key_clusters = jax.random.split(key, 4)
@@ -105,7 +96,6 @@ def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[d
 
 
 def _write_texts(folder: RunFolder, key_samples: Array, key_posterior: Array, run: Run, held_out: Array) -> None:
-    """Writes sampled texts, also of each cluster, and held-out texts with their reconstructions."""
     form: Any = run.form
     key_samples, key_clusters = jax.random.split(key_samples)
     shown = {"samples": form.decode(sample_with_noise(key_samples, run.model, run.params, _NUM_TEXTS))}
@@ -125,7 +115,6 @@ def _write_texts(folder: RunFolder, key_samples: Array, key_posterior: Array, ru
 
 
 def _draw_values(folder: RunFolder, run: Run, drawn: np.ndarray, held_out: np.ndarray) -> None:
-    """Draws samples of tables and fields, with the likelihood's noise, in the units of the data."""
     from kaem_jax.app.evaluation import figures
 
     path = folder.figures / "samples.png"

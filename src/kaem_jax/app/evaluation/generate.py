@@ -24,23 +24,12 @@ _BATCH = 256
 
 
 def sample_in_batches(
-    key: Array,
-    model: Model,
-    params: Params,
-    num: int,
-    *,
-    cluster: int | None = None,
-    label: int | None = None,
+    key: Array, model: Model, params: Params, num: int, *, cluster: int | None = None, label: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Draws from the model, E[x | z] at prior draws z, in batches of at most 256.
+    """Draws E[x | z] at prior draws z: yields [n, *data_shape] with n at most 256.
 
-    `cluster` or `label` draws from one cluster of a clustered prior, or from the clusters of one class.
-
-    Raises:
-      ValueError: the prior has no such cluster or class; see `check_part`.
-
-    Yields:
-      [n, *data_shape]. The first k draws are the same for every `num` of at least k.
+    The first k draws are the same for every `num` of at least k. `cluster` or `label` draws from one cluster of a
+    clustered prior, or from the clusters of one class; a ValueError says that there is none.
     """
     prior = model.prior.bind(params["prior"])
     for first in range(0, num, BLOCK):
@@ -56,7 +45,7 @@ def sample_with_noise(
 ) -> np.ndarray:
     """Draws x ~ p(x) with the likelihood's noise, [num, *data_shape]; arguments as for `sample_in_batches`.
 
-    Tables, fields and texts are sampled in this way: a mean row has no categories, and tokens have no mean.
+    For tables, fields and texts: a mean row has no categories, and tokens have no mean.
     """
     key_z, key_x = jax.random.split(key)
     prior = model.prior.bind(params["prior"])
@@ -88,11 +77,7 @@ def _draw_latents(key: Array, prior: Any, num: int, cluster: int | None, label: 
 
 
 def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> ClusteredPrior:
-    """The prior, if it has this cluster and this class.
-
-    Raises:
-      ValueError: the cluster or class does not exist.
-    """
+    """The prior; raises a ValueError if it has no such cluster or class."""
     name, value = ("cluster", cluster) if label is None else ("label", label)
     if not isinstance(prior, ClusteredPrior):
         raise ValueError(f"{name}={value} needs a clustered prior; latents of this one have no clusters")
@@ -105,11 +90,7 @@ def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = 
 
 @full_precision
 def reconstruct(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
-    """Posterior means of E[x | z] for each datum of x [B, *data_shape], in which missing values are NaN.
-
-    Returns:
-      reconstructions [B, *data_shape], and the mean squared error over all known values, a scalar.
-    """
+    """Posterior means of E[x | z] [B, *data_shape] for data x, NaN where missing, and their mean squared error."""
     return _means(model, params, posterior.draw(key, model, params, x), x)
 
 

@@ -17,12 +17,8 @@ _NUM_EMPIRICAL = 4096
 def traverse(model: Model, params: Params, latent: Array, coordinates: Array, levels: Array) -> Array:
     """Images as single coordinates move along their own densities while all others stay: [R, K, *data_shape].
 
-    Args:
-      model: the model.
-      params: its parameters.
-      latent: [*event_shape], the values of the other coordinates.
-      coordinates: int [R], positions in the flattened latent.
-      levels: [K] probabilities in (0, 1); each coordinate takes its quantiles at these.
+    `latent` [*event_shape] has the values of the others, `coordinates` are positions, int [R], in the flattened latent,
+    and `levels` [K] are probabilities in (0, 1), at which each coordinate takes its quantiles.
     """
     shape = model.prior.event_shape
     everywhere = jnp.broadcast_to(levels.reshape(-1, *[1] * len(shape)), (len(levels), *shape))
@@ -63,7 +59,6 @@ def _to_uniform(model: Model, params: Params, latent: Array) -> Array:
 
 
 def _from_uniform(model: Model, params: Params, u: Array) -> Array:
-    """Latents [..., *event_shape] from probabilities, coordinate by coordinate."""
     prior = model.prior
     if not prior.has_quantiles:
         columns, ranks = _ordered_draws(model, params)

@@ -27,13 +27,12 @@ _MIN_PROMINENCE = 0.01  # as a fraction of the highest mode
 class Learned(NamedTuple):
     """The univariate densities, most informative first.
 
-    If several densities share a latent (in a comonotone prior), one density per latent comes first, then the others.
-
     Attributes:
       z, density, base: [N, L] as `density_curves` returns them.
-      names: one name for each of the L latents.
+      names: names of the L latents.
       explained: [L] share of the output's variance that moves with each.
-      coordinates: [L] position of each in the flattened latent; comonotone densities share positions.
+      coordinates: [L] position of each in the flattened latent. If densities share positions (in a comonotone prior),
+        one density per position comes first.
     """
 
     z: np.ndarray
@@ -69,11 +68,7 @@ def latent_names(shape: tuple[int, ...]) -> list[str]:
 def density_curves(
     model: Model, params: Params, num_points: int = 400
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Every univariate density and its base on its own range, for plotting.
-
-    Returns:
-      z, density, base, each [num_points, L] for the L latents in row-major order, and their L names.
-    """
+    """Every univariate density and its base on its own range: z, density, base [num_points, L], and L names."""
     names = latent_names(model.prior.value_shape)
     curves = _curves if model.prior.has_quantiles else _smooth_curves
     z, density, base = (np.asarray(a).reshape(num_points, -1) for a in curves(model, params["prior"], num_points))
@@ -108,10 +103,10 @@ def smooth_densities(draws: np.ndarray, z: np.ndarray) -> np.ndarray:
 def explained_variance(key: Array, model: Model, params: Params, num_decoded: int = _NUM_DECODED) -> Array:
     """Total-effect Sobol index of every latent coordinate, by Jansen's estimator: [*event_shape].
 
-    It is the share of the output's variance, summed over pixels or over indicators of tokens, that is left when all
-    other coordinates are known; shares add up to more than 1 where coordinates interact. The coordinates of a neural or
-    clustered prior are not independent; there it is the share that changes when one of them alone is drawn again.
-    `num_decoded` latents are decoded in all, spread over the coordinates, 32 to 4,096 for each.
+    The share of the output's variance, summed over pixels or indicators of tokens, that is left when all other
+    coordinates are known; shares add up to more than 1 if coordinates interact. If coordinates are dependent (in a
+    neural or clustered prior), it is the share that changes when one of them alone is drawn again. `num_decoded`
+    latents are decoded in all, 32 to 4,096 for each coordinate.
     """
     prior = model.prior.bind(params["prior"])
     size = math.prod(prior.event_shape)
@@ -143,11 +138,7 @@ def _total_effects(model: Model, params: Params, prior: BoundPrior, first: Array
 
 
 def describe_latents(learned: Learned) -> list[dict[str, Any]]:
-    """One entry for each univariate density: the content of latents.json.
-
-    Each has `name`, `explained_variance`, `mean`, `standard_deviation`, `distance_from_base` (total variation in 0..1;
-    the base's mass beyond the curve counts) and `modes`, as `find_modes` returns them.
-    """
+    """One entry for each univariate density: the content of latents.json."""
     entries = []
     for i, name in enumerate(learned.names):
         z, density, base = learned.z[:, i], learned.density[:, i], learned.base[:, i]
@@ -167,14 +158,10 @@ def describe_latents(learned: Learned) -> list[dict[str, Any]]:
 
 
 def find_modes(z: np.ndarray, density: np.ndarray) -> list[dict[str, float]]:
-    """Local maxima, also at an end of the support, whose prominence is at least 1 % of the highest.
+    """Local maxima of the values `density` [N] at increasing points z [N], which may fall to 0 beyond the ends.
 
-    Args:
-      z: [N] increasing points.
-      density: [N] values there, which may fall to 0 beyond the ends.
-
-    Returns:
-      the `location`, `height` and `mass` of each, from left to right; the masses between valleys add up to 1.
+    Returns `location`, `height` and `mass` of those whose prominence is at least 1 % of the highest, from left to
+    right; the masses between valleys add up to 1.
     """
     from scipy.integrate import cumulative_trapezoid
     from scipy.signal import find_peaks, peak_prominences  # takes a second to import: only where it is used

@@ -16,39 +16,28 @@ _NUM_LOOKED_AT = 100
 
 
 def bind(config: Experiment, dataset: Dataset) -> Experiment:
-    """Adds the sizes of a table's columns, or the number of different tokens of texts, to the experiment.
-
-    Raises:
-      ConfigError: a setting does not fit the data; the message names the field and a way out.
-    """
+    """Adds the sizes of a table's columns, or the number of tokens; raises a ConfigError if a setting does not fit."""
     likelihood: Any = config.likelihood
     if isinstance(likelihood, Columns) and isinstance(dataset.form, Table):
         likelihood = dataclasses.replace(likelihood, sizes=dataset.form.sizes)
     if isinstance(likelihood, Categorical) and isinstance(dataset.form, Text):
         likelihood = dataclasses.replace(likelihood, vocabulary=dataset.form.num_tokens)
     config = dataclasses.replace(config, likelihood=likelihood)
-    _check_sizes(config, dataset)
-    _check_columns(dataset)
-    _check_pixels(config, dataset)
-    _check_labels(config, dataset)
-    return config
-
-
-def _check_sizes(config: Experiment, dataset: Dataset) -> None:
-    """Refuses settings that need more data than there are."""
     if config.data.batch_size > len(dataset.train):
         raise ConfigError(
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
             f"training split of data.name={config.data.name!r}"
         )
+    if isinstance(dataset.form, Table):
+        _check_columns(dataset.form, np.asarray(dataset.train))
+    _check_pixels(config, dataset)
+    _check_labels(config, dataset)
+    return config
 
 
-def _check_columns(dataset: Dataset) -> None:
+def _check_columns(form: Table, train: np.ndarray) -> None:
     """Refuses constant columns: their density would grow without bound."""
-    if not isinstance(dataset.form, Table):
-        return
-    train = np.asarray(dataset.train)
-    for column, end in zip(dataset.form.columns, np.cumsum(dataset.form.sizes), strict=True):
+    for column, end in zip(form.columns, np.cumsum(form.sizes), strict=True):
         known = train[np.isfinite(train[:, end - 1]), end - 1]
         if not column.categories and known.size and known.max() == known.min():
             raise ConfigError(
@@ -57,7 +46,6 @@ def _check_columns(dataset: Dataset) -> None:
 
 
 def _check_pixels(config: Experiment, dataset: Dataset) -> None:
-    """Refuses settings that data of this shape or with these values cannot have."""
     height_and_width = dataset.data_shape[:2]
     if config.data.transpose and (len(height_and_width) < 2 or height_and_width[0] != height_and_width[1]):
         raise ConfigError(
@@ -69,7 +57,6 @@ def _check_pixels(config: Experiment, dataset: Dataset) -> None:
 
 
 def _check_labels(config: Experiment, dataset: Dataset) -> None:
-    """Refuses labels that are missing, or are not the prior's classes."""
     if not config.data.labels:
         return
     if dataset.train_labels is None:

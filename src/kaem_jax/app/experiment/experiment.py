@@ -72,11 +72,6 @@ class Evaluation(Settings):
     posterior_chains: int = setting(8, low=1)
     features: str = "classifier"
 
-    @property
-    def latents_at_once(self) -> int:
-        """Number of latents that importance sampling holds in memory at once."""
-        return self.estimator.chunk_size
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpointing(Settings):
@@ -135,7 +130,8 @@ class Experiment(Settings):
         self._check_intervals()
         self._check_data()
         self._check_evaluation()
-        for path, stage in zip(self._paths, self.all_stages, strict=True):
+        paths = ("", *(f"stages.{i}." for i in range(len(self.stages))))  # of the names of settings
+        for path, stage in zip(paths, self.all_stages, strict=True):
             self._check_stage(path, stage)
 
     @functools.cached_property
@@ -147,18 +143,11 @@ class Experiment(Settings):
         return (first, *self.stages)
 
     @property
-    def _paths(self) -> tuple[str, ...]:
-        """What precedes the names of the settings of each stage."""
-        return ("", *(f"stages.{i}." for i in range(len(self.stages))))
-
-    @property
     def num_steps(self) -> int:
-        """The number of updates of all stages."""
         return sum(stage.num_steps for stage in self.all_stages)
 
     @property
     def num_rungs(self) -> int:
-        """The largest number of rungs in any stage."""
         return max(stage.posterior.num_rungs for stage in self.all_stages)
 
     @property
@@ -172,11 +161,7 @@ class Experiment(Settings):
         return self.all_stages[stage_after(self.all_stages, step)]
 
     def model(self, data_shape: tuple[int, ...]) -> Model:
-        """The model for data of this shape.
-
-        Raises:
-          ConfigError: the parts do not fit together.
-        """
+        """The model for data of this shape; a ConfigError says which parts do not fit together."""
         with naming("decoder"):
             model = Model(self.prior, self.decoder, self.likelihood, tuple(data_shape))
         with naming("posterior.encoder"):
@@ -187,8 +172,8 @@ class Experiment(Settings):
     def proposal(self, may_miss: bool = False) -> Proposal:
         """The proposal of evaluation, with its encoder.
 
-        If values may be missing, no encoder is used. It reads missing values as 0, so half a digit would look like a
-        digit whose other half is blank.
+        If values may be missing, no encoder is used: it reads them as 0, so half a digit would look like one whose
+        other half is blank.
         """
         proposal = self.evaluation.proposal
         if not _reads_data(proposal):
@@ -212,7 +197,6 @@ class Experiment(Settings):
             return dataclasses.replace(posterior, num_steps=num_steps)
 
     def _check_intervals(self) -> None:
-        """Checks that intervals are multiples of each other, and that schedules end within the run."""
         for name, value, base_name, base in (
             ("evaluation.every_steps", self.evaluation.every_steps, "train.log_every", self.train.log_every),
             ("checkpoint.every_steps", self.checkpoint.every_steps, "evaluation.every_steps",
@@ -222,7 +206,7 @@ class Experiment(Settings):
                 raise ValueError(f"{name}={value} must be a multiple of {base_name}={base}")
 
     def _check_stage(self, path: str, stage: Stage) -> None:
-        """Checks a stage against prior and data; `path` precedes the names of its settings."""
+        """`path` precedes the names of the stage's settings."""
         num_steps, posterior = stage.num_steps, stage.posterior
         refit = f"{path}refit" if path else "train.refit"
         with naming(f"{path}posterior"):
@@ -245,7 +229,6 @@ class Experiment(Settings):
             raise ValueError(f"{path}{error}") from None
 
     def _check_data(self) -> None:
-        """Checks that data, likelihood and networks fit together."""
         data, prior = self.data, self.prior
         for names, group, part, is_it in (
             (TABLES, "likelihood", self.likelihood, isinstance(self.likelihood, Columns)),
@@ -287,7 +270,6 @@ class Experiment(Settings):
 
 
 def _reads_data(proposal: Proposal) -> TypeGuard[EncoderProposal | Laplace]:
-    """Whether a proposal uses an encoder."""
     return isinstance(proposal, EncoderProposal) or (isinstance(proposal, Laplace) and proposal.encoder is not None)
 
 

@@ -26,17 +26,9 @@ def shipped() -> dict[str, pathlib.Path]:
 
 
 def read_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
-    """Reads the experiment of `--config NAME[:VARIANT]` and applies `--config.KEY=VALUE` arguments.
+    """Reads the experiment of `--config NAME[:VARIANT]`, a file or one that ships, with `--config.KEY=VALUE` arguments.
 
     If `train.num_steps` is given, later stages, intervals and warm-ups scale in proportion, unless given too.
-
-    Args:
-      name: a file, or an experiment that ships with the package; a variant follows a colon: `svhn:tiny`. A file wins
-        over a shipped experiment.
-      overrides: `--config.KEY=VALUE` arguments.
-
-    Raises:
-      ConfigError: an experiment or setting does not exist, the file cannot be read, or the settings do not fit.
     """
     values = _dictionary(name)
     given = dict(argument.partition("=")[::2] for argument in overrides)
@@ -67,7 +59,6 @@ def _followers(before: Experiment, length: int, given: Mapping[str, str]) -> lis
 
 
 def _dictionary(name: str) -> Mapping[str, Any]:
-    """What `get_config` of the file returns, as a nested dictionary."""
     file, colon, variant = name.partition(":")
     path = pathlib.Path(file)
     if not path.is_file():
@@ -89,7 +80,6 @@ def _dictionary(name: str) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value with dictionaries in place of ConfigDicts, also inside of tuples."""
     value = value.to_dict() if hasattr(value, "to_dict") else value
     if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}

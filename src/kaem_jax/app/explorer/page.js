@@ -47,11 +47,11 @@
 
   // The place of a handle that is nearest to the present latent.
   function place(control) {
-    const { values, z, index } = control.latent;
+    const { values, index } = control.latent;
     const distances = values.map((value) => Math.abs(value - present.latent[index]));
     const k = distances.indexOf(Math.min(...distances));
     control.range.value = k;
-    control.output.value = (values[k] === z[k] ? present.latent[index] : z[k]).toFixed(2);
+    control.output.value = present.latent[index].toFixed(2);
     control.range.setAttribute("aria-valuetext", control.output.value);
   }
 
@@ -62,7 +62,7 @@
   }
 
   function makeControl(latent) {
-    const { index, name, values, z, share } = latent;
+    const { index, name, values, share } = latent;
     const control = { latent };
     const space = "http://www.w3.org/2000/svg";
     const svg = document.createElementNS(space, "svg");
@@ -77,7 +77,7 @@
     control.range = make("input", { type: "range", min: 0, max: values.length - 1, step: 1, "aria-label": name });
     control.output = make("output");
     const title = [make("b", {}, name), make("span", { className: "share" }, share), control.output];
-    const ends = [z[0], z[z.length - 1]].map((end) => make("span", {}, end.toFixed(1)));
+    const ends = [values[0], values[values.length - 1]].map((end) => make("span", {}, end.toFixed(1)));
     control.element = make(
       "div",
       { className: "latent" },

@@ -18,33 +18,25 @@ _STRIDE = 8  # of the places of a handle, one in eight
 
 
 def write_page(out: pathlib.Path, run: Run, workdir: pathlib.Path | str) -> int:
-    """Writes the page of the run in `workdir`; returns its size in bytes.
-
-    Each of the most informative latents moves alone, from the medians of each cluster.
-
-    Raises:
-      ConfigError: the data are not images.
-    """
+    """Writes the page of the run in `workdir`; returns its size in bytes."""
     pictures = pictures_of(run, workdir)
     described = pictures.describe()
     latents, clusters = described["latents"][:_NUM_LATENTS], described["clusters"]
     for latent in latents:
-        latent |= {name: latent[name][::_STRIDE] for name in ("values", "z")}
+        latent["values"] = latent["values"][::_STRIDE]
     moves: list[Picture] = []
     num_shown = size = 0
     for start in [cluster["median"] for cluster in clusters] or [described["start"]]:
-        found = pictures.decode([_moved(start, latent["index"], z) for latent in latents for z in latent["values"]])
+        middle, places = start["latent"], [(latent["index"], z) for latent in latents for z in latent["values"]]
+        found = pictures.decode([[*middle[:i], z, *middle[i + 1 :]] for i, z in places])
         size += sum(len(picture["image"]) for picture in found)
         if num_shown and size > _MAX_BYTES:
             break
         moves += found
         num_shown += 1
     views = {
-        "all" if cluster is None else cluster: {
-            "curves": pictures.curves(cluster),
-            "draws": pictures.draw(cluster, _NUM_DRAWS),
-        }
-        for cluster in (None, *(cluster["index"] for cluster in clusters[:num_shown]))
+        name: {"curves": pictures.curves(cluster), "draws": pictures.draw(cluster, _NUM_DRAWS)}
+        for name, cluster in (("all", None), *((each["index"], each["index"]) for each in clusters[:num_shown]))
     }
     of_clusters = f" and {num_shown} of {len(clusters)} clusters" if clusters else ""
     described["about"] += (
@@ -56,11 +48,6 @@ def write_page(out: pathlib.Path, run: Run, workdir: pathlib.Path | str) -> int:
     with replacing(out) as temporary:
         temporary.write_bytes(page)
     return len(page)
-
-
-def _moved(start: Picture, index: int, value: float) -> list[float]:
-    """The latent of a picture with another value in one coordinate."""
-    return [*start["latent"][:index], value, *start["latent"][index + 1 :]]
 
 
 def _render(content: dict[str, Any]) -> str:
@@ -83,5 +70,5 @@ def _render(content: dict[str, Any]) -> str:
 
 
 def _policy_hash(text: str) -> str:
-    """The hash by which a content security policy allows an inline script or style that is exactly `text`."""
+    """The hash by which a content security policy allows exactly this inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

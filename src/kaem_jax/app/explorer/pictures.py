@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from kaem_jax.app.data import are_pictures, to_pixels
-from kaem_jax.app.evaluation.generate import check_part
 from kaem_jax.app.evaluation.latents import density_curves, explained_variance, latent_names, smooth_densities
 from kaem_jax.app.runs.load import Run
 from kaem_jax.errors import ConfigError
@@ -37,16 +36,8 @@ Picture = dict[str, Any]  # `latent`: D numbers, `image`: address of its E[x | z
 
 
 class Axes(NamedTuple):
-    """The axis of every latent, [D, K] each.
+    """The axis of every latent: its values, and its marginal and base density there, [D, K] each."""
 
-    Attributes:
-      latent: the values that the latent takes along its axis.
-      z: the argument of its density at these values: `latent` itself, unless latents are standard normal coordinates.
-      density: its marginal density.
-      base: the base density.
-    """
-
-    latent: np.ndarray
     z: np.ndarray
     density: np.ndarray
     base: np.ndarray
@@ -54,14 +45,9 @@ class Axes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """The pictures and curves of a run.
+    """The pictures and curves of a run in the folder `workdir`, as the user gave it.
 
-    Attributes:
-      run: the trained model.
-      workdir: its folder, as the user gave it.
-      prior: its prior.
-      axes: the axes of its latents.
-      shares: [D] share of the output's variance that each latent moves.
+    `shares` [D] are the shares of the output's variance that each latent moves.
     """
 
     run: Run
@@ -71,13 +57,13 @@ class Pictures:
     shares: np.ndarray
 
     def describe(self) -> dict[str, Any]:
-        """The run, its latents and its clusters.
-
-        `start` is the first picture; `latents` are ordered by information and `clusters` by weight, each shown at its
-        medians.
-        """
-        run, prior = self.run, self.run.model.prior
-        names, about = latent_names(prior.event_shape), _about(run, self.workdir)
+        """The run, its latents ordered by information, its clusters by weight, and the first picture, `start`."""
+        run, prior, shares = self.run, self.run.model.prior, self.shares
+        names = latent_names(prior.event_shape)
+        size = " x ".join(map(str, run.model.data_shape))
+        about = f"{len(names)} latents, images of {size}, step {run.step:,} of {self.workdir}."
+        if _is_shared(run):
+            about += " Each latent moves several densities; shown is its own, a standard normal."
         clusters, start = self._clusters(), None
         if not clusters:
             draws = self.prior.sample(sample_key(0), (_NUM_MEDIAN_DRAWS,))
@@ -90,14 +76,8 @@ class Pictures:
             "event_shape": list(prior.event_shape),
             "start": clusters[0]["median"] if clusters else start,
             "latents": [
-                {
-                    "index": int(i),
-                    "name": names[i],
-                    "share": percent(self.shares[i]),
-                    "values": _decimals(self.axes.latent[i]),
-                    "z": _decimals(self.axes.z[i]),
-                }
-                for i in np.argsort(-self.shares, kind="stable")
+                {"index": int(i), "name": names[i], "share": percent(shares[i]), "values": _decimals(self.axes.z[i])}
+                for i in np.argsort(-shares, kind="stable")
             ],
             "clusters": clusters,
         }
@@ -106,7 +86,7 @@ class Pictures:
         """The densities of all latents, in one cluster or in all: SVG paths in a box of K - 1 by 100 units."""
         density = self.axes.density
         if cluster is not None:
-            if check_part(self.run.model.prior, cluster=cluster).has_quantiles:
+            if self.run.model.prior.has_quantiles:
                 density = np.asarray(self.prior.only(cluster).density(jnp.asarray(self.axes.z.T))).T
             else:
                 draws = self.prior.sample_of_cluster(marginal_key(), cluster, (_NUM_MEDIAN_DRAWS,))
@@ -118,32 +98,25 @@ class Pictures:
         ]
 
     def decode(self, latents: Sequence[Sequence[float]] | np.ndarray) -> list[Picture]:
-        """A picture of each of the latents [N, D]."""
         flat = np.asarray(latents, np.float32)
         model, params = self.run.model, self.run.params
         z, found = flat.reshape(-1, *model.prior.event_shape), list[Picture]()
         for rows, count in filled_batches(len(z), _BATCHES[0] if len(z) == 1 else _BATCHES[1]):
             part = jnp.asarray(z[rows])
             images = to_pixels(np.asarray(_decode(model, params, part, self.prior)))
-            pictures: list[Picture] = [
-                {"latent": _decimals(flat[row]), "image": _address(image), "clusters": None}
-                for row, image in zip(rows[:count], images, strict=False)
-            ]
+            words: list[str | None] = [None] * len(images)
             if isinstance(model.prior, ClusteredPrior):
-                shares = np.exp(np.asarray(self.prior.log_responsibilities(part)))
-                for picture, share in zip(pictures, shares, strict=False):
-                    picture["clusters"] = heaviest_clusters(share)
-            found += pictures
+                words = [heaviest_clusters(share) for share in np.exp(self.prior.log_responsibilities(part))]
+            found += [
+                {"latent": _decimals(flat[row]), "image": _address(image), "clusters": clusters}
+                for row, image, clusters in zip(rows[:count], images, words, strict=False)
+            ]
         return found
 
     def draw(self, cluster: int | None, num: int, seed: int = 0) -> list[Picture]:
-        """`num` draws of the prior, or of one cluster."""
         key = sample_key(seed)
-        if cluster is None:  # also of priors that draw by chains
-            z = self.prior.sample(key, (num,))
-        else:
-            check_part(self.run.model.prior, cluster=cluster)
-            z = self.prior.sample_of_cluster(key, cluster, (num,))
+        prior = self.prior
+        z = prior.sample(key, (num,)) if cluster is None else prior.sample_of_cluster(key, cluster, (num,))
         return self.decode(np.asarray(z).reshape(num, -1))
 
     def _clusters(self) -> list[dict[str, Any]]:
@@ -162,11 +135,7 @@ class Pictures:
 
 
 def pictures_of(run: Run, workdir: pathlib.Path | str) -> Pictures:
-    """Tabulates the prior and ranks the latents.
-
-    Raises:
-      ConfigError: data are rows of a table, continuous fields, texts, or arrays that are not images.
-    """
+    """Tabulates the prior and ranks the latents; raises a ConfigError if data are not images."""
     if not are_pictures(run.form, run.model.data_shape):
         raise ConfigError(
             f"--workdir {workdir}: kaem explore shows images, [H, W], [H, W, 1] or [H, W, 3], and the data of this run "
@@ -180,26 +149,16 @@ def pictures_of(run: Run, workdir: pathlib.Path | str) -> Pictures:
 def _axes(run: Run) -> Axes:
     prior = run.model.prior
     if _is_shared(run):
-        z = np.broadcast_to(
-            np.linspace(-_WIDEST, _WIDEST, NUM_POINTS, dtype=np.float32), (*prior.event_shape, NUM_POINTS)
-        )
+        line = np.linspace(-_WIDEST, _WIDEST, NUM_POINTS, dtype=np.float32)
+        z = np.broadcast_to(line, (*prior.event_shape, NUM_POINTS))
         density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        return Axes(z, z, density, density)
+        return Axes(z, density, density)
     z, density, base, _ = (np.asarray(curve) for curve in density_curves(run.model, run.params, NUM_POINTS))
-    return Axes(z.T, z.T, density.T, base.T)
+    return Axes(z.T, density.T, base.T)
 
 
 def _is_shared(run: Run) -> bool:
-    """Whether each latent moves several densities, as in a comonotone prior."""
     return run.model.prior.event_shape != run.model.prior.value_shape
-
-
-def _about(run: Run, workdir: pathlib.Path | str) -> str:
-    size = " x ".join(map(str, run.model.data_shape))
-    about = f"{math.prod(run.model.prior.event_shape)} latents, images of {size}, step {run.step:,} of {workdir}."
-    if _is_shared(run):
-        about += " Each latent moves several densities; shown is its own, a standard normal."
-    return about
 
 
 def _decimals(values: np.ndarray) -> list[float]:
@@ -208,7 +167,6 @@ def _decimals(values: np.ndarray) -> list[float]:
 
 
 def _outline(heights: np.ndarray) -> str:
-    """Points of a curve whose heights are in 0..1."""
     return " ".join(f"{k},{100 - 95 * height:.1f}" for k, height in enumerate(heights))
 
 

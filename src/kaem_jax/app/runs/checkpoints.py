@@ -23,17 +23,15 @@ Estimates = Mapping[int, tuple[float, Any]]  # held-out nats per datum and their
 
 
 def describe_damage(error: Exception) -> str:
-    """One line on why a damaged checkpoint could not be read, without the internal details of orbax."""
+    """One line on why a checkpoint could not be read, without the internal details of orbax."""
     return first_line(error).partition(" See full TensorStore")[0][:200]
 
 
 class Checkpoints:
     """The checkpoints in a directory; a context manager that waits for the last write on exit.
 
-    Args:
-      directory: holds one folder for each step.
-      config: how many to keep. None opens the directory for reading only.
-      estimates: decide which checkpoints are best; the caller adds new ones. See `kaem_jax.app.log`.
+    Without a `config`, which says how many to keep, the directory is only read. `estimates` decide which checkpoints
+    are best; the caller adds new ones.
     """
 
     def __init__(self, directory: pathlib.Path, config: Checkpointing | None, estimates: Estimates | None = None):
@@ -64,13 +62,10 @@ class Checkpoints:
         """Steps that have a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def _read_meta(self, step: int) -> dict[str, Any]:
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-
     def save(self, step: int, state: TrainState) -> None:
         """Saves the state after `step` updates in the background; its arrays may be donated as soon as this returns."""
         nested = to_nested(state)
-        meta = {"checksums": checksums(nested)}
+        meta = {"checksums": checksums(traverse_util.flatten_dict(nested, sep="/"))}
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(nested), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args)
 
@@ -79,24 +74,16 @@ class Checkpoints:
         return self._manager.reached_preemption(step)
 
     def wait(self) -> None:
-        """Returns when every save is complete on disk."""
         self._manager.wait_until_finished()
 
     def restore(self, step: int, template: TrainState, for_evaluation: bool = False) -> TrainState:
         """The state saved at `step` under any sharding, with the shapes, dtypes and shardings of `template`.
 
-        Args:
-          step: one of `steps`.
-          template: arrays or shapes.
-          for_evaluation: replaces what evaluation does not need by None: the optimiser's state, the root key, and the
-            persistent chains. The saved dtypes may then be narrower than those of `template`, such as float32 with
-            jax_enable_x64 on; the arrays are widened.
-
-        Raises:
-          RunError: the checkpoint is of another model.
-          Exception: the checkpoint is damaged, or memory is full; orbax and its libraries raise many types.
+        `for_evaluation` replaces the optimiser's state, the root key and persistent chains by None, and widens arrays
+        saved with narrower dtypes, such as float32 with jax_enable_x64 on. A checkpoint of another model is a RunError;
+        damage or a full memory raise many types.
         """
-        meta = self._read_meta(step)
+        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         wanted = to_nested(jax.tree.map(_target, template))
         stored = self._check_leaves(step, wanted, may_widen=for_evaluation)
         if for_evaluation:
@@ -108,22 +95,20 @@ class Checkpoints:
             partial_restore=for_evaluation,
         )
         nested = self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
-        # Orbax has widened arrays to the template's dtypes; checksums are of the arrays as saved.
-        verify_checksums(_narrowed(nested, stored) if for_evaluation else nested, meta["checksums"])
-        if (found := int(nested["step"])) != step:
-            raise ValueError(f"it holds step {found}: somebody copied or renamed its folder")
+        found = traverse_util.flatten_dict(nested, sep="/")
+        if for_evaluation:  # orbax has widened arrays to the template's dtypes; checksums are of the arrays as saved
+            found = {name: leaf.astype(stored[name]) for name, leaf in found.items()}
+        verify_checksums(found, meta["checksums"])
+        if (held := int(nested["step"])) != step:
+            raise ValueError(f"it holds step {held}: somebody copied or renamed its folder")
         return from_nested(template, nested)
 
     def restore_newest(self, template_of: Callable[[int], TrainState]) -> tuple[int, TrainState] | None:
         """The newest readable checkpoint as (step, state), None if there are no checkpoints.
 
-        `template_of` gives the template of a step.
-
-        Newer checkpoints that are damaged are moved to `damaged/`, beside the checkpoints' folder, with a warning.
-
-        Raises:
-          RunError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
-          Exception: memory is full, or a file system does not answer. Nothing is moved.
+        Damaged newer checkpoints are moved to `damaged/`, with a warning. `template_of` gives the template of a step.
+        Nothing is moved if no checkpoint can be read or one is of another model (a RunError), or if memory is full or a
+        file system does not answer.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
@@ -175,7 +160,9 @@ class Checkpoints:
                 continue  # stored as the words of the key
             if tuple(have.shape) != tuple(want.shape):
                 problems.append(f"{name} has shape {tuple(have.shape)}, the model wants {tuple(want.shape)}")
-            elif not (have.dtype == want.dtype or (may_widen and _is_narrower(np.dtype(have.dtype), want.dtype))):
+            elif have.dtype != want.dtype and not (
+                may_widen and np.dtype(have.dtype).kind == want.dtype.kind and have.dtype.itemsize < want.dtype.itemsize
+            ):
                 problems.append(f"{name} has dtype {have.dtype}, the model wants {want.dtype}")
         if problems:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
@@ -187,13 +174,13 @@ class Checkpoints:
         return {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
 
 
-def checksums(nested: dict[str, Any]) -> dict[str, int]:
+def checksums(arrays: Mapping[str, Any]) -> dict[str, int]:
     """CRC-32 of each array's bytes, by names such as "params/prior/bank/grid". They show files that changed silently.
 
-    Arrays that this process holds only in part, such as persistent chains in a job of several processes, are left out.
+    Arrays that this process holds only in part, such as persistent chains of several processes, are left out.
     """
     found = {}
-    for name, leaf in traverse_util.flatten_dict(nested, sep="/").items():
+    for name, leaf in arrays.items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         if leaf.is_fully_addressable or leaf.is_fully_replicated:
@@ -201,27 +188,13 @@ def checksums(nested: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-def verify_checksums(nested: dict[str, Any], saved: dict[str, int]) -> None:
-    """Compares arrays with the checksums that were saved with them; names that only one side has are ignored.
-
-    Raises:
-      ValueError: an array has other values.
-    """
-    found = checksums(nested)
+def verify_checksums(arrays: Mapping[str, Any], saved: Mapping[str, int]) -> None:
+    """Raises a ValueError if an array differs from its saved checksum; names that only one side has are ignored."""
+    found = checksums(arrays)
     changed = [name for name in sorted(found.keys() & saved.keys()) if found[name] != saved[name]]
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise ValueError(f"{changed[0]}{more} does not have the values that were saved: the files changed on disk")
-
-
-def _is_narrower(dtype: np.dtype, other: np.dtype) -> bool:
-    return dtype.kind == other.kind and dtype.itemsize < other.itemsize
-
-
-def _narrowed(nested: dict[str, Any], stored: dict[str, np.dtype]) -> dict[str, Any]:
-    """Casts arrays that were widened when read back to their saved dtypes."""
-    flat = traverse_util.flatten_dict(nested, sep="/")
-    return traverse_util.unflatten_dict({name: leaf.astype(stored[name]) for name, leaf in flat.items()}, sep="/")
 
 
 def _without_training(template: TrainState) -> TrainState:

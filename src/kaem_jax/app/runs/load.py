@@ -24,13 +24,11 @@ from kaem_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A model as training left it.
+    """A model as training left it, after `step` updates.
 
     Attributes:
       config: the run's configuration.
-      model: static.
-      params: its arrays.
-      step: number of updates that led to these parameters.
+      model, params: the model.
       training_posterior: the sampler of training, with its adapted state.
       posterior: the sampler of evaluation; see `Experiment.evaluation_sampler`.
       form: how the model's values become data in the user's units.
@@ -46,7 +44,6 @@ class Run:
 
     @classmethod
     def of_state(cls, config: Experiment, model: Model, state: TrainState, step: int, form: Form) -> "Run":
-        """The run after `step` updates, with the parameters for evaluation and the adapted samplers."""
         frozen = FrozenSampler.freeze(config.stage_of(step).posterior, state.sampler, step)
         sampler = config.evaluation_sampler(step=step)
         if isinstance(config.evaluation.proposal, PriorProposal):  # then it is the sampler of training, as adapted
@@ -59,12 +56,8 @@ class Run:
 def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "last") -> Run:
     """Loads a trained model from the folder of a run, without the optimiser's moments and the chains of training.
 
-    Args:
-      workdir: the folder.
-      step: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at held-out data), or a step.
-
-    Raises:
-      RunError: the run or checkpoint does not exist or is damaged.
+    `step` is `last`, `best` (highest held-out log-likelihood, hence chosen by looking at held-out data), or a number.
+    Raises a RunError if the run or checkpoint does not exist or is damaged.
 
     Example:
       >>> run = kaem.load_run("runs/digits")  # doctest: +SKIP
@@ -104,14 +97,8 @@ def load(
 ) -> SavedModel:
     """Loads a trained model: the folder of a run, or a file that `save` wrote.
 
-    Args:
-      path: the folder or file.
-      step: which checkpoint of a folder: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at
-        held-out data), or a step.
-      model: the model of the file; required if parts of it come from outside this package.
-
-    Raises:
-      RunError: the run, checkpoint or file does not exist, is damaged, or belongs to another model.
+    `step` chooses a checkpoint of a folder; see `load_run`. A file needs its `model` if parts of it come from outside
+    this package. Raises a RunError if path or checkpoint do not exist, are damaged, or belong to another model.
 
     Example:
       >>> kaem.save("model.npz", model, params)

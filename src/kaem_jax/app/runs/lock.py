@@ -1,4 +1,4 @@
-"""Claims a folder for a run: no results may be lost, only the same run is continued, and one at a time may hold it."""
+"""Claims a folder for a run: no results are lost, only the same run is continued, and one run at a time holds it."""
 
 import contextlib
 import json
@@ -48,7 +48,12 @@ def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: 
         check_folder(folder, config, fingerprint, overwrite)  # again: a run may have ended here meanwhile
         barrier("checked")
         if is_writer() and overwrite:
-            _delete_run(folder)
+            classifier = (folder.classifier,) if holds_run(folder) else ()
+            for path in folder.folders:
+                if path.is_dir():
+                    shutil.rmtree(path)
+            for path in (*classifier, *reversed(folder.files)):  # config.json last: it marks what is left as a run
+                path.unlink(missing_ok=True)
         barrier("prepared")
         yield
 
@@ -57,11 +62,8 @@ def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: 
 def only_run_in(folder: pathlib.Path) -> Iterator[None]:
     """Holds the lock of a folder for all processes of a job together; creates the folder if it is missing.
 
-    The operating system releases the lock of a process that dies.
-
-    Raises:
-      RunError: a run of another job holds the lock; every process of this job raises it.
-      OSError: the folder cannot be created or written to, or its file system has no locks.
+    The operating system releases the lock of a process that dies. If another job holds it, every process of this job
+    raises a RunError; if the file system has no locks, an OSError.
     """
     lock, problem = FileLock(folder / ".lock"), None
     if is_writer():
@@ -81,13 +83,9 @@ def only_run_in(folder: pathlib.Path) -> Iterator[None]:
 
 
 def check_folder(folder: RunFolder, config: Experiment, fingerprint: int, overwrite: bool = False) -> None:
-    """Checks that the folder holds no run, or a run of `config` on data with this fingerprint.
+    """Checks that the folder holds no run, or a run of `config` on data with this fingerprint, else raises a RunError.
 
-    With `overwrite` the folder may hold any run, but no files of other origin whose names are among those that would
-    be deleted.
-
-    Raises:
-      RunError: the folder is a file, holds another run, or has results that would be lost. Nothing is changed.
+    With `overwrite` it may hold any run, but no files of other origin that would be deleted.
     """
     if folder.root.exists() and not folder.root.is_dir():
         raise RunError(f"--workdir {folder.root} is a file; give a folder")
@@ -156,13 +154,3 @@ def _check_same_run(folder: RunFolder, config: Experiment, fingerprint: int) -> 
             f"--workdir {folder.root} holds another run: {shown}{more}; choose another --workdir, "
             "or start again with --overwrite"
         )
-
-
-def _delete_run(folder: RunFolder) -> None:
-    """Deletes the files and folders of an earlier run, and its classifier."""
-    classifier = (folder.classifier,) if holds_run(folder) else ()
-    for path in folder.folders:
-        if path.is_dir():
-            shutil.rmtree(path)
-    for path in (*classifier, *reversed(folder.files)):  # config.json last: a half-deleted run is still known as one
-        path.unlink(missing_ok=True)

@@ -21,9 +21,7 @@ def open_data(
     """Opens the data of the run in `workdir`; `changes` replace data settings. Prepared training images stay on disk.
 
     Raises:
-      ConfigError: data of this kind have no `path` or no `dir`.
-      DataError: the data are missing.
-      RunError: the data are not those of the run.
+      ConfigError, DataError, RunError: data of this kind have no such place, are missing, or are not those of the run.
     """
     data = run.config.data
     with naming("data"):
@@ -34,32 +32,21 @@ def open_data(
 
 
 def open_held_out(
-    run: Run,
-    workdir: pathlib.Path,
-    num: int | None = None,
-    data_path: str | None = None,
-    data_dir: str | None = None,
+    run: Run, workdir: pathlib.Path, num: int | None = None, data_path: str | None = None, data_dir: str | None = None
 ) -> np.ndarray:
-    """`num` held-out data of the run, beginning with those that evaluated training; by default only these.
-
-    Raises:
-      ConfigError: there are fewer than `num`; see also `open_data`.
-    """
+    """`num` held-out data of the run, beginning with those that evaluated training; by default only these."""
     test = open_data(run, workdir, data_path, data_dir, num_held_out=0).held_out
     if num and num > len(test):
         raise ConfigError(f"--num={num} must be at most {len(test)}, the number of held-out data")
-    judged = evaluated_rows(run.config.data, len(test))
-    rows = np.concatenate([judged, np.setdiff1d(np.arange(len(test)), judged)])
-    return test[rows[: num or len(judged)]]
+    evaluated = evaluated_rows(run.config.data, len(test))
+    rows = np.concatenate([evaluated, np.setdiff1d(np.arange(len(test)), evaluated)])
+    return test[rows[: num or len(evaluated)]]
 
 
 def check_is_of_run(folder: RunFolder, dataset: Dataset) -> None:
     """Checks that these data are the ones the run was trained on.
 
     If only the training values differ, it warns: versions of a library may scale images differently.
-
-    Raises:
-      RunError: the data have another shape, or other columns, scales or tokens.
     """
     saved = folder.read_config()
     if list(dataset.data_shape) != saved["data_shape"]:

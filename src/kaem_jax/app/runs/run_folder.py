@@ -20,23 +20,12 @@ from kaem_jax.settings import read, to_dict
 
 
 class RunFolder:
-    """The folder of a run: the paths of its files, and methods that read and write them.
+    """Paths of the files in a run's folder, and methods that read and write them.
 
-    Attributes:
-      root: the folder.
-      config: resolved configuration, data shape, versions and device.
-      metrics: one JSON object for each log step.
-      summary: the final numbers; exists once the run is finished.
-      summary_before: the earlier summary of a run that was evaluated again.
-      evaluation: the numbers of `kaem evaluate`.
-      latents: what each latent learned.
-      report: the report, one HTML file that shows everything.
-      classifier: the network whose features are used by default to compare samples.
-      checkpoints, figures, tensorboard: folders.
-      export: what `kaem export` writes.
-
-    Raises:
-      RunError: a file that a method reads is missing, damaged, or not that of a run.
+    `metrics` has one JSON object per log step, `summary` the final numbers, once the run is finished, `summary_before`
+    those of an earlier final evaluation, `evaluation` those of `kaem evaluate`; `latents` says what each latent
+    learned; `classifier` is the network whose features compare samples by default. A method raises a RunError if its
+    file is missing, damaged, or not that of a run.
     """
 
     def __init__(self, root: pathlib.Path):
@@ -49,11 +38,10 @@ class RunFolder:
         self.tensorboard, self.export = root / "tensorboard", root / "export"
 
     def texts(self, name: str) -> pathlib.Path:
-        """Path of a file of generated texts, one per line."""
         return self.figures / f"{name}.txt"
 
     def evaluation_of(self, step: int) -> pathlib.Path:
-        """Path of the numbers of an earlier `kaem evaluate` of another checkpoint."""
+        """Numbers of an earlier `kaem evaluate` of another checkpoint."""
         return self.root / f"evaluation_{step}.json"
 
     @property
@@ -65,14 +53,10 @@ class RunFolder:
 
     @property
     def folders(self) -> tuple[pathlib.Path, ...]:
-        """Folders that a run fills."""
         return (self.checkpoints, self.figures, self.tensorboard, self.export, self.root / "damaged")
 
     def write_config(self, config: Experiment, dataset: Dataset) -> None:
-        """Writes config.json: the resolved configuration, a description of the training data, versions and device.
-
-        It also has the absolute path of the data, so that a relative path works from other folders.
-        """
+        """Writes config.json: the resolved configuration, a description of the training data, versions and device."""
         data: dict[str, Any] = {
             "data_shape": dataset.data_shape,
             "num_train": len(dataset.train),
@@ -85,7 +69,6 @@ class RunFolder:
         write_json(self.config, {"config": to_dict(config), **data, **environment()})
 
     def read_config(self) -> dict[str, Any]:
-        """The content of config.json."""
         if not self.config.is_file():
             inside = ", ".join(sorted(path.parent.name for path in self.root.glob("*/config.json"))[:5])
             hint = f"; these folders in it have one: {inside}" if inside else ""
@@ -107,17 +90,15 @@ class RunFolder:
         return self.read_json(self.evaluation if step is None else self.evaluation_of(step))
 
     def read_summary(self) -> dict[str, Any] | None:
-        """The final numbers; None if they are missing or damaged, since the final evaluation can be repeated."""
+        """The final numbers; None if missing or damaged, since the final evaluation can be repeated."""
         with contextlib.suppress(RunError):
             return self.read_json(self.summary)
         return None
 
     def saved_form(self) -> Form:
-        """The form of the run's data."""
         return form_from_dict(self.read_config()["form"])
 
     def saved_config(self) -> Experiment:
-        """The experiment of the run."""
         saved = self.read_config()
         try:
             config = read(Experiment, saved["config"])
@@ -135,14 +116,10 @@ class RunFolder:
 
 def environment() -> dict[str, Any]:
     """Versions, device and git revision, which are saved beside numbers."""
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    packages = ("kaem_jax", "jax", "jaxlib", "flax", "optax", "numpy")
     device = jax.devices()[0]
     return {
-        "versions": {
-            "kaem_jax": importlib.metadata.version("kaem_jax"),
-            "python": platform.python_version(),
-            **versions,
-        },
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "revision": _git_revision(),
     }

@@ -23,7 +23,7 @@ _NUM_SHARED_PAIRS = 8
 def evaluate(key: Array, run: Run, x: Array) -> dict[str, Any]:
     """Number of decoder inputs for which the data x [B, *data_shape] decide more than 1 % of the prior variance.
 
-    An input counts if its share lies more than two standard errors above 1 %: few chains make shares noisy.
+    An input counts if its share lies more than two standard errors above 1 %.
     """
     if len(x) < 2:
         return {"reason": f"{len(x)} held-out datum has no variance over data"}
@@ -45,15 +45,11 @@ def verdict(numbers: Mapping[str, Any]) -> str:
 
 
 def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
-    """The share of each decoder input's prior variance explained by data x: Var_x E[v | x] / Var v.
+    """The share of decoder inputs' prior variance that data x explain, Var_x E[v | x] / Var v, and its error: [Q] each.
 
-    Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). It is
-    estimated by the covariance over data of two independent posterior means (eight pairs if data share proposals): the
-    Monte Carlo error of one mean would make every latent look active.
-
-    Returns:
-      the shares [Q], 0 for an input that does not depend on the data and 1 for one that they fix, and their standard
-      errors over the data; if the data share proposals, also over pairs of independent proposal sets.
+    Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). The
+    numerator is the covariance over data of two independent posterior means: the Monte Carlo error of one mean would
+    make every latent look active. If data share proposals, eight pairs are averaged, and errors are also over pairs.
     """
     prior = model.prior.bind(params["prior"])
     drawn = jax.eval_shape(lambda key: posterior.draw(key, model, params, x), key)
@@ -74,7 +70,7 @@ def _centred_mean(prior: BoundPrior, draws: Draws) -> Array:
 
 @jax.jit
 def _activity(key: Array, prior: BoundPrior, means: Array) -> tuple[Array, Array]:
-    """Shares and errors by `means` [2 pairs, B, Q]; means 2i and 2i + 1 are independent."""
+    """`means` are [2 pairs, B, Q]; means 2i and 2i + 1 are independent."""
     of_prior = prior.sample(key, (_NUM_PRIOR_DRAWS,))
     variance = jnp.var(prior.features(of_prior), axis=0)
     products = means[::2] * means[1::2] / variance  # [pairs, B, Q]

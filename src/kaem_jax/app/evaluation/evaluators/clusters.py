@@ -22,7 +22,7 @@ _NUM_SHOWN, _NUM_OF_EACH = 40, 12
 
 
 def evaluate(key: Array, run: Run, x: Array, labels: np.ndarray | None) -> dict[str, Any]:
-    """How many clusters the data x [B, *data_shape] use, and how these agree with labels, int [B], if there are any."""
+    """How many clusters the data x [B, *data_shape] use, and how they agree with labels, int [B], if there are any."""
     if not isinstance(run.model.prior, ClusteredPrior):
         return {"reason": f"a {type(run.model.prior).__name__} has no clusters"}
 
@@ -49,7 +49,7 @@ def verdict(numbers: Mapping[str, Any]) -> str:
 
 
 def cluster_probabilities(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
-    """P(c | x_b) = E[p(c | z) | x_b] over posterior draws, for x [B, *data_shape]: [B, C]."""
+    """P(c | x_b) = E[p(c | z) | x_b] over posterior draws: [B, C] for x [B, *data_shape]."""
     return _mean_responsibilities(model.prior, params["prior"], posterior.draw(key, model, params, x))
 
 
@@ -61,9 +61,8 @@ def _mean_responsibilities(prior: ClusteredPrior, params: Params, draws: Draws) 
 def agreement(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """How well argmax of `probabilities` [B, C] agrees with labels [B].
 
-    Returns:
-      `adjusted_mutual_information` (Vinh et al., 2010; 0 by chance, 1 if clusters are classes), and `accuracy` if each
-      cluster is named after the label that is most frequent in it among these data.
+    Returns `adjusted_mutual_information` (Vinh et al., 2010; 0 by chance, 1 if clusters are classes), and `accuracy` if
+    each cluster is named after its most frequent label.
     """
     from sklearn.metrics import adjusted_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
@@ -82,7 +81,7 @@ def heaviest_clusters(prior: ClusteredPrior, params: Params, num: int) -> list[t
 
 
 def samples_of_clusters(key: Array, run: Run) -> tuple[np.ndarray, list[str]]:
-    """Samples of the heaviest clusters, [R, K, *data_shape], and their names."""
+    """Samples of the heaviest clusters, [R, K, *data_shape], and the clusters' names."""
     prior = run.model.prior.bind(run.params["prior"])
     heaviest = heaviest_clusters(prior.prior, run.params["prior"], _NUM_SHOWN)
     which = jnp.repeat(jnp.asarray([c for c, _ in heaviest], jnp.int32), _NUM_OF_EACH)

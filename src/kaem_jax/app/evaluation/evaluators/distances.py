@@ -11,9 +11,8 @@ _NUM_GROUPS = 10
 def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """Squared Frechet distance between Gaussians fitted to two samples (FID; Heusel et al., 2017).
 
-    It is |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), biased upwards by O(1/N + 1/N'). With C = A^T A and A = Q R,
-    tr (C C')^(1/2) is the sum of the singular values of R R'^T: exact to rounding, unlike a matrix square root, even if
-    there are fewer rows than features and covariances are singular.
+    |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), biased upwards by O(1/N + 1/N'). With C = A^T A and A = Q R, tr (C
+    C')^(1/2) is the sum of the singular values of R R'^T: exact to rounding, even if covariances are singular.
     """
     means, factors = zip(*(_mean_and_factor(np.asarray(x, np.float64)) for x in (real, generated)), strict=True)
     overlap = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
@@ -30,10 +29,11 @@ def _mean_and_factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """Squared maximum mean discrepancy (KID; Binkowski et al., 2018), with kernel (x.y / F + 1)^3.
 
-    The U-statistic over all pairs: unbiased, so it may be negative if the distributions are close.
+    The U-statistic over all pairs: unbiased, so it may be negative.
     """
     x, y = (np.asarray(a, np.float64) for a in (real, generated))
-    within = sum((_kernel_sum(a, a) - _diagonal_sum(a)) / (len(a) * (len(a) - 1)) for a in (x, y))
+    diagonals = [float(np.sum((np.sum(a * a, axis=1) / a.shape[1] + 1) ** 3)) for a in (x, y)]
+    within = sum((_kernel_sum(a, a) - d) / (len(a) * (len(a) - 1)) for a, d in zip((x, y), diagonals, strict=True))
     return float(within - 2 * _kernel_sum(x, y) / (len(x) * len(y)))
 
 
@@ -41,16 +41,8 @@ def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
     return sum(float(np.sum((x[i : i + _ROWS] @ y.T / x.shape[1] + 1) ** 3)) for i in range(0, len(x), _ROWS))
 
 
-def _diagonal_sum(x: np.ndarray) -> float:
-    return float(np.sum((np.sum(x * x, axis=1) / x.shape[1] + 1) ** 3))
-
-
 def jackknife(distance: Callable[[np.ndarray, np.ndarray], float], real: np.ndarray, generated: np.ndarray) -> float:
-    """Standard error of a distance between samples of independent rows: the delete-a-tenth jackknife, shuffled.
-
-    Raises:
-      ValueError: a sample has fewer than 20 rows.
-    """
+    """Standard error of a distance between samples of independent rows: the delete-a-tenth jackknife, shuffled."""
     if min(len(real), len(generated)) < 2 * _NUM_GROUPS:
         raise ValueError(f"{len(real)} real and {len(generated)} generated rows: a distance needs 20 of each")
     rng = np.random.default_rng(0)
@@ -62,8 +54,8 @@ def jackknife(distance: Callable[[np.ndarray, np.ndarray], float], real: np.ndar
 def precision_and_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> tuple[float, float]:
     """Improved precision and recall (Kynkaanniemi et al., 2019).
 
-    A sample's manifold is the union of balls that reach to its points' k-th neighbours. Precision is the share of
-    generated points inside the real manifold, recall the share of real points inside the generated one.
+    The share of generated points inside the real manifold, and of real points inside the generated one. A sample's
+    manifold is the union of balls that reach to its points' k-th neighbours.
     """
     return _share_inside(generated, real, k), _share_inside(real, generated, k)
 
@@ -71,8 +63,8 @@ def precision_and_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) ->
 def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tuple[float, float]:
     """Density and coverage (Naeem et al., 2020), which outliers affect less.
 
-    Density is the mean number of real balls around a generated point divided by k: 1 in expectation for the real
-    distribution, with no upper bound. Coverage is the share of real balls that hold a generated point.
+    The mean number of real balls around a generated point divided by k, 1 in expectation for the real distribution,
+    with no upper bound; and the share of real balls that hold a generated point.
     """
     radii = _radii(real, k)
     inside = _over_distances(generated, real, lambda d, _: np.sum(d <= radii, axis=1))
@@ -82,15 +74,9 @@ def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) ->
 def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
     """How often a generated point's nearest neighbour is a held-out point, relative to their share of all data.
 
-    For a model that does not memorise, held-out points are as near as training points, however blurred its samples
-    are.
-
-    Returns:
-      the ratio, 1 for a model that generalises and 0 for one that repeats its training data, and its standard error
-      under a ratio of 1, in which samples with the same neighbour do not count as independent.
-
-    Raises:
-      ValueError: half of the held-out points are training points themselves.
+    If a model does not memorise, held-out points are as near as training points, however blurred its samples are.
+    Returns the ratio, 1 for a model that generalises and 0 for one that repeats its training data, and its standard
+    error under a ratio of 1; samples with the same neighbour do not count as independent.
     """
     from sklearn.metrics import pairwise_distances_argmin  # most of a second to import: only where it is used
 
@@ -111,7 +97,6 @@ def _share_inside(points: np.ndarray, manifold: np.ndarray, k: int) -> float:
 
 
 def _radii(x: np.ndarray, k: int) -> np.ndarray:
-    """Distance [N] of each point to its k-th neighbour, not counting the point itself."""
     if len(x) <= k:
         raise ValueError(f"{len(x)} points have no {k}-th neighbour")
     return _over_distances(x, x, lambda d, _: np.partition(d, k, axis=1)[:, k])

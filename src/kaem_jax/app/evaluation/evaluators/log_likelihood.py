@@ -24,15 +24,9 @@ _ENOUGH = 40  # effective proposals: a bound with so many has another cause than
 def evaluate(
     key: Array, run: Run, x: Array, estimator: Estimator, proposal: Proposal, of_pixels: bool = False
 ) -> dict[str, Any]:
-    """Mean log-likelihood of held-out data, in nats per datum and in bits per dimension.
+    """Mean log-likelihood of held-out data x [N, *data_shape], in nats per datum and in bits per dimension.
 
-    Args:
-      key: a PRNG key; the same key makes successive values comparable.
-      run: the model.
-      x: [N, *data_shape] held-out data as the model sees them.
-      estimator: the estimator of log p(x).
-      proposal: the proposal from which the estimator starts.
-      of_pixels: whether the data are pixels of 256 levels, scaled to [0, 1].
+    The same key makes successive values comparable. `of_pixels`: x are pixels of 256 levels, scaled to [0, 1].
     """
     started = time.perf_counter()
     estimate, effort = estimator(key, run.model, run.params, x, proposal)

@@ -68,9 +68,8 @@ def verdict(numbers: Mapping[str, Any]) -> str:
 def r_hat_over_starts(key: Array, model: Model, params: Params, x: Array, frame: Frame | None) -> Array:
     """R-hat of log p(x_b, z) over MALA chains from independent draws of the prior, [B], for x [B, *data_shape].
 
-    Values near 1 say that chains forget where they started; values far above 1 say that modes are separated or steps
-    are short. Chains move in the coordinates of `frame`, or in the latents. The first half of the steps adapts the step
-    size, datum by datum, and does not count.
+    Near 1, chains forget where they started; far above 1, modes are separated or steps are short. Chains move in the
+    coordinates of `frame`, or in the latents. The first half of the steps adapts each datum's step size.
     """
     x = constrain(x, "data")
     key_start, key_run = jax.random.split(key)

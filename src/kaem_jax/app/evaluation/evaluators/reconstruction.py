@@ -17,9 +17,9 @@ from kaem_jax.model import Model, Params
 
 
 def evaluate(key: Array, run: Run, x: Array) -> tuple[dict[str, Any], Array]:
-    """Mean squared error of posterior means, each against its own datum of x [B, *data_shape], and these means.
+    """Mean squared error of posterior means of x [B, *data_shape], and these means.
 
-    For texts, the share of tokens that are right in texts decoded from posterior draws, and these texts.
+    For texts, the share of right tokens in texts decoded from posterior draws, and these texts.
     """
     settings = {"num_data": len(x)}
     if isinstance(run.form, Text):
@@ -46,7 +46,7 @@ def relative_l2(ours: np.ndarray, real: np.ndarray) -> float:
 def share_recovered(
     key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
 ) -> tuple[Array, Array]:
-    """Texts decoded from a posterior draw of each of x [B, T], int32 [B, T], and the share of tokens that are right."""
+    """Texts decoded from a posterior draw of each of x [B, T], int32 [B, T], and their share of right tokens."""
     return _recovered(model, params, posterior.draw_one(key, model, params, x), x)
 
 

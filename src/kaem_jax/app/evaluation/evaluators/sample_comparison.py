@@ -6,21 +6,14 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.app.data import Dataset, are_pictures, to_pixels
-from kaem_jax.app.evaluation.evaluators.distances import (
-    copying,
-    density_and_coverage,
-    frechet_distance,
-    jackknife,
-    kernel_distance,
-    precision_and_recall,
-)
+from kaem_jax.app.evaluation.evaluators import distances
 from kaem_jax.app.evaluation.features import Extractor
 from kaem_jax.app.evaluation.generate import sample_in_batches
 from kaem_jax.app.runs.load import Run
 from kaem_jax.keys import sample_key
 
 SAMPLE_METRICS = ("fid", "kid", "precision_recall", "density_coverage", "copying")
-_DISTANCES = {"fid": frechet_distance, "kid": kernel_distance}
+_DISTANCES = {"fid": distances.frechet_distance, "kid": distances.kernel_distance}
 _OF_TRAINING = ("fid", "kid", "copying")
 _K_MANIFOLD, _K_COVERAGE = 3, 5
 _MAX_TRAIN_IMAGES = 10_000  # among which copies are looked for
@@ -29,15 +22,10 @@ _MAX_TRAIN_IMAGES = 10_000  # among which copies are looked for
 def evaluate(
     run: Run, dataset: Dataset, metrics: Sequence[str], extractor: Extractor | None, num_images: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Samples of a model against held-out images; empty for other data.
+    """Compares samples of a model with held-out images; empty for other data.
 
-    Args:
-      run: the model.
-      dataset: its held-out part is compared with the samples; during training that part has `data.num_held_out` data.
-      metrics: names of metrics; those that are not in `SAMPLE_METRICS` are ignored.
-      extractor: as `make_extractor` returns it; None if these metrics are not asked for, or it is not available.
-      num_images: generated images; as many real ones at most are compared with them.
-      seed: decides the samples, which are those of `kaem sample` with this seed, and the random subsets of the data.
+    Metrics that are not in `SAMPLE_METRICS` are ignored. At most `num_images` held-out images are compared with as many
+    generated ones, those of `kaem sample` with this seed.
     """
     metrics = [name for name in metrics if name in SAMPLE_METRICS]
     if not metrics or not are_pictures(run.form, dataset.data_shape):
@@ -63,14 +51,10 @@ def compare(
     read_train: Callable[[int], np.ndarray],
     extractor: Extractor | None,
 ) -> dict[str, dict[str, Any]]:
-    """Sample metrics of generated images.
+    """Sample metrics of generated and held-out images, uint8 [N, H, W, C] in random order.
 
-    Args:
-      metrics: names from `SAMPLE_METRICS`.
-      generated, held_out: uint8 [N, H, W, C], rounded in the same way, in random order.
-      read_train: maps n to at most n training images, in the same form and in random order. `copying` needs them; `fid`
-        and `kid` report the distance of as many training images as there are generated ones, as a yardstick.
-      extractor: computes features. Without one (None), metrics give a `reason`.
+    `read_train` maps n to at most n training images, for `copying`; `fid` and `kid` also report the distance of as many
+    training images as there are generated ones. Without an extractor, metrics give a `reason`.
     """
     results: dict[str, dict[str, Any]] = {}
     features: dict[str, np.ndarray] = {}
@@ -96,7 +80,8 @@ def compare(
 def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: Any = None) -> dict[str, Any]:
     if name in _DISTANCES:
         distance = _DISTANCES[name]
-        found: dict[str, Any] = {"value": distance(real, fake), "standard_error": jackknife(distance, real, fake)}
+        error = distances.jackknife(distance, real, fake)
+        found: dict[str, Any] = {"value": distance(real, fake), "standard_error": error}
         if len(known) >= len(fake):  # distances of fewer images have another bias
             found["value_of_training_images"] = distance(real, known[: len(fake)])
         return found | {"num_real": len(real), "num_generated": len(fake)}
@@ -105,13 +90,13 @@ def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: Any = Non
     real, fake = real[:size], fake[:size]
     sizes = {"num_real": size, "num_generated": size}
     if name == "precision_recall":
-        precision, recall = precision_and_recall(real, fake, _K_MANIFOLD)
+        precision, recall = distances.precision_and_recall(real, fake, _K_MANIFOLD)
         return {"precision": precision, "recall": recall, "k": _K_MANIFOLD, **sizes}
     if name == "density_coverage":
-        density, coverage = density_and_coverage(real, fake, _K_COVERAGE)
+        density, coverage = distances.density_and_coverage(real, fake, _K_COVERAGE)
         return {"density": density, "coverage": coverage, "k": _K_COVERAGE, **sizes}
     known = known[:_MAX_TRAIN_IMAGES]
-    ratio, error = copying(known, real, fake)
+    ratio, error = distances.copying(known, real, fake)
     return {"ratio": ratio, "standard_error": error, "num_train": len(known), **sizes}
 
 

@@ -23,9 +23,8 @@ _USED = 1.0  # nats that latents must be worth
 def evaluate(key: Array, run: Run, x: Array, estimator: Estimator, proposal: Proposal) -> dict[str, Any]:
     """How much texts x [B, T] and their latents depend on each other; empty for other data.
 
-    The mean divergence of posteriors from the prior is E[log p(x | z)] over posteriors, less log p(x), which the
-    estimator finds from the proposal. The cost of other latents is the loss in log p(x | z) with another text's
-    latents. Errors are standard errors over data.
+    The mean divergence of posteriors from the prior is E[log p(x | z)] over posteriors, less the estimate of log p(x).
+    The cost of other latents is the loss in log p(x | z) with another text's latents.
     """
     if not isinstance(run.form, Text):
         return {}
@@ -46,10 +45,7 @@ def evaluate(key: Array, run: Run, x: Array, estimator: Estimator, proposal: Pro
 def log_likelihood_of_latents(
     key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
 ) -> tuple[Array, Array]:
-    """Log p(x | z) of each of the data x [B, *data_shape] with a draw of its own posterior, and with another datum's.
-
-    If both are equal, the decoder ignores its latents. [B] nats each.
-    """
+    """Log p(x | z), nats [B], with each datum's own latents, and with another's."""
     return _own_and_other(model, params, posterior.draw_one(key, model, params, x), x)
 
 

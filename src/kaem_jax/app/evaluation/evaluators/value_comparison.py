@@ -17,7 +17,7 @@ _ONE_SIDED = 2.13  # standard errors from five folds that a mean exceeds by chan
 
 
 def evaluate(run: Run, dataset: Dataset, metrics: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
-    """`two_sample` of samples, with the likelihood's noise, and held-out data, if it is asked for and suits."""
+    """`two_sample` of samples, with the likelihood's noise, and held-out data, if it is wanted and suits."""
     if isinstance(run.form, Pixels | Text) or "two_sample" not in metrics:
         return {}
     values = np.asarray(dataset.held_out)

@@ -9,15 +9,9 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Dataset, is_image, to_pixels
+from kaem_jax.app.evaluation.features import classifier as classifiers
 from kaem_jax.app.evaluation.features.base import Extractor
-from kaem_jax.app.evaluation.features.classifier import (
-    classifier_features,
-    load_classifier,
-    save_classifier,
-    train_classifier,
-)
-from kaem_jax.app.evaluation.features.inception import inception_extractor
-from kaem_jax.errors import ConfigError
+from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.jax_utils.processes import is_writer
 
 __all__ = ["Extractor", "make_extractor"]
@@ -27,20 +21,12 @@ _RANDOM_CHANNELS = (32, 64, 128)
 
 
 def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
-    """The feature extractor that a user names.
+    """The feature extractor that a user names; raises a ConfigError if there is none, or it does not suit the images.
 
-    Args:
-      spec: `classifier`: a small network trained on the labelled training split, kept in the file `own`; `random`: a
-        network with random weights, without labels; `inception` or `inception:WEIGHTS.pth`: InceptionV3 by
-        torch-fidelity (the extra `inception`), weights from its cache or from a file; the `classifier.npz` of another
-        run, so that runs share one space of features; or `package.module:function`: a function of uint8 NumPy arrays
-        [N, H, W, C].
-      own: where this run's classifier is, or will be written.
-      source: the name of the data.
-      dataset: on which the classifier is trained.
-
-    Raises:
-      ConfigError: `spec` names no features that are available, or they cannot be computed for these images.
+    `spec` is `classifier`: a small network trained on the labelled training split, kept in the file `own`; `random`: a
+    network with random weights; `inception` or `inception:WEIGHTS.pth`: InceptionV3 by torch-fidelity (the extra
+    `inception`), weights from its cache or a file; the `classifier.npz` of another run; or `package.module:function`, a
+    function of uint8 NumPy arrays [N, H, W, C]. `source` is the name of the data.
     """
     extractor = _named(spec, own, source, dataset)
     if is_image(dataset.data_shape):
@@ -54,18 +40,18 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
             if not dataset.is_labelled or not is_image(dataset.data_shape):
                 allowed = _ALLOWED.removeprefix("classifier, ")
                 raise ConfigError(f"features 'classifier' need labelled images, these have none; allowed: {allowed}")
-            classifier = train_classifier(source, dataset)
+            classifier = classifiers.train_classifier(source, dataset)
             if is_writer():
-                save_classifier(own, classifier)
-            return classifier_features(classifier)
+                classifiers.save_classifier(own, classifier)
+            return classifiers.classifier_features(classifier)
         spec = str(own)
     if spec == "random":
         return Extractor("random", lambda pixels: np.asarray(_random_features(pixels)))
     name, _, rest = spec.partition(":")
     if name == "inception":
-        return inception_extractor(rest or None)
+        return _inception_extractor(rest or None)
     if spec.endswith(".npz"):
-        return classifier_features(load_classifier(pathlib.Path(spec)))
+        return classifiers.classifier_features(classifiers.load_classifier(pathlib.Path(spec)))
     if all(part.isidentifier() for part in (*name.split("."), *rest.split("."))):
         try:
             return Extractor(spec, pkgutil.resolve_name(spec))
@@ -78,8 +64,7 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
 def _random_features(pixels: Array) -> Array:
     """Means over the image of the activations of three random layers, [N, 224]; fewer layers for sides below 13 pixels.
 
-    Such features tell textures, contrasts and shapes apart (Naeem et al., 2020, use a random VGG16), but not what is on
-    an image. Distances in them cannot be compared with those in other features.
+    Such features tell textures, contrasts and shapes apart (Naeem et al., 2020, use a random VGG16), but not objects.
     """
     x = pixels.astype(jnp.float32) / 127.5 - 1
     x = jnp.broadcast_to(x, (*x.shape[:3], 3))  # grey images have three equal channels
@@ -92,3 +77,37 @@ def _random_features(pixels: Array) -> Array:
         if min(x.shape[1:3]) < 4:
             break
     return jnp.concatenate(means, axis=-1)
+
+
+def _inception_extractor(weights: str | None) -> Extractor:
+    """The 2,048 pooled features of the network of the original TensorFlow FID; grey images are repeated to RGB.
+
+    `weights` is torch-fidelity's .pth file, or None for its cache, which it fills by a download.
+    """
+    try:
+        import torch
+        from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+    except ImportError as error:
+        raise ConfigError(
+            f"features inception need torch-fidelity ({error}): pip install -e '.[inception]' in the clone"
+        ) from None
+    try:
+        network = fidelity.FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=weights, verbose=False
+        )
+    except Exception as error:  # from urllib, torch or pickle, depending on what went wrong
+        where = f"read from {weights}" if weights else f"downloaded from {fidelity.URL_INCEPTION_V3}"
+        raise ConfigError(
+            f"features inception: the weights cannot be {where} ({first_line(error)}); fetch that address "
+            "where there is a network and give the file as inception:FILE"
+        ) from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.to(device)
+
+    def features(pixels: np.ndarray) -> np.ndarray:
+        rgb = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+        with torch.no_grad():
+            (pooled,) = network(torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))).to(device))
+        return pooled.cpu().numpy()
+
+    return Extractor("inception-v3-compat:2048 (torch-fidelity)", features)

@@ -13,22 +13,16 @@ _BATCH = 250
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A function of images, with the name under which its distances are reported.
+    """A function from uint8 pixels [N, H, W, C], C 1 or 3, to features [N, F].
 
-    Attributes:
-      name: says what the features are: distances in different features cannot be compared.
-      function: uint8 [N, H, W, C] pixels, C 1 or 3, to features [N, F].
+    Distances are reported under its `name`: those in different features cannot be compared.
     """
 
     name: str
     function: Callable[[np.ndarray], np.ndarray]
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Features of uint8 images [N, H, W, C], in batches of one size: float64 [N, F].
-
-        Raises:
-          ConfigError: the function does not return one finite row for each image.
-        """
+        """Features of uint8 images [N, H, W, C], in batches of one size: float64 [N, F]."""
         parts = []
         for rows, count in filled_batches(len(pixels), _BATCH):
             try:

@@ -33,9 +33,7 @@ class Classifier:
 
 
 class _Network(nnx.Module):
-    """Up to four strided convolutions (fewer once a side is 4 pixels), a hidden layer whose values are the features,
-    and logits.
-    """
+    """Up to four strided convolutions, fewer once a side is 4 pixels; a hidden layer, the features; logits."""
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int, rngs: nnx.Rngs):
         height, width, channels = shape
@@ -68,10 +66,7 @@ def _logits(facts: dict[str, Any], params: Any, pixels: Array) -> Array:
 
 
 def train_classifier(source: str, dataset: Dataset) -> Classifier:
-    """Trains the network on the labelled images of a data set, with a fixed seed: 1,000 updates of Adam.
-
-    On one machine, one data set always gives the same parameters, so models trained on the same data can be compared.
-    """
+    """Trains the network on labelled images by 1,000 updates of Adam, on one machine always with the same result."""
     labels_of: Any = dataset.train_labels
     test_labels_of: Any = dataset.held_out_labels
     rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.held_out))
@@ -106,7 +101,7 @@ def train_classifier(source: str, dataset: Dataset) -> Classifier:
 
 
 def classify(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
-    """The most probable class of each image: uint8 [N, H, W, C] -> int [N]."""
+    """The most probable class of each uint8 image [N, H, W, C]: int [N]."""
     logits = jax.jit(functools.partial(_logits, classifier.facts))
     return Extractor("logits", functools.partial(logits, classifier.params))(pixels).argmax(axis=1)
 
@@ -118,11 +113,7 @@ def save_classifier(path: pathlib.Path, classifier: Classifier) -> None:
 
 
 def load_classifier(path: pathlib.Path) -> Classifier:
-    """Reads what `save_classifier` wrote.
-
-    Raises:
-      ConfigError: the file is missing or is not a saved classifier.
-    """
+    """Reads what `save_classifier` wrote."""
     try:
         with path.open("rb") as file, np.load(file) as archive:
             flat = {name: archive[name] for name in archive.files}

@@ -20,19 +20,11 @@ _FIGURES = (
     ("samples", "Samples", "Draws from the prior and what the decoder makes of them, next to held-out data."),
     ("reconstructions", "Reconstructions", "Posterior means of held-out data, each next to its own datum."),
     ("clusters", "Clusters", "Each row is drawn from one cluster of the prior: what they share is what it stands for."),
-    (
-        "traversals",
-        "What single latents do",
-        "One latent moves along its own density, in steps of probability, while the others stay where the posterior of "
-        "the first held-out datum has them. The most informative are on top.",
-    ),
-    (
-        "interpolations",
-        "Between two data",
-        "Straight lines in probability, which stay where the prior has mass.",
-    ),
+    ("traversals", "What single latents do", "One latent moves along its own density, in steps of probability, while "
+     "the others stay where the posterior of the first held-out datum has them. The most informative are on top."),
+    ("interpolations", "Between two data", "Straight lines in probability, which stay where the prior has mass."),
     ("densities", "Learned densities", "Those that move the output most, each with the base that it tilts."),
-)
+)  # fmt: skip
 _TEXTS = (
     ("samples", "Sampled texts", "Draws from the prior, then token by token."),
     ("reconstructions", "Reconstructed texts", "A held-out text, and the most probable one given its latents alone."),
@@ -42,11 +34,7 @@ _NUM_LATENTS = 24
 
 
 def write_report(folder: RunFolder) -> pathlib.Path:
-    """Writes report.html from the files in a run's folder; parts without files are left out.
-
-    Raises:
-      RunError: the folder holds no run, or a damaged file.
-    """
+    """Writes report.html from the files in a run's folder; parts without files are left out."""
     import jinja2  # a quarter of a second: only where it is used
 
     saved, evaluation, latents = folder.read_config(), folder.read_evaluation(), folder.read_json(folder.latents) or []
@@ -67,7 +55,6 @@ def write_report(folder: RunFolder) -> pathlib.Path:
 def _content(
     folder: RunFolder, saved: dict[str, Any], evaluation: dict[str, Any] | None, latents: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The variables of the template."""
     rows = read_metrics(folder.metrics)
     newest = max((row["step"] for row in rows), default=0)
     figures = [(folder.figures / f"{name}.png", name, heading, text) for name, heading, text in _FIGURES]
@@ -90,8 +77,8 @@ def _content(
 def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
     """A sentence on the held-out curve in the rows of metrics.jsonl, if it fell after its peak.
 
-    It compares rows with the effort of the newest one, without the final evaluation. An estimate has fallen if the fall
-    exceeds two standard errors; for bounds every fall counts.
+    Compares rows with the effort of the newest one, without the final evaluation. A fall of an estimate must exceed two
+    standard errors; for bounds every fall counts.
     """
     name = "eval/log_likelihood"
     found = [row for row in rows if row.get(name) is not None and not is_final(row)]

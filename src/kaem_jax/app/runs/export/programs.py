@@ -19,14 +19,7 @@ Type = tuple[tuple[int | None, ...], Any]  # shape, with None for the number n, 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One function of a model.
-
-    Attributes:
-      about: a sentence on what the function does.
-      function: arrays to one array, or to a dictionary of arrays.
-      inputs: shape and dtype of each argument by name.
-      outputs: names of the results, sorted, as in a dictionary.
-    """
+    """One function of a model: shape and dtype of its arguments by name, and the sorted names of its results."""
 
     about: str
     function: Callable[..., Any]
@@ -34,7 +27,6 @@ class Program:
     outputs: tuple[str, ...]
 
     def arguments(self, n: Any) -> list[jax.ShapeDtypeStruct]:
-        """The shapes and dtypes of the arguments for a batch size n, which may be symbolic."""
         return [
             jax.ShapeDtypeStruct(tuple(n if size is None else size for size in shape), dtype)
             for shape, dtype in self.inputs.values()
@@ -50,9 +42,8 @@ def export_model(
     [n, *model.data_shape] on the scale on which the model was trained.
 
     - draws: (key_data, rows) to {"z": ..., "x": E[x | z]}; `key_data` is uint32 [2], `jax.random.key_data(key)`, and
-      only the length of `rows`, uint8 [n], matters. For the same key, `model.prior.sample` and `model.sample` give
-      the same draws, bit for bit on one CPU with one version of jax. The last digits may differ where XLA simplifies
-      arithmetic with constants that are all equal, or picks other matrix products for constant kernels of a `conv`.
+      only the length of `rows`, uint8 [n], matters. For the same key, `model.prior.sample` and `model.sample` give the
+      same draws, bit for bit on one CPU with one version of jax, unless XLA simplifies arithmetic with constants.
     - decode: z to E[x | z].
     - quantile: u in (0, 1) to z, coordinate by coordinate; `model.prior.quantile`.
     - log_density: z to log p(z) [n] in nats, normalised.
@@ -61,8 +52,7 @@ def export_model(
     A prior that is not normalised has neither `log_density` nor `log_joint`, and one without quantiles no `quantile`.
 
     Args:
-      model: the model.
-      params: its parameters; float32 unless jax_enable_x64 is set, which must then also be set to run the functions.
+      model, params: a trained model; float32 unless jax_enable_x64 is set, then also needed to run the functions.
       platforms: names from `PLATFORMS`, on which the functions can run.
       batch: a fixed batch size n; None exports functions for any n, which a decoder from outside this package may not
         allow.
@@ -103,11 +93,7 @@ def left_out(prior: Prior) -> dict[str, str]:
 
 
 def make_programs(model: Model, params: Params) -> dict[str, Program]:
-    """The functions of a model by name; see `export_model`.
-
-    Raises:
-      ValueError: `params` are not parameters of the model.
-    """
+    """The functions of a model by name; see `export_model`."""
     check_params(model, params)
     prior = model.prior
     groups = {name: params[name] for name in ("prior", "decoder", "likelihood")}

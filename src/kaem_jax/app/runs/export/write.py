@@ -39,16 +39,9 @@ _UNITS = {
 
 
 def write_artefacts(folder: pathlib.Path, run: Run, saved: dict[str, Any], platforms: Sequence[str]) -> dict[str, Any]:
-    """Exports a run's model to `folder`. The manifest is written last: without it, the folder is not complete.
+    """Exports a run's model to `folder`; `saved` is the content of its config.json.
 
-    Args:
-      folder: the folder, created if it is missing; files of an earlier export are replaced.
-      run: a trained run.
-      saved: the content of its config.json.
-      platforms: names from `kaem_jax.app.runs.export.PLATFORMS`.
-
-    Returns:
-      The content of manifest.json.
+    Files of an earlier export are replaced. Returns the content of manifest.json, which is written last.
     """
     programs = make_programs(run.model, run.params)
     exported = export_programs(programs, platforms)
@@ -66,13 +59,8 @@ def write_artefacts(folder: pathlib.Path, run: Run, saved: dict[str, Any], platf
 
 
 def _write_all(
-    folder: pathlib.Path,
-    run: Run,
-    saved: dict[str, Any],
-    programs: dict[str, Program],
-    exported: Mapping[str, Any],
+    folder: pathlib.Path, run: Run, saved: dict[str, Any], programs: dict[str, Program], exported: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes all files into an empty folder; returns the manifest."""
     artefacts, digests = {}, {}
     for name, program in programs.items():
         file = f"{name}.jaxexport"

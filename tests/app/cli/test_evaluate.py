@@ -16,7 +16,6 @@ from kaem_jax.app.data import load_dataset, to_pixels
 from kaem_jax.app.data.config import DataSettings
 from kaem_jax.app.devices.mesh import Parallel, make_mesh
 from kaem_jax.app.evaluation import evaluate as evaluation
-from kaem_jax.app.evaluation import generate
 from kaem_jax.app.evaluation.evaluators import METRICS, VALUE_METRICS
 from kaem_jax.app.evaluation.evaluators.distances import copying, frechet_distance
 from kaem_jax.app.evaluation.generate import reconstruct, sample_in_batches
@@ -99,52 +98,9 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     _, error = reconstruct(keys.reconstruction, model, params, x[:20], early.posterior)
     assert metrics["reconstruction"]["mean_squared_error"] == pytest.approx(float(error), rel=1e-4)
     assert len(opened) == 1
-    # So are samples; reconstructions are made batch by batch, and each has a key of its own.
+    # So are samples.
     call(sample.main, *flags, "--num", 9, "--out", tmp_path / "s.npz")
     np.testing.assert_allclose(read_npz(tmp_path / "s.npz")["samples"], samples_of(early, 5, 9), atol=1e-6)
-    monkeypatch.setattr(generate, "_BATCH", 20)
-    call(sample.main, *flags, "--reconstruct", "--num", 50, "--out", tmp_path / "r.npz")
-    arrays = read_npz(tmp_path / "r.npz")
-    np.testing.assert_array_equal(arrays["data"], data.held_out[:50])
-    for i, rows in enumerate((np.arange(20), np.arange(20, 40), np.arange(40, 60) % 50)):
-        expected, _ = reconstruct(jax.random.fold_in(sample_key(5), i), model, params, x[rows], early.posterior)
-        found = arrays["reconstructions"][20 * i : 20 * i + 20]
-        np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
-
-
-def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkeypatch, numbers_alone):
-    """Of users' data any rows are judged, not the first ones."""
-    rows, seen = np.array([200, 7, 31]), []
-
-    def see(key, run, x, labels):
-        seen.append((np.asarray(x), labels))
-        return {"effective_number": 1.0, "clusters": 2, "num_data": 3}
-
-    monkeypatch.setattr(evaluation, "evaluated_rows", lambda settings, size: rows)
-    monkeypatch.setattr(evaluation.clusters, "evaluate", see)
-    call(evaluate.main, "--workdir", copy_of(finished, tmp_path), "--metrics", "clusters", "--features", FEATURES)
-    data = load_dataset(DataSettings())
-    ((x, labels),) = seen
-    np.testing.assert_array_equal(x, data.held_out[rows])
-    np.testing.assert_array_equal(labels, data.held_out_labels(rows))
-
-
-def test_numbers_of_other_checkpoints_are_kept_apart(finished, tmp_path, numbers_alone):
-    workdir = copy_of(finished, tmp_path)
-    flags = ("--workdir", workdir, "--metrics", "two_sample")
-    call(evaluate.main, *flags)
-    ours = found_in(workdir)
-    # Numbers of another checkpoint move to a file of their own.
-    earlier = ours | {"step": 40, "metrics": {"kid": {"seed": 5}}}
-    write(workdir, earlier)
-    call(evaluate.main, *flags)
-    assert (found_in(workdir), found_in(workdir, "evaluation_40.json")) == (ours, earlier)
-    # And back: what was found of the last one before, and that these data chose it, counts again.
-    write(workdir, earlier)
-    before = {"metrics": {"copying": {"ratio": 1.0, "standard_error": 0.1, "seed": 1}}, "chosen_by_these_data": True}
-    write(workdir, ours | before, f"evaluation_{NUM_STEPS}.json")
-    call(evaluate.main, *flags)
-    assert found_in(workdir) == ours | before | {"metrics": before["metrics"] | ours["metrics"]}
 
 
 @pytest.mark.slow
@@ -197,6 +153,16 @@ def test_reconstructions_stand_beside_their_data_as_pictures(finished, tmp_path)
     assert names == [f"{kind}_00000{i}.png" for kind in ("data", "reconstructions") for i in range(3)]
     pixels = np.asarray(Image.open(tmp_path / "folder" / "data_000000.png"))
     np.testing.assert_array_equal(pixels, np.round(255 * load_dataset(DataSettings()).held_out[0]))
+    # They are made batch by batch, and each has a key of its own.
+    call(sample.main, "--workdir", finished[0], "--seed", 5, "--reconstruct", "--num", 300, "--out", tmp_path / "r.npz")
+    run, data = kaem.load_run(finished[0]), load_dataset(DataSettings())
+    x, arrays = jnp.asarray(data.held_out), read_npz(tmp_path / "r.npz")
+    np.testing.assert_array_equal(arrays["data"], data.held_out[:300])
+    for i, rows in enumerate((np.arange(256), np.arange(256, 512) % 300)):  # the last batch is filled up
+        key = jax.random.fold_in(sample_key(5), i)
+        expected, _ = reconstruct(key, run.model, run.params, x[rows], run.posterior)
+        found = arrays["reconstructions"][256 * i : 256 * i + 256]
+        np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
 
 
 def test_refusals(finished, tmp_path, refused):

@@ -1,4 +1,4 @@
-"""The progress of a training run: its current state, and saving, stopping and checks at any step."""
+"""A training run: its current state, and saving, stopping and checks at any step."""
 
 import math
 
@@ -15,14 +15,8 @@ from kaem_jax.model import Model
 from kaem_jax.training.state import TrainState
 
 
-class Progress:
-    """The current state, its step, and the step of the newest checkpoint.
-
-    Attributes:
-      state: the training state after `step` updates.
-      step: number of updates done.
-      saved_step: step of the newest checkpoint, -1 before the first.
-    """
+class TrainingRun:
+    """The training state after `step` updates; `saved_step` is that of the newest checkpoint, -1 before the first."""
 
     def __init__(
         self,
@@ -38,7 +32,6 @@ class Progress:
         self._checkpoints, self._stop, self._form = checkpoints, stop, form
 
     def as_run(self) -> Run:
-        """The current model and samplers."""
         return Run.of_state(self._config, self._model, self.state, self.step, self._form)
 
     def save(self) -> None:
@@ -57,10 +50,7 @@ class Progress:
         return self._stop.signal_name is not None
 
     def read(self, pending: dict[int, dict[str, Array]]) -> dict[str, float]:
-        """Fetches the metrics since the last log step, checks that all are finite and returns the newest.
-
-        A mean would depend on where the run was interrupted.
-        """
+        """Fetches the metrics since the last log step, checks that all are finite and returns the newest."""
         named: dict[str, float] = {}
         for step, values in jax.device_get(pending).items():
             named = {f"train/{name}": float(value) for name, value in values.items()}
@@ -68,7 +58,6 @@ class Progress:
         return named
 
     def check_finite(self, named: dict[str, float], step: int) -> None:
-        """Raises a `DivergedError` if a metric is not finite."""
         for name, value in named.items():
             if not math.isfinite(value):
                 kept = self._checkpoints.steps

@@ -1,25 +1,11 @@
-"""Rates of a run, and the cache of compiled programs."""
+"""The cache of compiled programs."""
 
 import pathlib
-import types
 
 import jax
 import pytest
 
-from kaem_jax.app import log
 from kaem_jax.app.devices.compilation_cache import programs_folder, use_compilation_cache
-from kaem_jax.app.log import Performance
-
-
-def test_rates(monkeypatch):
-    """Twenty updates in four seconds."""
-    clock = iter([100.0, 104.0])
-    monkeypatch.setattr(log.time, "perf_counter", lambda: next(clock))
-    device = types.SimpleNamespace(memory_stats=lambda: {"bytes_in_use": 3 * 2**20})
-    monkeypatch.setattr(jax, "local_devices", lambda: [device])
-
-    row = Performance(step=50, batch_size=32).row(70)
-    assert row == {"perf/steps_per_second": 5, "perf/examples_per_second": 160, "perf/device_memory_mib": 3}
 
 
 @pytest.mark.parametrize(

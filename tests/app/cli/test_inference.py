@@ -1,0 +1,294 @@
+"""`kaem score`, `impute`, `encode` and `sample` write the numbers of the model, in the user's units."""
+
+import jax
+import numpy as np
+import polars
+import pytest
+from scipy import stats
+
+import kaem_jax as kaem
+from kaem_jax.app.cli import encode, impute, sample, score
+from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
+from kaem_jax.app.data import DataSettings, Table, load_dataset, write_table
+from kaem_jax.app.evaluation.generate import sample_in_batches, sample_with_noise
+from kaem_jax.app.runs.open_data import open_held_out
+from kaem_jax.errors import ConfigError
+from kaem_jax.inference.infer_latents import infer_latents
+from kaem_jax.keys import inference_key, sample_key
+from kaem_jax.tables.column import Column
+from tests.app.cli.conftest import untrained
+from tests.app.conftest import NUM_STEPS, call, copy_of, make_best, read_npz
+from tests.truth import assert_within
+
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
+
+SIGMA = 0.5
+COLOURS = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """The folder of a run on heights and colours, and its complete training heights.
+
+    Rows without a colour are not complete. p(height) is a normal with a mean and half the spread of these data, and
+    colours are equally probable.
+    """
+    folder = tmp_path_factory.mktemp("table")
+    heights = (170 + 10 * np.random.default_rng(0).normal(size=60)).round(3).tolist()
+    colours = [COLOURS[i % 3] if i % 4 else None for i in range(60)]
+    write_table(folder / "t.csv", {"height": heights, "colour": colours})
+    settings = {"data__name": "table", "data__path": folder / "t.csv", "data__batch_size": 8, "data__num_held_out": 0}
+    with jax.numpy_dtype_promotion("standard"):
+        workdir = untrained(folder / "run", **settings, likelihood__kind="columns", likelihood__sigma=SIGMA)
+    data = load_dataset(kaem.load_run(workdir).config.data)
+    train = data.form.decode(data.train)
+    return workdir, np.array([h for h, c in zip(train["height"], train["colour"], strict=True) if c]), train["height"]
+
+
+def scores_of(heights, colours, heights_of_training):
+    """Log p in the user's units; None for what is not known."""
+    normal = stats.norm(np.mean(heights_of_training), SIGMA * np.std(heights_of_training))
+    of_heights = [0 if height is None else normal.logpdf(height) for height in heights]
+    return np.array([a - (c is not None) * np.log(3) for a, c in zip(of_heights, colours, strict=True)])
+
+
+def test_scores_of_a_table_are_in_its_units_and_compared_with_data_that_lack_the_same_values(table, tmp_path, sentence):
+    workdir, complete, everything = table
+    heights, colours = [171.5, None, 160.0, 188.0], ["red", "blue", None, "green"]
+    write_table(tmp_path / "g.csv", {"height": heights, "colour": colours})
+    flags = ("--workdir", workdir, "--data", tmp_path / "g.csv", "--out", tmp_path / "p.csv", "--overwrite")
+    code, said = sentence(score.main, *flags)
+    assert (code, said.endswith("compare by --typical N")) == (0, True)
+    code, said = sentence(score.main, *flags, "--typical", 1000)
+    assert (code, "--typical" in said) == (0, False)
+    found = polars.read_csv(tmp_path / "p.csv")
+    expected = scores_of(heights, colours, everything)
+    assert_within(found["log_prob"], expected, found["standard_error"], 5)
+    assert found["standard_error"].max() < 0.02
+    assert found["num_observed"].to_list() == [2, 1, 1, 2]
+    for i, typicality in enumerate(found["typicality"]):
+        given = [None] * len(complete) if heights[i] is None else complete
+        of_colours = [None if colours[i] is None else "red"] * len(complete)
+        typical = scores_of(given, of_colours, everything)
+        if heights[i] is None:  # all of them are equally typical, up to errors of estimates
+            assert np.isfinite(typicality)
+        else:
+            assert typicality == pytest.approx((expected[i] - typical.mean()) / typical.std(ddof=1), abs=0.06)
+
+
+@pytest.mark.slow
+def test_missing_cells_of_a_table_are_filled_in_and_a_category_is_one_cell(table, tmp_path, sentence, refused):
+    """Though the model has three values for it. Columns that the model does not know are copied."""
+    workdir, _, everything = table
+    path, out = tmp_path / "t.csv", tmp_path / "o.csv"
+    path.write_text("height,colour,name\n,,00123\n171.25,green,NA\n3,red,c\n")
+    flags = ("--workdir", workdir, "--data", path, "--draws", 400, "--num", 2, "--out", out)
+    assert sentence(impute.main, *flags) == (0, f"2 missing values of 2 data in {out}")
+    found = polars.read_csv(out, schema_overrides={"name": polars.String})
+    assert found["name"].to_list() == ["00123", "NA"]
+    assert (found["height"][1], found["colour"][1], found["height_spread"][1]) == (171.25, "green", 0)
+    spread = SIGMA * np.std(everything)
+    assert_within(found["height"][0], np.mean(everything), spread / 20, 4)
+    assert_within(found["height_spread"][0], spread, spread / 28, 4)
+    assert found["colour"][0] in COLOURS
+    assert found["colour_spread"][0] == pytest.approx(2 / 3, abs=1e-6)
+    refused("--mask is for images and fields", impute.main, *flags, "--overwrite", "--mask", "m.npz")
+
+
+def test_spreads_of_a_table_are_in_its_units():
+    form = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5)))
+    mean = np.array([[0.5, 0.2, 0.8, -1.0]])
+    known = {"height": [174.9], "shoe": [43], "mass": [None]}
+    draws = mean[:, None] + np.array([[-1.0], [1.0]]) * np.array([0.3, 0.4, 0.4, 0.0])  # [1, 2, 4]
+    found = impute._filled(form, draws, mean, known, np.array([[False, True, True, True]]))
+    assert (found["height"], found["shoe"], found["mass"]) == ([174.9], [43], pytest.approx([-5.0]))
+    assert found["height_spread"] == [0.0]
+    found = impute._filled(form, draws, mean, {}, np.ones((1, 4), bool))
+    assert found["height"] == pytest.approx([175.0])
+    assert found["height_spread"] == pytest.approx([3.0 * 2**0.5])  # of two draws, 3 from their mean
+    assert (found["colour"], found["colour_spread"]) == (["red"], pytest.approx([0.2]))
+    # Truth values that are given and found are cells of one type.
+    form = Table((Column("smokes", ("False", "True")),))
+    missing, mean = np.array([[False] * 2, [True] * 2]), np.array([[0.8, 0.2], [0.1, 0.9]])
+    assert impute._filled(form, mean[:, None], mean, {"smokes": [False, None]}, missing)["smokes"] == ["False", "True"]
+    # The mean of powers is no power of the mean.
+    form = Table((Column("income", (), 0.0, 1.0, 0.0, 0.0, 1.0),))
+    found = impute._filled(form, np.array([[[0.0], [2.0]]]), np.array([[1.0]]), {}, np.ones((1, 1), bool))
+    incomes = np.expm1([0.0, 2.0])
+    assert (found["income"], found["income_spread"]) == ([incomes.mean()], pytest.approx([incomes.std(ddof=1)]))
+
+
+def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, sentence):
+    """It is filled in with draws that the seed decides."""
+    mask = np.zeros((8, 8), bool)
+    mask[5:] = True
+    np.savez(tmp_path / "mask.npz", mask=mask)
+    flags = ("--workdir", finished[0], "--num", 7, "--draws", 3)
+    for seed, name in ((0, "a"), (0, "b"), (1, "c")):
+        out = tmp_path / f"{name}.npz"
+        call(impute.main, *flags, "--mask", tmp_path / "mask.npz", "--seed", seed, "--out", out)
+    whole = load_dataset(DataSettings()).held_out[:7]
+    first, again, other = (read_npz(tmp_path / f"{name}.npz") for name in "abc")
+    assert first["draws"].shape == (3, 7, 8, 8)
+    for draw in (*first["draws"], first["mean"]):
+        np.testing.assert_allclose(draw[:, ~mask], whole[:, ~mask], atol=1e-6)
+    assert np.all(first["mean"][:, mask] != whole[:, mask])
+    np.testing.assert_allclose(first["spread"], first["draws"].std(axis=0, ddof=1), atol=1e-5)
+    np.testing.assert_array_equal(first["draws"], again["draws"])
+    assert np.all(first["draws"][..., mask] != other["draws"][..., mask])
+    _, line = sentence(impute.main, *flags, "--out", tmp_path / "i.npz")
+    assert line.startswith("error: held-out data have no missing values, and --mask says none")
+
+
+@pytest.mark.slow
+def test_fields_and_parts_of_the_prior_are_written_in_their_units(tmp_path, refused):
+    y = 3 + 2 * np.random.default_rng(0).normal(size=(40, 2, 2))
+    np.savez(tmp_path / "y.npz", y=y)
+    settings = {"data__name": "field", "data__path": tmp_path / "y.npz", "data__batch_size": 8, "data__num_held_out": 0}
+    flat = untrained(tmp_path / "flat", **settings, likelihood__sigma=SIGMA)
+    form, given = kaem.load_run(flat).form, np.where(np.arange(4).reshape(1, 2, 2) < 3, y[:5], np.nan)
+    np.savez(tmp_path / "gap.npz", y=given)
+    flags = ("--workdir", flat, "--draws", 300, "--out", tmp_path / "i.npz")
+    call(impute.main, *flags, "--data", tmp_path / "gap.npz")
+    found = {name: values[..., 0] for name, values in read_npz(tmp_path / "i.npz").items()}
+    known, spread = ~np.isnan(given), SIGMA * form.scale[0]
+    np.testing.assert_allclose(found["mean"][known], given[known], rtol=1e-5)
+    np.testing.assert_allclose(found["mean"][~known], form.mean[0], rtol=1e-5)
+    assert_within(found["spread"], np.where(known, 0, spread), np.where(known, 1e-9, spread / 24), 4.5)
+    clustered = {"prior__kind": "clustered", "prior__num_clusters": 6}
+    workdir = untrained(tmp_path / "clustered", (), **settings, **clustered)
+    run, drawn = kaem.load_run(workdir), []
+    flags = ("--workdir", workdir, "--num", 5, "--overwrite", "--out", tmp_path / "s.npz")
+    for part in ({}, {"cluster": 4}):
+        call(sample.main, *flags, *(word for name, value in part.items() for word in (f"--{name}", value)))
+        drawn.append(read_npz(tmp_path / "s.npz")["samples"])
+        expected = sample_with_noise(sample_key(0), run.model, run.params, 5, **part)
+        np.testing.assert_allclose(drawn[-1], form.decode(expected), rtol=1e-5)
+    assert np.abs(drawn[0] - drawn[1]).max() > 1e-3
+    refused("belong to no classes", sample.main, *flags, "--label", 0)
+    refused("cluster=6 must be", sample.main, *flags, "--cluster", 6)
+
+
+@pytest.mark.slow
+def test_classes_are_sampled_and_an_encoder_proposes_for_whole_data_alone(tmp_path, refused):
+    """It has a single mode, so scores from its proposals are bounds. Gaps would be zeros to it."""
+    settings = {
+        "prior__kind": "clustered", "prior__num_clusters": 10, "prior__num_classes": 10, "data__labels": True,
+        "posterior__kind": "variational", "posterior__encoder__hidden": (4,), "evaluation__proposal": "encoder",
+    }  # fmt: skip
+    workdir = untrained(tmp_path / "run", (), **settings)
+    run, x = kaem.load_run(workdir), load_dataset(DataSettings()).held_out[:2].copy()
+    call(sample.main, "--workdir", workdir, "--num", 5, "--label", 2, "--out", tmp_path / "s.npz")
+    (expected,) = sample_in_batches(sample_key(0), run.model, run.params, 5, label=2)
+    np.testing.assert_allclose(read_npz(tmp_path / "s.npz")["samples"], expected, atol=1e-6)
+    flags = ("--workdir", workdir, "--num", 1, "--out", tmp_path / "t.npz", "--label")
+    refused("label=12 must be an integer from 0 to 9", sample.main, *flags, 12)
+    for name, first in (("whole", x[0, 0, 0]), ("gap", np.nan)):
+        x[0, 0, 0] = first
+        np.savez(tmp_path / f"{name}.npz", x=x)
+        flags = ("--workdir", workdir, "--data", tmp_path / f"{name}.npz", "--out", tmp_path / f"{name}.csv")
+        call(score.main, *flags, "--proposals", 100)
+        found = polars.read_csv(tmp_path / f"{name}.csv")
+        assert np.isfinite(found["log_prob"].to_numpy()).all()
+        if name == "whole":
+            assert found["is_bound"].all()
+    call(encode.main, *flags, "--overwrite")
+    assert np.isfinite(polars.read_csv(tmp_path / "gap.csv").to_numpy()).all()
+
+
+def test_draws_and_seeds_reach_the_functions_and_what_they_found_the_file(finished, tmp_path):
+    """Data are scored with one key and typical data with another."""
+    train, run, options = load_dataset(DataSettings()).train, kaem.load_run(finished[0]), {"proposal": kaem.Laplace()}
+    x = train[np.sort(np.random.default_rng(0).permutation(len(train))[:30])]  # those that are typical
+    np.savez(tmp_path / "x.npz", x=x)
+    flags = ("--workdir", finished[0], "--data", tmp_path / "x.npz")
+    call(score.main, *flags, "--proposals", 64, "--typical", 30, "--out", tmp_path / "s.csv")
+    key = jax.random.fold_in(jax.random.split(inference_key(0))[0], 0)
+    expected = kaem.log_prob(key, run.model, run.params, x, num_samples=64, chunk_size=100, **options)
+    found = polars.read_csv(tmp_path / "s.csv")
+    for name, values in (("log_prob", expected.value), ("standard_error", expected.standard_error)):
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["ess"], expected.ess, rtol=1e-3)
+    np.testing.assert_array_equal(found["is_bound"], expected.is_bound)
+    assert abs(found["typicality"].mean()) > 1e-6  # with one key for both it would be 0
+    for seed in (0, 1):
+        out = tmp_path / f"{seed}.csv"
+        call(encode.main, *flags, "--num", 7, "--draws", 5, "--seed", seed, "--out", out)
+        key = jax.random.fold_in(inference_key(seed), 0)
+        expected = infer_latents(key, run.model, run.params, x[:7], num_draws=5, **options)
+        columns = {"mean": expected.mean, "spread": expected.spread}
+        assert polars.read_csv(out).columns == [f"{name}_{i}" for name in columns for i in range(2)]
+        np.testing.assert_allclose(polars.read_csv(out), np.concatenate([*columns.values()], axis=1), atol=1e-4)
+    first, second = (polars.read_csv(tmp_path / f"{seed}.csv")["mean_0"].to_numpy() for seed in (0, 1))
+    assert np.all(first != second)
+
+
+@pytest.mark.slow
+def test_pixels_of_bytes_are_read_in_the_unit_interval(tmp_path, refused):
+    """By commands that take held-out data, and by those that take training data beside them; other data are refused."""
+    rng, path, moved = np.random.default_rng(0), tmp_path / "x.npz", tmp_path / "moved.npz"
+    np.savez(path, train=rng.integers(0, 256, (30, 4, 4), np.uint8), test=rng.integers(0, 256, (20, 4, 4), np.uint8))
+    settings = {"data__name": "npz", "data__path": path, "data__num_held_out": 6, "data__batch_size": 8}
+    workdir = untrained(tmp_path / "run", **settings, likelihood__sigma=SIGMA, likelihood__learn_sigma=False)
+    run, data = kaem.load_run(workdir), read_npz(path)
+    evaluated = load_dataset(run.config.data).held_out
+    # Those that evaluated training come first, which are not the first ones of users' data.
+    order = open_held_out(run, workdir, 20)
+    np.testing.assert_array_equal(order[:6], evaluated)
+    assert not np.array_equal(evaluated, data["test"][:6])
+    np.testing.assert_array_equal(np.sort(order, axis=0), np.sort(data["test"], axis=0))
+
+    def log_p(images):
+        return stats.norm.logpdf(images / 255, 0, SIGMA).sum(axis=(1, 2))
+
+    call(score.main, "--workdir", workdir, "--typical", 30, "--out", tmp_path / "s.csv")
+    found, typical = polars.read_csv(tmp_path / "s.csv"), log_p(data["train"])
+    assert_within(found["log_prob"], log_p(evaluated), found["standard_error"], 5)
+    expected = (log_p(evaluated) - typical.mean()) / typical.std(ddof=1)
+    np.testing.assert_allclose(found["typicality"], expected, atol=0.05)
+    path.rename(moved)
+    flags = ("--workdir", workdir, "--reconstruct", "--num", 7, "--out", tmp_path / "r.npz")
+    call(sample.main, *flags, "--data_path", moved)
+    np.testing.assert_allclose(read_npz(tmp_path / "r.npz")["data"], order[:7] / np.float32(255), rtol=1e-6)
+    np.savez(path, train=data["train"][:, :3], test=data["test"][:, :3])
+    for main in (score.main, encode.main):
+        refused("these data have shape [3, 4], and those of", main, "--workdir", workdir, "--out", tmp_path / "o.csv")
+    refused("these data have shape [3, 4], and those of", sample.main, *flags, "--overwrite")
+
+
+def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, refuses):
+    """Training was evaluated on 100 of 360."""
+    run, whole = kaem.load_run(finished[0]), load_dataset(DataSettings()).held_out
+    for num, expected in ((None, 100), (7, 7), (200, 200), (360, 360)):
+        np.testing.assert_array_equal(open_held_out(run, finished[0], num), whole[:expected])
+    with refuses(ConfigError, "--num=361 must be at most 360"):
+        open_held_out(run, finished[0], 361)
+
+
+def test_data_of_a_user_and_the_chosen_checkpoint_are_read(finished, tmp_path):
+    workdir = copy_of(finished, tmp_path)
+    make_best(workdir, 40)
+    np.savez(tmp_path / "x.npz", x=np.arange(192, dtype=np.float32).reshape(3, 8, 8) / 192)
+    flags = ["--workdir", str(workdir), "--data", str(tmp_path / "x.npz"), "--out", "o", "--num", "2"]
+    for chosen, step in ((["--checkpoint", "best"], 40), ([], NUM_STEPS)):
+        run, x = open_run(make_parser("score", "", "").parse_args([*flags, *chosen]))
+        assert run.step == step
+        np.testing.assert_allclose(x, np.arange(128).reshape(2, 8, 8) / 192, rtol=1e-6)
+
+
+def test_a_prior_without_a_normaliser_has_no_scores(tmp_path, refused):
+    workdir = untrained(tmp_path / "run", prior__kind="neural", posterior__kind="langevin")
+    for main in (score.main, encode.main):
+        refused("NeuralPrior is not normalised", main, "--workdir", workdir, "--out", tmp_path / "o.csv")
+
+
+def test_each_datum_has_one_result_and_randomness_of_its_own():
+    """250 of them, in batches of 100, the last of which is filled up."""
+    x = np.arange(250, dtype=np.float32)
+    twice, random = apply(lambda key, x: (2 * x, jax.random.uniform(key, x.shape)), jax.random.key(0), x)
+    np.testing.assert_array_equal(twice, 2 * x)
+    assert len(np.unique(random)) == 250
+    # Large data are few at once: their derivatives by latents have to fit into memory.
+    sizes, x = [], np.zeros((7, 320, 320, 1), np.float32)
+    assert apply(lambda key, x: sizes.append(len(x)) or x, jax.random.key(0), x).shape == x.shape
+    assert sizes == [3, 3, 3]
