@@ -3,19 +3,22 @@
 import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.priors.base_density import BaseDensity, Gaussian
+from kaem_jax.priors.base_density import BaseDensity, StandardNormal
 from kaem_jax.settings import Settings
 from kaem_jax.settings.arguments import Shape, as_shape, at_least_float32, check_latent
 
 Params = dict[str, Any]
+
+Proportions = Literal["learned", "uniform"]
 
 drawing = functools.partial(jax.jit, static_argnames=("shape", "points"))
 
@@ -186,7 +189,7 @@ class Prior(Settings, abc.ABC):
     @functools.cached_property
     def base(self) -> BaseDensity:
         """pi0, the density that the energies tilt."""
-        return Gaussian()
+        return StandardNormal()
 
     @property
     @abc.abstractmethod
@@ -231,3 +234,15 @@ class Prior(Settings, abc.ABC):
 @functools.partial(jax.jit, static_argnums=0)
 def _bound(prior: Prior, params: Params) -> BoundPrior:
     return prior._bind(params)
+
+
+def init_proportions(kind: Proportions, shape: tuple[int, ...]) -> dict[str, Array]:
+    """Parameters for equal proportions of this shape: `logits` if they are learned, else none."""
+    return {"logits": jnp.zeros(shape, float)} if kind == "learned" else {}
+
+
+def log_proportions(params: dict[str, Any], shape: tuple[int, ...]) -> Array:
+    """Logarithms of proportions, which add up to 1 along the last axis."""
+    if "logits" in params:
+        return jax.nn.log_softmax(params["logits"], axis=-1)
+    return jnp.full(shape, -math.log(shape[-1]), float)

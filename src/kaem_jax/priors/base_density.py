@@ -76,7 +76,7 @@ class BaseDensity:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian(BaseDensity):
+class StandardNormal(BaseDensity):
     """The standard normal N(0, 1)."""
 
 
@@ -171,7 +171,7 @@ def make_base_density(name: BaseDensityName, domain: tuple[float, float], num_in
         )
     match name:
         case "gaussian":
-            return Gaussian()
+            return StandardNormal()
         case "learnable_gaussian":
             return LearnableGaussian(max(_MIN_DEVIATION, _NARROWEST * length / num_intervals))
         case "lognormal":

@@ -13,9 +13,8 @@ from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, BSpline
 from kaem_jax.priors import affine
 from kaem_jax.priors.affine import Map
-from kaem_jax.priors.base import Params, Prior
+from kaem_jax.priors.base import Params, Prior, Proportions, init_proportions, log_proportions
 from kaem_jax.priors.bound_clusters import BoundClusters, ClusteredTable
-from kaem_jax.priors.proportions import Proportions, init_proportions, log_proportions
 from kaem_jax.priors.univariate import DensityTable, component_densities
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import BASES

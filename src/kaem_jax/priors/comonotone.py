@@ -11,7 +11,7 @@ from jax.scipy import special
 
 from kaem_jax.priors.base import BoundPrior, Params, Prior, drawing
 from kaem_jax.priors.base_density import BaseDensity
-from kaem_jax.priors.product import BoundProduct, ProductPrior
+from kaem_jax.priors.tabulated import BoundProduct, ProductPrior
 from kaem_jax.priors.uniform import uniform_points
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import PRIORS

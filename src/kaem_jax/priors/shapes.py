@@ -69,20 +69,20 @@ def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndar
     counts, held_out = (_count(prior, params, *part) for part in data)
     features, log_mass = _features(prior), _log_base_mass()
     total = np.maximum(held_out.sum(axis=1), 1e-9)
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for penalty in _PENALTIES:
+
+    def fitted(penalty: float) -> tuple[float, np.ndarray, np.ndarray]:
         coefficients = _maximum(counts, features, log_mass, penalty)
         energy = coefficients @ features.T
         energy -= special.logsumexp(energy + log_mass, axis=1, keepdims=True)  # log p / N(0, 1) in each bin
         mean = np.sum(held_out * energy, axis=1) / total
         error = np.sqrt(np.sum(held_out * (energy - mean[:, None]) ** 2, axis=1)) / total
+        is_kept = mean > _NUM_ERRORS * error
         value = float(np.sum(mean * total))  # of all shapes: those that pass the gate would prefer a rough fit
-        if best is None or value > best[0]:
-            is_kept = mean > _NUM_ERRORS * error
-            best = value, np.where(is_kept[:, None], coefficients, 0), np.where(is_kept, mean * total, 0)
-    assert best is not None
+        return value, np.where(is_kept[:, None], coefficients, 0), np.where(is_kept, mean * total, 0)
+
+    _, coefficients, gain = max(map(fitted, _PENALTIES), key=lambda fit: fit[0])
     shape = (prior.num_clusters, prior.num_latents)
-    return best[1].reshape(*shape, -1), best[2].reshape(shape) / len(data[1][0])
+    return coefficients.reshape(*shape, -1), gain.reshape(shape) / len(data[1][0])
 
 
 def _maximum(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, penalty: float) -> np.ndarray:

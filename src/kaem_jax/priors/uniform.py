@@ -1,7 +1,7 @@
 """Uniform points of the open unit cube: pseudo-random draws, or scrambled Sobol points that run under jit."""
 
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax import Array
 from kaem_jax.settings.arguments import check_choice
 
 Points = Literal["random", "sobol"]
-POINTS = ("random", "sobol")
+POINTS = get_args(Points)
 _BITS = 32
 
 

@@ -79,9 +79,9 @@ BASES = Registry(
     "basis",
     "kaem_jax.kan.bases:Basis",
     b_spline="kaem_jax.kan.bases.b_spline:BSpline",
-    chebyshev="kaem_jax.kan.bases.chebyshev:Chebyshev",
+    chebyshev="kaem_jax.kan.bases.trigonometric:Chebyshev",
     dog="kaem_jax.kan.bases.wavelets:DerivativeOfGaussian",
-    fourier="kaem_jax.kan.bases.fourier:Fourier",
+    fourier="kaem_jax.kan.bases.trigonometric:Fourier",
     mexican_hat="kaem_jax.kan.bases.wavelets:MexicanHat",
     morlet="kaem_jax.kan.bases.wavelets:Morlet",
     rbf="kaem_jax.kan.bases.rbf:RadialBasis",
@@ -99,9 +99,9 @@ PRIORS = Registry(
     "prior",
     clustered="kaem_jax.priors.clustered:ClusteredPrior",
     comonotone="kaem_jax.priors.comonotone:ComonotonePrior",
-    mixture="kaem_jax.priors.mixture:MixturePrior",
+    mixture="kaem_jax.priors.tabulated:MixturePrior",
     neural="kaem_jax.priors.neural:NeuralPrior",
-    product="kaem_jax.priors.product:ProductPrior",
+    product="kaem_jax.priors.tabulated:ProductPrior",
 )
 DECODERS = Registry(
     "decoder",

@@ -8,7 +8,6 @@ import numpy as np
 
 from kaem_jax.jax_utils.processes import say
 from kaem_jax.settings import Settings
-from kaem_jax.tables.yeo_johnson import fitted_power, from_power, log_slope, to_power
 
 _FEWEST = 3  # different numbers to which a power is fitted: any power keeps two values two
 
@@ -155,3 +154,33 @@ def warn_of_unknown(columns: Sequence[Column], table: Mapping[str, Sequence[Any]
 def is_empty(cell: Any) -> bool:
     """Whether a cell of a table has no value."""
     return cell is None or (isinstance(cell, float) and bool(np.isnan(cell)))
+
+
+def to_power(x: np.ndarray, power: float) -> np.ndarray:
+    """Applies the transform with this power."""
+    from scipy.stats import yeojohnson
+
+    return np.asarray(yeojohnson(x, power))
+
+
+def from_power(y: np.ndarray, power: float) -> np.ndarray:
+    """The inverse of `to_power`."""
+    from scipy import special
+
+    return np.sign(y) * special.inv_boxcox1p(np.abs(y), np.where(y >= 0, power, 2 - power))
+
+
+def log_slope(x: np.ndarray, power: float) -> np.ndarray:
+    """The logarithm of the derivative of `to_power` at x."""
+    return (power - 1) * np.sign(x) * np.log1p(np.abs(x))
+
+
+def fitted_power(x: np.ndarray) -> float:
+    """The power from 0 to 2 under which the values x [N] are most likely draws of a normal distribution.
+
+    Outside [0, 2] the transform has a bounded range, and values of the model beyond it would have no inverse.
+    """
+    from scipy import optimize, stats
+
+    found = optimize.minimize_scalar(lambda p: -stats.yeojohnson_llf(p, x), bounds=(0, 2), method="bounded")
+    return round(float(found.x), 2)  # digits in which versions of scipy agree

@@ -21,12 +21,11 @@ from scipy import special
 
 from kaem_jax.inference.samplers.importance_sampler import resample
 from kaem_jax.priors import affine
-from kaem_jax.priors.base import Params
+from kaem_jax.priors.base import Params, log_proportions
 from kaem_jax.priors.bound_clusters import BoundClusters
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.em import MAX_ITERATIONS, TOLERANCE, Sums, chunks, expectation, maximise, start, weighted_sums
 from kaem_jax.priors.fit_prior import choose
-from kaem_jax.priors.proportions import log_proportions
 from kaem_jax.priors.shapes import fit_shapes
 
 _ENTRIES_AT_ONCE = 2**21  # entries of the matrices of rows with gaps

@@ -15,8 +15,8 @@ from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.tables.column import warn_of_unknown
 from kaem_jax.tables.density import Rows, TableDensity, fit_table_density
 from kaem_jax.tables.frames import (
-    Bounds,
-    Columns,
+    Limits,
+    TableColumns,
     blurred,
     cells_of,
     describe,
@@ -72,7 +72,7 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         map: Map = "full",
         contamination: float = 0.05,
         exclude: Sequence[str] = (),
-        bounds: Mapping[str, Bounds] | None = None,
+        bounds: Mapping[str, Limits] | None = None,
         seconds: float = 40.0,
         random_state: Any = None,
     ):
@@ -107,12 +107,12 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         kept = {name: cells for name, cells in table.items() if name not in self.exclude}
         few, many = np.split(rng.permutation(num), [min(max(1, int(_HELD_OUT * num)), num - 1)])
 
-        def fitted(columns: Columns, prior: ClusteredPrior | None, seconds: float) -> TableDensity:
+        def fitted(columns: TableColumns, prior: ClusteredPrior | None, seconds: float) -> TableDensity:
             sizes = tuple(column.size for column in columns if column.categories)
             rows = blurred(seed, columns, encoded(columns, kept))
             return fit_table_density(seed, rows[many], rows[few], sizes, prior, seconds=seconds)
 
-        def value(columns: Columns) -> float:
+        def value(columns: TableColumns) -> float:
             rows = encoded(columns, kept)[few]
             density = fitted(columns, _prior(columns, 1, "full", "gaussian"), 0)
             return float(np.mean(density.log_prob(seed, rows) - log_volume(columns, rows)))
@@ -153,7 +153,7 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
     def cell_scores(self, X: Any) -> np.ndarray:
         """Log p of each cell given the others of its row, [N, D] nats; NaN where it is missing.
 
-        The cells with the lowest scores make a row unlikely. Columns are those of `columns_`. A number outside its
+        The cells with the lowest scores make a row unlikely. TableColumns are those of `columns_`. A number outside its
         bounds has -inf, and counts as missing for the others.
         """
         table, rows = self._read(X)
@@ -389,6 +389,6 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         return result
 
 
-def _prior(columns: Columns, num_clusters: int, map: Map, shape: Literal["learned", "gaussian"]) -> ClusteredPrior:
+def _prior(columns: TableColumns, num_clusters: int, map: Map, shape: Literal["learned", "gaussian"]) -> ClusteredPrior:
     size = max(1, len(numbers_of(columns)))
     return ClusteredPrior(num_latents=size, num_clusters=num_clusters, map=map, shape=shape, proportions="learned")
