@@ -21,12 +21,12 @@ from kaem_jax.mcmc import (
     MALA,
     ULA,
     LangevinPosterior,
-    Metric,
     TemperedInfo,
     TemperedPosterior,
     langevin_posterior,
-    principal_frame,
 )
+from kaem_jax.mcmc.ladder import adapted_ladder
+from kaem_jax.mcmc.preconditioner import Metric, flat_metric, principal_frame, whitened
 from kaem_jax.settings.registry import SAMPLERS
 from tests.inference.stubs import BOUND, ENCODER, MODEL, PARAMS, model_of
 from tests.linear_gaussian import linear_gaussian
@@ -147,7 +147,7 @@ def test_step_sizes_and_ladder_adapt_to_what_a_draw_found(calls):
         np.testing.assert_allclose(after.step_size, expected, rtol=1e-5)
         metrics = {"acceptance": acceptance[-1], "step_size": float(after.step_size[-1])}
         if num > 1:
-            target = kaem.mcmc.adapted_ladder(state.betas, jnp.asarray([0.2, 0.6]), 1.0)
+            target = adapted_ladder(state.betas, jnp.asarray([0.2, 0.6]), 1.0)
             np.testing.assert_allclose(after.betas, 0.75 * state.betas + 0.25 * target, rtol=1e-5)
             metrics |= {"swap_acceptance": 0.4, "swap_acceptance_min": 0.2, "barrier": 1.2, "round_trips": 5.5}
             frozen = FrozenSampler.freeze(sampler, after, 4)
@@ -156,7 +156,7 @@ def test_step_sizes_and_ladder_adapt_to_what_a_draw_found(calls):
         assert {name: float(value) for name, value in draws.metrics.items()} == pytest.approx(metrics, rel=1e-5)
         # From the prior rungs get wider towards it; from an encoder all are as narrow as the posterior.
         frame, call = principal_frame(state.metric), calls[-1]
-        frame = frame if sampler.encoder is None else kaem.mcmc.whitened(frame)
+        frame = frame if sampler.encoder is None else whitened(frame)
         jax.tree.map(np.testing.assert_array_equal, call["frame"], frame)
         if sampler.encoder is not None:
             fitted, z = EncoderProposal(ENCODER).fit(None, MODEL, PARAMS, X, BOUND), call["z0"]
@@ -248,7 +248,7 @@ def test_a_draw_without_a_state_starts_afresh(calls):
 def test_the_metric_is_the_priors_at_its_own_draws():
     """Chains that have run far out do not make the prior seem sharp: steps would be too short to come back."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
-    sampler, flat = kaem.Langevin(precondition=True), kaem.mcmc.flat_metric(2)
+    sampler, flat = kaem.Langevin(precondition=True), flat_metric(2)
     far, x = 1000.0 + jax.random.normal(jax.random.key(1), (1, NUM_DATA, 2)), jnp.zeros((NUM_DATA, 3))
     bound, weight = model.prior.bind(params["prior"]), np.asarray(params["decoder"]["weight"], np.float64)
     found = jax.jit(lambda key: sampler.next_metric(key, 0, flat, model, params, bound, far, x))(jax.random.key(2))

@@ -19,7 +19,7 @@ Score = Callable[[Array], Array]
 Bounds = tuple[float, float] | None
 
 
-class Proposal(NamedTuple):
+class Move(NamedTuple):
     """The positions to which chains would move.
 
     Attributes:
@@ -75,7 +75,7 @@ class Kernel(abc.ABC):
         bounds: Bounds = None,
         scale: Array | None = None,
         score_of: Score | None = None,
-    ) -> Proposal:
+    ) -> Move:
         """The move from `position` [..., *event] with the target's score there and step sizes [...].
 
         Args:
@@ -84,30 +84,33 @@ class Kernel(abc.ABC):
         """
         moved, noise, noise_back = self._moved(key, position, score, step_size, scale, score_of)
         axes = tuple(range(step_size.ndim, position.ndim))
-        inside = _clip(moved, bounds) if self.is_exact else _reflect(moved, bounds)
-        allowed = jnp.all(inside == moved, axis=axes) if self.is_exact else jnp.ones(step_size.shape, bool)
-        return Proposal(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed, noise_back)
+        if self.is_exact:
+            inside = moved if bounds is None else jnp.clip(moved, *bounds)
+            allowed = jnp.all(inside == moved, axis=axes)
+        else:
+            inside, allowed = _reflect(moved, bounds), jnp.ones(step_size.shape, bool)
+        return Move(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed, noise_back)
 
-    def acceptance(self, proposal: Proposal, score: Array, log_density_gain: Array) -> Array:
+    def acceptance(self, move: Move, score: Array, log_density_gain: Array) -> Array:
         """Metropolis-Hastings acceptance probabilities [...].
 
         Args:
-          proposal: as `propose` returns it.
-          score: [..., *event], at the proposal.
-          log_density_gain: [...] nats, the log-density at the proposal minus that before the move.
+          move: from `propose`.
+          score: [..., *event], at the end of the move.
+          log_density_gain: [...] nats, log-density after the move minus before.
         """
         if not self.is_exact:
             return jnp.ones_like(log_density_gain)
         axes = tuple(range(log_density_gain.ndim, score.ndim))
-        log_backward = -0.5 * jnp.sum(jnp.square(proposal.noise_back(score)), axis=axes)
-        log_ratio = log_density_gain + log_backward - proposal.log_forward
+        log_backward = -0.5 * jnp.sum(jnp.square(move.noise_back(score)), axis=axes)
+        log_ratio = log_density_gain + log_backward - move.log_forward
         # From density 0, a move to positive density has ratio inf and is accepted; NaN is never accepted.
-        return jnp.where(~jnp.isnan(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+        return jnp.where(~jnp.isnan(log_ratio) & move.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
 
     def _moved(
         self, key: Array, position: Array, score: Array, step_size: Array, scale: Array | None, score_of: Score | None
     ) -> tuple[Array, Array, Score]:
-        """The end of the move, its standard normal noise, and the `noise_back` of the `Proposal`."""
+        """The end of the move, its standard normal noise, and the `noise_back` of the `Move`."""
         eta, unit = expand_to(step_size, position.ndim), 1 if scale is None else scale
         noise = jax.random.normal(key, position.shape, position.dtype)
 
@@ -194,10 +197,6 @@ def value_and_score(log_density: LogDensity, position: Array) -> tuple[Array, Ar
     """Log-density [...] and its gradient [..., *event]; both of a chain depend on its own position only."""
     value, pullback = jax.vjp(log_density, position)
     return value, pullback(jnp.ones_like(value))[0]
-
-
-def _clip(position: Array, bounds: Bounds) -> Array:
-    return position if bounds is None else jnp.clip(position, *bounds)
 
 
 def _reflect(position: Array, bounds: Bounds) -> Array:

@@ -48,8 +48,7 @@ def adapt_step_size(kernel: Kernel, step_size: Array, acceptance: Array, count: 
     shared = tuple(range(lead)) + tuple(lead + i for i, size in enumerate(step_size.shape) if size == 1)
     mean = jnp.mean(acceptance, axis=shared, keepdims=True).reshape(step_size.shape)
     gain = 2 * jnp.asarray(count, step_size.dtype) ** -0.6
-    adapted = step_size * jnp.exp(gain * (mean - kernel.target_acceptance))
-    return adapted
+    return step_size * jnp.exp(gain * (mean - kernel.target_acceptance))
 
 
 def check_start(z0: Array, *log_densities: LogDensity) -> Array:

@@ -52,17 +52,17 @@ def move(
     """
     key_noise, key_accept = jax.random.split(key)
     score = _tempered(beta, chains)
-    proposal = kernel.propose(
+    moved = kernel.propose(
         key_noise, chains.position, score, step_size, bounds, scale,
         score_of=lambda z: _tempered(beta, evaluate(z, log_prior, log_likelihood)),
     )  # fmt: skip
-    position = proposal.position
+    position = moved.position
     if exact is not None:
         position = choose(exact[0], jnp.broadcast_to(exact[1], position.shape), position)
     new = evaluate(position, log_prior, log_likelihood)
     gain = new.log_prior - chains.log_prior
     gain += _times(beta, new.log_likelihood - chains.log_likelihood)
-    probability = kernel.acceptance(proposal, _tempered(beta, new), gain)
+    probability = kernel.acceptance(moved, _tempered(beta, new), gain)
     if not kernel.is_exact:
         return new, probability
     if exact is not None:

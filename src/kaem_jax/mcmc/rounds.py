@@ -4,7 +4,7 @@ Replicas stay where they are, in memory and on their device: an exchange moves r
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,7 @@ from kaem_jax.mcmc import moves
 from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity
 
 Swap = Literal["even_odd", "none", "random"]
-SWAPS = ("even_odd", "none", "random")
-
+SWAPS = get_args(Swap)
 Refresh = Callable[[Array, tuple[int, ...]], Array]
 
 

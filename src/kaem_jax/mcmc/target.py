@@ -96,10 +96,12 @@ class Target:
     def log_gain(self, z: Array) -> Array:
         return self._of_rows(self._one_gain)(z)
 
-    def refresh(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """Exact draws [*shape, D] of the reference."""
-        assert self.reference is not None
-        return self.rows.flat(self.reference.sample(key, shape))
+    @property
+    def refresh(self) -> Callable[[Array, tuple[int, ...]], Array] | None:
+        """Maps a key and a shape to exact draws [*shape, D] of the reference; None without a reference."""
+        if (reference := self.reference) is None:
+            return None
+        return lambda key, shape: self.rows.flat(reference.sample(key, shape))
 
     def check(self) -> None:
         """Raises a ValueError if a log-density of one position is not a scalar."""

@@ -15,7 +15,7 @@ from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE, MALA, Kernel, make_kernel
 from kaem_jax.mcmc.ladder import communication_barrier, even_ladder, power_ladder
 from kaem_jax.mcmc.rounds import SWAPS, RoundInfo, TemperedState, init, rung_order, step_round, top_of
 from kaem_jax.mcmc.target import LogDensityOfOne, Reference, Rows, Target
-from kaem_jax.mcmc.tempered_run import Progress, TemperedRun, Tuning, Until
+from kaem_jax.mcmc.tempered_run import RunState, TemperedRun, Tuning, Until
 from kaem_jax.mcmc.tempering import adapted_steps
 from kaem_jax.settings.arguments import check_choice, check_integer, check_key
 
@@ -145,41 +145,41 @@ class Sampler:
         key_scale, key = jax.random.split(key)
         num, exponent = num_temperatures or _START[0], _START[1]
         scale = np.ones(starts.shape[1:], starts.dtype)
-        if self._target.reference is not None:
-            scale = np.std(self._target.refresh(key_scale, (_NUM_REFERENCE,)), axis=0)
+        if (refresh := self._target.refresh) is not None:
+            scale = np.std(refresh(key_scale, (_NUM_REFERENCE,)), axis=0)
         tuning = Tuning(
             np.asarray(power_ladder(num, exponent), starts.dtype),
             np.full(num, FIRST_STEP_SIZE, starts.dtype),
             np.tile(scale, (num, 1)),
         )
-        progress = Progress(key, 0, self._begin(np.tile(starts, (num, 1, 1))), tuning)
+        state = RunState(key, 0, self._begin(np.tile(starts, (num, 1, 1))), tuning)
         lengths = _stages(num_rounds)
         for stage, length in enumerate(lengths, start=1):
             is_last = stage == len(lengths)
             swaps, positions = [], []
             for done in range(0, length, _SNAPSHOT):
-                progress, kept = self._rounds(progress, min(_SNAPSHOT, length - done), count=done + 1)
+                state, kept = self._rounds(state, min(_SNAPSHOT, length - done), count=done + 1)
                 if np.isnan(kept.trace.log_likelihood).all():
                     raise ValueError("the log-densities are no number at any position from z0 on: give another z0")
                 swaps.append(kept.trace.swap_acceptance)
                 positions.append(kept.by_rung)
-            progress = self._tuned(
-                progress, np.concatenate(swaps).mean(axis=0, dtype=np.float64), np.stack(positions),
+            state = self._tuned(
+                state, np.concatenate(swaps).mean(axis=0, dtype=np.float64), np.stack(positions),
                 grows=num_temperatures is None and not is_last, rescales=not is_last,
             )  # fmt: skip
         trace = jax.tree.map(lambda values: values[:0], kept.trace)
         nothing = self._target.rows.tree(np.zeros((len(starts), 0, self._target.rows.size), starts.dtype))
-        return TemperedRun(nothing, trace, 1, until, progress, self.extend)
+        return TemperedRun(nothing, trace, 1, until, state, self.extend)
 
     def extend(self, run: TemperedRun, num_rounds: int) -> TemperedRun:
         """`run` continued by `num_rounds` rounds."""
         check_integer("num_rounds", num_rounds, low=1)
-        progress, thin, traces = run.progress, run.thin, [run.trace]
+        state, thin, traces = run.state, run.thin, [run.trace]
         draws, first = np.asarray(self._target.rows.flat(run.draws)), len(run.trace.log_likelihood)
         last = first + num_rounds
         while first < last:
             num = min(self._chunk(len(draws)), last - first)
-            progress, kept = self._rounds(progress, num)
+            state, kept = self._rounds(state, num)
             traces.append(kept.trace)
             is_kept = np.arange(first + 1, first + num + 1) % thin == 0
             draws = np.concatenate([draws, np.swapaxes(kept.top[is_kept], 0, 1)], axis=1)
@@ -187,13 +187,13 @@ class Sampler:
                 thin, draws = 2 * thin, draws[:, 1::2]
             first += num
         trace = jax.tree.map(lambda *parts: np.concatenate(parts), *traces)
-        return TemperedRun(self._target.rows.tree(draws), trace, thin, run.until, progress, self.extend)
+        return TemperedRun(self._target.rows.tree(draws), trace, thin, run.until, state, self.extend)
 
     def _tuned(
-        self, progress: Progress, swap_acceptance: np.ndarray, positions: np.ndarray, *, grows: bool, rescales: bool
-    ) -> Progress:
+        self, state: RunState, swap_acceptance: np.ndarray, positions: np.ndarray, *, grows: bool, rescales: bool
+    ) -> RunState:
         """The next tuning, from swap acceptances [T-1] and positions [S, T, C, D] of a stage."""
-        betas, step_size, scale = map(np.asarray, progress.tuning)
+        betas, step_size, scale = map(np.asarray, state.tuning)
         if rescales:
             num = positions.shape[0] * positions.shape[2]
             variance = (num * np.var(positions, axis=(0, 2)) + _PRIOR_DRAWS * scale**2) / (num + _PRIOR_DRAWS)
@@ -214,18 +214,18 @@ class Sampler:
 
         tuning = Tuning(new.astype(betas.dtype), between(step_size), between(scale))
         if num == betas.size:
-            return progress._replace(tuning=tuning)
+            return state._replace(tuning=tuning)
         nearest = np.where(share < 0.5, at, at + 1)
-        return progress._replace(tuning=tuning, population=self._begin(positions[-1, nearest]))
+        return state._replace(tuning=tuning, population=self._begin(positions[-1, nearest]))
 
-    def _rounds(self, progress: Progress, num: int, count: int = 0) -> tuple[Progress, "_Kept"]:
+    def _rounds(self, state: RunState, num: int, count: int = 0) -> tuple[RunState, "_Kept"]:
         """Runs `num` rounds. With `count` > 0 step sizes adapt, beginning with update number `count`."""
-        numbers = (np.int32(value) for value in (progress.num_rounds, num, count))
-        population, step_size, kept = self._advance(progress.key, *numbers, progress.population, progress.tuning)
+        numbers = (np.int32(value) for value in (state.num_rounds, num, count))
+        population, step_size, kept = self._advance(state.key, *numbers, state.population, state.tuning)
         trace = jax.tree.map(lambda values: np.asarray(values)[:num], kept.trace)
         kept = _Kept(trace, np.asarray(kept.top)[:num], np.asarray(kept.by_rung))
-        tuning = progress.tuning._replace(step_size=np.asarray(step_size))
-        return Progress(progress.key, progress.num_rounds + num, population, tuning), kept
+        tuning = state.tuning._replace(step_size=np.asarray(step_size))
+        return RunState(state.key, state.num_rounds + num, population, tuning), kept
 
     def _chunk(self, num_chains: int) -> int:
         return max(1, min(_CHUNK, _CHUNK_FLOATS // (num_chains * self._target.rows.size)))
@@ -242,8 +242,7 @@ class Sampler:
         target = self._target
         one_round = functools.partial(
             step_round, log_prior=target.log_start, log_likelihood=target.log_gain, kernel=self._kernel,
-            num_steps=self._steps_per_round, step_spread=self._step_spread, swap=self._swap,
-            refresh=None if target.reference is None else target.refresh,
+            num_steps=self._steps_per_round, step_spread=self._step_spread, swap=self._swap, refresh=target.refresh,
         )  # fmt: skip
 
         def one(key: Array, index: Array, count: Array, population: TemperedState, step_size: Array, tuning: Tuning):

@@ -43,7 +43,7 @@ class Tuning(NamedTuple):
     scale: Any
 
 
-class Progress(NamedTuple):
+class RunState(NamedTuple):
     """What the next round needs: the key, the number of rounds done (warm-up included), replicas and tuning."""
 
     key: Array
@@ -62,14 +62,14 @@ class TemperedRun:
         `round_trips` [R, C]; `acceptance` [R, T] and `swap_acceptance` [R, T-1] are averaged over populations.
       thin: rounds between draws, a power of two.
       until: the stopping rule.
-      progress: the state from which `more` continues.
+      state: the state from which `more` continues.
     """
 
     draws: Any
     trace: RoundInfo
     thin: int
     until: Until
-    progress: Progress
+    state: RunState
     extend: Callable[["TemperedRun", int], "TemperedRun"] = dataclasses.field(repr=False)
 
     def more(self, num_rounds: int) -> "TemperedRun":
@@ -79,7 +79,7 @@ class TemperedRun:
     @property
     def betas(self) -> np.ndarray:
         """The ladder [T]."""
-        return np.asarray(self.progress.tuning.betas)
+        return np.asarray(self.state.tuning.betas)
 
     @property
     def round_trips(self) -> np.ndarray:
