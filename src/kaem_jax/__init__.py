@@ -11,10 +11,8 @@ with epy.lazy_api_imports(globals()):
     from kaem_jax.app.runs.load import load, load_run
     from kaem_jax.inference.evidence import log_evidence
     from kaem_jax.inference.finite_mixture import FiniteMixture
-    from kaem_jax.inference.impute import impute
-    from kaem_jax.inference.infer_latents import infer_latents
-    from kaem_jax.inference.log_prob import log_prob
     from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal
+    from kaem_jax.inference.queries import impute, infer_latents, log_prob
     from kaem_jax.inference.samplers import (
         Importance,
         Langevin,

@@ -27,9 +27,8 @@ from kaem_jax.app.runs import open_data as opening
 from kaem_jax.app.runs.load import Run
 from kaem_jax.errors import ConfigError, DivergedError
 from kaem_jax.inference.evidence import Evidence
-from kaem_jax.inference.impute import Imputed
-from kaem_jax.inference.infer_latents import Encoded
 from kaem_jax.inference.proposals import EncoderProposal, Laplace
+from kaem_jax.inference.queries import Encoded, Imputed
 from kaem_jax.tables.column import Column
 from tests.app.conftest import NUM_STEPS, ROOT, TINY, call, copy_of, make_best, read_npz
 from tests.app.tiny import tiny_config

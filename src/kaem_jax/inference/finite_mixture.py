@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.log_prob import may_be_missing, of_observed
+from kaem_jax.inference.queries import may_be_missing, of_observed
 from kaem_jax.jax_utils.transforms import STATIC, full_precision
 from kaem_jax.likelihoods import Masked
 from kaem_jax.model import Model, Params

@@ -48,12 +48,6 @@ class Stage(Settings):
         decay = self.optimizer.average_decay
         return make_train_step(model, optimizer, self.posterior, average_decay=decay, transpose=transpose)
 
-    def next_state(
-        self, state: TrainState, model: Model, num_data: int, optimizer: optax.GradientTransformation | None
-    ) -> TrainState:
-        """The state before the first update of this stage, after an earlier one."""
-        return state_of_next_stage(state, model, optimizer, self.posterior, num_data, self.keeps_average)
-
 
 def stage_after(stages: Sequence[Stage], step: int) -> int:
     """The index of the stage to which update number `step` belongs; the first for 0."""
@@ -78,5 +72,6 @@ def state_after(
     optimizer = first.make_optimizer() if trains else None
     state = init_train_state(key, model, optimizer, first.posterior, num_data, averaged=first.keeps_average)
     for stage in later:
-        state = stage.next_state(state, model, num_data, stage.make_optimizer() if trains else None)
+        optimizer = stage.make_optimizer() if trains else None
+        state = state_of_next_stage(state, model, optimizer, stage.posterior, num_data, stage.keeps_average)
     return state

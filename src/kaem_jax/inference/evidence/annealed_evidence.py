@@ -13,8 +13,8 @@ from kaem_jax.inference.proposals import Proposal
 from kaem_jax.inference.proposals.annealing_path import Path, evidence_path
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import full_precision, scan
-from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, moves, power_ladder
-from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE
+from kaem_jax.mcmc import MALA, Kernel, LogDensity, moves, power_ladder
+from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE, Bounds, make_kernel
 from kaem_jax.model import Model, Params
 
 _MAX_STEP_SIZE = 1.9  # of the pilot; positions are whitened, or those of a prior of about unit scale

@@ -9,7 +9,7 @@ from jax import Array
 
 from kaem_jax.inference.proposals.base import FittedProposal
 from kaem_jax.jax_utils.placement import constrain
-from kaem_jax.mcmc import Bounds, LogDensity
+from kaem_jax.mcmc.kernels import Bounds, LogDensity
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import BoundPrior
 

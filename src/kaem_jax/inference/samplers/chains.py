@@ -15,9 +15,10 @@ from kaem_jax.inference.proposals.laplace import probed_curvature
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import Draws
 from kaem_jax.jax_utils.transforms import choose
-from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
+from kaem_jax.mcmc import MALA, Kernel
 from kaem_jax.mcmc.kernels import value_and_score
-from kaem_jax.mcmc.langevin import check_chain_arguments
+from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments
+from kaem_jax.mcmc.preconditioner import Metric, average_metric, flat_metric
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior

@@ -15,6 +15,7 @@ from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.uniform import Points
 from kaem_jax.settings import setting
+from kaem_jax.settings.arguments import check_integer
 
 
 class ImportancePosterior(NamedTuple):
@@ -87,7 +88,7 @@ def importance_posterior(
       >>> found.ess.shape
       (10,)
     """
-    Importance(num_samples=num_samples, points=points)
+    check_integer("num_samples", num_samples, low=2)
     params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
     prior = model.prior.bind(params["prior"])
     z = constrain(prior.sample(key, (num_samples,), points), "data")

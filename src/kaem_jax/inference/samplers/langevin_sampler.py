@@ -9,7 +9,8 @@ from jax import Array
 from kaem_jax.inference.samplers.chains import ChainSampler, ChainState, of_rows, with_rows
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.jax_utils.placement import constrain
-from kaem_jax.mcmc import langevin_posterior, principal_frame
+from kaem_jax.mcmc import langevin_posterior
+from kaem_jax.mcmc.preconditioner import principal_frame
 from kaem_jax.model import Model, Params
 
 

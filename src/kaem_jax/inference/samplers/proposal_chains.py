@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.evidence.importance_evidence import weighed_draws
+from kaem_jax.inference.evidence.log_evidence import weighed_draws
 from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
 from kaem_jax.inference.proposals.annealing_path import log_joint_density
 from kaem_jax.inference.samplers.base import Sampler, SamplerState

@@ -12,15 +12,9 @@ from kaem_jax.inference.proposals.annealing_path import Path, path_from_prior, p
 from kaem_jax.inference.samplers.chains import ChainSampler, ChainState, as_rows, of_rows, with_rows
 from kaem_jax.inference.samplers.draws import RungDraws, TemperedDraws
 from kaem_jax.jax_utils.placement import constrain
-from kaem_jax.mcmc import (
-    Frame,
-    TemperedInfo,
-    adapted_ladder,
-    power_ladder,
-    principal_frame,
-    tempered_posterior,
-    whitened,
-)
+from kaem_jax.mcmc import TemperedInfo, power_ladder, tempered_posterior
+from kaem_jax.mcmc.ladder import adapted_ladder
+from kaem_jax.mcmc.preconditioner import Frame, principal_frame, whitened
 from kaem_jax.mcmc.rounds import Swap
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
