@@ -8,11 +8,5 @@ from kaem_jax.likelihoods.masked import Masked
 from kaem_jax.likelihoods.scaled import DiscretizedLogistic, Gaussian
 
 __all__ = [
-    "Bernoulli",
-    "Categorical",
-    "Columns",
-    "DiscretizedLogistic",
-    "Gaussian",
-    "Likelihood",
-    "Masked",
-]
+    "Bernoulli", "Categorical", "Columns", "DiscretizedLogistic", "Gaussian", "Likelihood", "Masked",
+]  # fmt: skip

@@ -1,6 +1,6 @@
 """Markov chain Monte Carlo on log-densities: kernels, chains, tempered populations. It needs no model.
 
-A log-density maps positions [..., *event] to one number for each chain, [...] nats; chains do not interact in it.
+A log-density maps positions [..., *event] to one number per chain, [...] nats. Chains do not interact in it.
 """
 
 from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explain_warning, r_hat, split_r_hat

@@ -1,4 +1,4 @@
-"""Tempering of any density to a requested precision: loops on the host around one compiled program."""
+"""Tempering of any density to a requested precision: host loops around one compiled program."""
 
 import functools
 import math
@@ -51,31 +51,31 @@ def tempered(
         run = kaem.mcmc.tempered(key, log_prior, log_likelihood, {"mean": jnp.zeros(3), "scale": jnp.zeros(())})
         print(run.log_z, run.log_z_error, run.draws["mean"].mean((0, 1)), run.warnings)
 
-    Z is the integral of the density over that of the reference, which is 1 if the reference is normalised.
+    Z is the integral of the density over that of the reference, which is 1 if the reference is normalised. Rung beta
+    has the density reference^(1 - beta) target^beta; the reference is the prior by default.
 
-    Rung beta has the density reference^(1 - beta) target^beta, from the reference (by default the prior) at 0 to the
-    target at 1. A warm-up of doubling stages tunes step sizes, the units of each coordinate and the ladder; then the
-    tuning is fixed, and all rounds count. Under `jax.set_mesh` with axes `temp` and `data`, rungs lie along `temp` and
-    populations along `data`; draws are the same on any number of devices. Inside jit use `tempered_posterior` instead.
+    A warm-up of doubling stages tunes step sizes, units of coordinates and the ladder, which are then fixed. Under
+    `jax.set_mesh` with axes `temp` and `data`, rungs lie along `temp` and populations along `data`; draws are the same
+    on any number of devices. Inside jit use `tempered_posterior` instead.
 
     Args:
       key: a PRNG key.
       log_prior: maps one position to a scalar in nats; or a density with `sample` and `log_prob`, which is also the
         default reference; or None, which is 0.
       log_likelihood: maps one position to a scalar in nats.
-      z0: one position, any pytree of floats, from which all chains start; with num_chains=None a batch of positions,
-        one for each population. None draws the starts from the reference.
-      reference: a density with `sample` and `log_prob`, whose draws refresh the first rung, such as `NormalReference`.
+      z0: one position, any pytree of floats, where all chains start; with num_chains=None a batch of positions, one per
+        population. None draws the starts from the reference.
+      reference: a density with `sample` and `log_prob`, such as `NormalReference`; its draws refresh the first rung.
       num_chains: C, independent populations.
       num_rounds: the number of rounds that count, or a stopping rule `Until`.
       warmup_rounds: rounds before those that count.
-      num_temperatures: T. None takes 16, and more if the barrier found in the warm-up needs more.
+      num_temperatures: T. None takes 16, and more if the measured barrier needs more.
       kernel: an object such as `kaem_jax.mcmc.HMC(10)`, or its registered name; one with an accept step.
       steps_per_round: moves between exchanges.
-      step_spread: standard deviation of the logarithm of a move's step size around that of its rung. Larger values, and
-        `HMC`, suit densities of varying width, such as funnels. For others 0 is better, by up to a fifth.
+      step_spread: standard deviation of the log step size of a move around that of its rung. Larger values, and `HMC`,
+        suit densities of varying width, such as funnels; 0 is better by up to a fifth for others.
       swap: one of `kaem_jax.mcmc.rounds.SWAPS`.
-      max_draws: limit on N, the draws kept for each population; more are thinned.
+      max_draws: limit on N, the draws kept per population; more are thinned.
       report: called with the run so far at each check, for instance `print`.
 
     Raises:
@@ -127,7 +127,7 @@ def tempered(
 
 
 class Sampler:
-    """The compiled rounds of one target, and the loops around them."""
+    """The compiled rounds of one target, and the host loops around them."""
 
     def __init__(
         self, target: Target, kernel: Kernel, steps_per_round: int, step_spread: float, swap: str, max_draws: int
@@ -172,7 +172,6 @@ class Sampler:
         return TemperedRun(nothing, trace, 1, until, state, self.extend)
 
     def extend(self, run: TemperedRun, num_rounds: int) -> TemperedRun:
-        """`run` continued by `num_rounds` rounds."""
         check_integer("num_rounds", num_rounds, low=1)
         state, thin, traces = run.state, run.thin, [run.trace]
         draws, first = np.asarray(self._target.rows.flat(run.draws)), len(run.trace.log_likelihood)
@@ -232,13 +231,13 @@ class Sampler:
 
     @functools.cached_property
     def _begin(self) -> Callable[[Any], TemperedState]:
-        """A compiled function from positions [T, C, D] to replicas."""
+        """Compiled: positions [T, C, D] to replicas."""
         target = self._target
         return jax.jit(lambda z: init(constrain(z, "temp", "data"), target.log_start, target.log_gain, len(z)))
 
     @functools.cached_property
     def _advance(self) -> Callable[..., tuple[TemperedState, Array, "_Kept"]]:
-        """A function that runs rounds of a population, compiled once for each number of rungs."""
+        """Runs rounds of a population; compiled once per number of rungs."""
         target = self._target
         one_round = functools.partial(
             step_round, log_prior=target.log_start, log_likelihood=target.log_gain, kernel=self._kernel,
@@ -279,7 +278,7 @@ class Sampler:
 
 
 class _Kept(NamedTuple):
-    """Results of `chunk` rounds: trace, draws of the last rung [chunk, C, D], last positions by rung [T, C, D]."""
+    """Results of a chunk of rounds: trace, draws of the last rung [chunk, C, D], last positions by rung [T, C, D]."""
 
     trace: RoundInfo
     top: Any
@@ -287,12 +286,12 @@ class _Kept(NamedTuple):
 
 
 def _mean(values: Array) -> Array:
-    """The mean over populations of [K, C], by one addition after another: a reduction's order changes with the mesh."""
+    """Mean over the populations of [K, C], added one by one: the order of a reduction changes with the mesh."""
     return functools.reduce(jnp.add, list(values.T)) / values.shape[1]
 
 
 def _stages(num_rounds: int) -> list[int]:
-    """Lengths of the stages of a warm-up, each about twice the one before, so that later ladders have more rounds."""
+    """Lengths of the warm-up's stages, each about twice the one before, so that later ladders have more rounds."""
     num = max(1, int(math.log2(num_rounds / _SNAPSHOT)))  # the first has about one snapshot
     ends = [round(num_rounds * (2**i - 1) / (2**num - 1)) for i in range(num + 1)]
     return np.diff(ends).tolist()

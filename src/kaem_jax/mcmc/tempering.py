@@ -1,4 +1,4 @@
-"""Tempered populations: chains on power posteriors p(x|z)^beta p(z) that exchange rungs."""
+"""Tempered populations as a pure function: chains on power posteriors p(x|z)^beta p(z) that exchange rungs."""
 
 import functools
 from collections.abc import Callable
@@ -20,16 +20,15 @@ from kaem_jax.settings.arguments import check_choice, check_integer
 
 
 class TemperedInfo(NamedTuple):
-    """Diagnostics of a run, after warm-up.
+    """Diagnostics after warm-up.
 
     Attributes:
-      swap_acceptance: [T-1] mean acceptance probability of exchanges, over rounds and data.
-      acceptance: [T] mean acceptance probability of the moves, by rung.
-      round_trips: int32 [B], number of round trips of all replicas of a datum.
-      log_likelihood: [R, T, B] nats, by round and rung: the trace that gives autocorrelations and evidence.
+      swap_acceptance: [T-1] mean exchange probability of neighbours, over rounds and data.
+      acceptance: [T] mean acceptance probability of moves, by rung.
+      round_trips: int32 [B], round trips of all replicas of a datum.
+      log_likelihood: [R, T, B] nats, by round and rung.
       r_hat: [B] split R-hat of the last rung's log-likelihood; NaN for fewer than 4 rounds.
-      barrier: Lambda, the communication barrier of the ladder; about 2 Lambda rungs are best. Each pair adds at most 1,
-        so rare exchanges make this an underestimate: take more rungs and look again.
+      barrier: Lambda, the communication barrier; about 2 Lambda rungs are best. Rare swaps make it an underestimate.
     """
 
     swap_acceptance: Array
@@ -41,17 +40,16 @@ class TemperedInfo(NamedTuple):
 
 
 class TemperedPosterior(NamedTuple):
-    """The end of the chains in the order of rungs: `z[-1]` are posterior draws.
+    """The ends of the chains in the order of rungs: `z[-1]` are posterior draws.
 
     Attributes:
       z: [T, B, *event].
-      top: [B, *event], equal to `z[-1]`, but cheaper if rungs are on several devices and the others are not used.
+      top: [B, *event], equal to `z[-1]`, but cheaper if rungs are spread over devices.
       log_likelihood: [T, B] nats, untempered.
       info: diagnostics.
-      step_size: [T] as used after warm-up.
-      heading: int32 [T, B], of the chain on each rung: 0 until it first visits the first rung; then -1 if it last
-        visited the first rung, 1 if the last one.
-      warning: int32 [B], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
+      step_size: [T] after warm-up.
+      heading: int32 [T, B], of the chain on each rung; see `kaem_jax.mcmc.rounds.TemperedState`.
+      warning: int32 [B], a sum of `DrawWarning` flags; see `explain_warning`.
     """
 
     z: Array
@@ -82,33 +80,31 @@ def tempered_posterior(
     heading: Array | None = None,
     frame: Frame | None = None,
 ) -> TemperedPosterior:
-    """Runs a population of T chains for each datum, `warmup_rounds` and then `num_rounds` rounds; see `step_round`.
+    """Runs T chains for each datum, `warmup_rounds` and then `num_rounds` rounds of moves and exchanges.
 
-    A pure function, to be used in other programs. `tempered` runs one target to a requested precision, and tunes the
-    ladder too.
+    A pure function, to be used in other programs. `tempered` also tunes the ladder and runs to a requested precision.
 
     Args:
       key: a PRNG key.
-      log_prior, log_likelihood: positions [..., B, *event] to nats [..., B], one value for each chain.
-      z0: [B, *event], from which all replicas start, or [T, B, *event].
+      log_prior, log_likelihood: positions [..., B, *event] to nats [..., B], one value per chain.
+      z0: [B, *event], where all replicas start, or [T, B, *event].
       betas: [T], increasing to 1, such as a `power_ladder`; T = 1 is plain Langevin.
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
       num_rounds: R, the rounds that count.
       steps_per_round: moves between exchanges.
       step_size: eta > 0, a scalar or [T], by rung; None starts at 0.1.
-      swap: one of `SWAPS`.
+      swap: one of `kaem_jax.mcmc.rounds.SWAPS`; see `exchange` there.
       bounds: (low, high), the support of every coordinate; None is the real line.
-      refresh: maps (key, (B,)) to exact prior draws [B, *event]: the rung at beta = 0 then takes one in every step.
-      warmup_rounds: rounds before those that count, in which step sizes move towards the kernel's acceptance. By
-        default 0 if step sizes are given, otherwise `num_rounds`.
-      first_round: number of the first round; its parity decides which pairs exchange first. If a population continues
-        from an earlier call, give the number of rounds that it has done.
-      heading: [T, B], from that earlier call, so that round trips are counted across calls.
-      frame: from `kaem_jax.mcmc.principal_frame`: chains move in its coordinates, in units that suit their rung.
+      refresh: maps (key, (B,)) to exact prior draws [B, *event], which the rung at beta = 0 then takes in every step.
+      warmup_rounds: rounds in which step sizes adapt. By default 0 if step sizes are given, otherwise `num_rounds`.
+      first_round: number of the first round, whose parity decides which pairs swap first. To continue an earlier call,
+        give the number of rounds done.
+      heading: [T, B], from that earlier call, to count round trips across calls.
+      frame: from `kaem_jax.mcmc.preconditioner.principal_frame`: the coordinates of moves, in units that suit their
+        rung.
 
     Raises:
-      ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel that accepts every move is asked to
-        adapt.
+      ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel without accept step would adapt.
 
     Example:
       >>> found = kaem.mcmc.tempered_posterior(
@@ -180,13 +176,12 @@ def tempered_posterior(
 
 
 def adapted_steps(kernel: Kernel, step_size: Array, acceptance: Array, count: Array, is_exact: Array) -> Array:
-    """Step sizes [T] after the `count`-th round, with acceptance [T, B]; those of rungs with exact draws stay."""
+    """Step sizes [T] after the `count`-th round with acceptance [T, B]; rungs with exact draws keep theirs."""
     adapted = adapt_step_size(kernel, step_size[:, None], acceptance, count)[:, 0]
     return jnp.where(is_exact, step_size, adapted)
 
 
 def _summary(infos: RoundInfo) -> TemperedInfo:
-    """Diagnostics of all rounds [R, ...] together."""
     swap_acceptance = jnp.mean(infos.swap_acceptance, axis=(0, 2))
     return TemperedInfo(
         swap_acceptance=swap_acceptance,
@@ -199,7 +194,6 @@ def _summary(infos: RoundInfo) -> TemperedInfo:
 
 
 def _warnings(info: TemperedInfo, infos: RoundInfo) -> Array:
-    """`DrawWarning` flags of each datum, int32 [B]."""
     moved = jnp.mean(infos.acceptance[:, -1], axis=0)  # on the last rung
     conditions = {DrawWarning.R_HAT: ~(info.r_hat < 1.1), DrawWarning.REJECTED: moved < 0.1}
     if info.acceptance.size > 1:

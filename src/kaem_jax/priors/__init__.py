@@ -8,12 +8,6 @@ from kaem_jax.priors.neural import NeuralPrior
 from kaem_jax.priors.tabulated import MixturePrior, ProductPrior
 
 __all__ = [
-    "BoundPrior",
-    "ClusteredPrior",
-    "ComonotonePrior",
-    "MixturePrior",
-    "NeuralPrior",
-    "Prior",
-    "ProductPrior",
+    "BoundPrior", "ClusteredPrior", "ComonotonePrior", "MixturePrior", "NeuralPrior", "Prior", "ProductPrior",
     "fit_prior",
-]
+]  # fmt: skip

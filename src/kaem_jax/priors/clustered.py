@@ -69,14 +69,9 @@ class ClusteredPrior(Prior):
     def bank(self) -> FunctionBank:
         """The energies f of all C Q coordinates, on one grid."""
         return FunctionBank(
-            outer=self.num_clusters,
-            inner=self.num_latents,
-            basis=self.basis,
-            base_activation="none",
-            num_intervals=self.grid_size,
-            domain=DOMAIN,
-            coefficient_scale=0.0,
-        )
+            outer=self.num_clusters, inner=self.num_latents, basis=self.basis, base_activation="none",
+            num_intervals=self.grid_size, domain=DOMAIN, coefficient_scale=0.0,
+        )  # fmt: skip
 
     @property
     def event_shape(self) -> tuple[int]:

@@ -22,12 +22,7 @@ _MIN_VARIANCE = 1e-4  # in units of the mean variance of a coordinate: columns m
 Sums = tuple[Array, Array, Array]  # of p(c | z), p(c | z) z and p(c | z) z z': [C], [C, Q], [C, Q, Q]
 
 
-def fit_gaussians(
-    seed: int,
-    prior: ClusteredPrior,
-    z: np.ndarray,
-    labels: np.ndarray | None = None,
-) -> Params:
+def fit_gaussians(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None = None) -> Params:
     """Fits location, map and proportions of each cluster by expectation maximisation from a k-means start.
 
     Args:

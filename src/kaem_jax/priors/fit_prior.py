@@ -87,13 +87,9 @@ def held_out_tenth(seed: int, num: int) -> list[np.ndarray]:
 
 
 def _fitted(
-    seed: int,
-    prior: ClusteredPrior,
-    z: np.ndarray,
-    held_out: np.ndarray,
-    of_z: np.ndarray | None = None,
+    seed: int, prior: ClusteredPrior, z: np.ndarray, held_out: np.ndarray, of_z: np.ndarray | None = None,
     of_held_out: np.ndarray | None = None,
-) -> Params:
+) -> Params:  # fmt: skip
     normal = dataclasses.replace(prior, shape="gaussian")
     gaussian = fit_gaussians(seed, normal, z, of_z)
     if prior.is_gaussian:

@@ -81,13 +81,9 @@ class BoundNeural(BoundPrior):
         key_start, key_chain = jax.random.split(key)
         start = jax.random.normal(key_start, (*shape, self.prior.num_latents), self.params["dense_0"]["kernel"].dtype)
         chain = langevin_posterior(
-            key_chain,
-            self.log_prob,
-            start,
-            kernel=ULA(),
-            num_steps=self.prior.num_steps,
+            key_chain, self.log_prob, start, kernel=ULA(), num_steps=self.prior.num_steps,
             step_size=self.prior.step_size,
-        )
+        )  # fmt: skip
         return chain.z
 
     @jax.jit

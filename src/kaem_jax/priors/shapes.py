@@ -28,12 +28,9 @@ _MOST_AT_ONCE = 2**22  # entries of the arrays of many densities
 
 
 def fit_shapes(
-    seed: int,
-    prior: ClusteredPrior,
-    gaussian: Params,
-    data: tuple[np.ndarray, np.ndarray],
+    seed: int, prior: ClusteredPrior, gaussian: Params, data: tuple[np.ndarray, np.ndarray],
     held_out: tuple[np.ndarray, np.ndarray],
-) -> Params:
+) -> Params:  # fmt: skip
     """Fits the energies f of all clusters, and their rotations if maps are full.
 
     Args:

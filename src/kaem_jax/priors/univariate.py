@@ -156,15 +156,9 @@ class DensityTable:
 
     @classmethod
     def of_densities(
-        cls,
-        base: BaseDensity,
-        edges: np.ndarray,
-        density: Array,
-        lower_tail: Array,
-        upper_tail: Array,
-        log_normalizer: Array,
-        base_params: dict[str, Array],
-    ) -> "DensityTable":
+        cls, base: BaseDensity, edges: np.ndarray, density: Array, lower_tail: Array, upper_tail: Array,
+        log_normalizer: Array, base_params: dict[str, Array],
+    ) -> "DensityTable":  # fmt: skip
         """The table of densities [*L, M, K] at `panel_nodes(edges)` with probabilities [*L] outside the domain."""
         polynomial = jnp.einsum(
             "...mj,jk->...mk",

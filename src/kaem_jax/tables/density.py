@@ -341,14 +341,9 @@ def _draw_categories(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray
 
 
 def _propose(
-    normal: ClusteredPrior,
-    params: Params,
-    seed: int,
-    z: np.ndarray,
-    terms: np.ndarray,
-    num_draws: int,
+    normal: ClusteredPrior, params: Params, seed: int, z: np.ndarray, terms: np.ndarray, num_draws: int,
     is_shared: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Draws [S, N, Q] of whole rows given their known cells, under the Gaussian part, and log p of these cells [N].
 
     With `is_shared` all rows have the same noise, so that log p of a row does not depend on its place among others.

@@ -119,12 +119,7 @@ def fit(
         average_decay = optimizer.average_decay
         optimizer = optimizer.build(num_steps)
     state = init_train_state(key_state, model, optimizer, sampler, num_data, params, average_decay > 0)
-    step_function = make_train_step(
-        model,
-        optimizer,
-        sampler,
-        average_decay=average_decay,
-    )
+    step_function = make_train_step(model, optimizer, sampler, average_decay=average_decay)
     order = {"size": num_data, "batch_size": batch_size, "seed": int(jax.random.bits(key_order))}
     rows: list[dict[str, float]] = []
     started, done = time.perf_counter(), 0

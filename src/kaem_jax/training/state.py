@@ -45,14 +45,9 @@ class TrainState:
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "sampler", "num_data", "averaged"))
 def init_train_state(
-    key: Array,
-    model: Model,
-    optimizer: optax.GradientTransformation | None,
-    sampler: Sampler,
-    num_data: int,
-    params: Params | None = None,
-    averaged: bool = False,
-) -> TrainState:
+    key: Array, model: Model, optimizer: optax.GradientTransformation | None, sampler: Sampler, num_data: int,
+    params: Params | None = None, averaged: bool = False,
+) -> TrainState:  # fmt: skip
     """The state before the first step. `key` gives the run's root key and, unless `params` is given, the parameters.
 
     Args:
@@ -75,13 +70,9 @@ def init_train_state(
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "sampler", "num_data", "averaged"))
 def state_of_next_stage(
-    state: TrainState,
-    model: Model,
-    optimizer: optax.GradientTransformation | None,
-    sampler: Sampler,
-    num_data: int,
+    state: TrainState, model: Model, optimizer: optax.GradientTransformation | None, sampler: Sampler, num_data: int,
     averaged: bool,
-) -> TrainState:
+) -> TrainState:  # fmt: skip
     """The state before the first step of a later stage, which keeps the parameters and their average; see above."""
     key_params, key_chains = jax.random.split(stage_key(state.root_key, state.step))
     params = sampler.init_params(key_params, model) | state.params

@@ -29,17 +29,9 @@ class EvidenceBounds(NamedTuple):
 
 
 def annealed_log_weights(
-    key: Array,
-    log_prior: LogDensity,
-    log_likelihood: LogDensity,
-    z0: Array,
-    betas: Array,
-    step_size: Array,
-    *,
-    kernel: Kernel | str = MALA(),
-    bounds: Bounds = None,
-    reverse: bool = False,
-) -> Array:
+    key: Array, log_prior: LogDensity, log_likelihood: LogDensity, z0: Array, betas: Array, step_size: Array, *,
+    kernel: Kernel | str = MALA(), bounds: Bounds = None, reverse: bool = False,
+) -> Array:  # fmt: skip
     """Log-weights [C, B], sum_k (beta_k - beta_{k-1}) log p(x|z_{k-1}) along chains that move at every beta.
 
     Forward, from exact prior draws z0, the mean of exp(w) is p(x). In reverse, from exact draws of the posterior, the

@@ -105,7 +105,7 @@ def log_evidence(
     if proposal is None and method == "importance":
         found = importance_evidence(
             key, model, params, x, prior, points=points, num_samples=num_samples, chunk_size=chunk_size
-        )
+        )  # fmt: skip
     else:
         found = evidence_of_weights(repeat(of_one_fit, jax.random.split(key, fits)))
     starts_at_prior = method != "importance" and model.prior.bounds is not None
@@ -130,16 +130,9 @@ _CHUNK = 32  # draws of each datum from a proposal at once
 
 @functools.partial(jax.jit, static_argnames=("model", "points", "num_samples", "chunk_size"))
 def importance_evidence(
-    key: Array,
-    model: Model,
-    params: Params,
-    x: Array,
-    prior: BoundPrior,
-    *,
-    points: str,
-    num_samples: int,
+    key: Array, model: Model, params: Params, x: Array, prior: BoundPrior, *, points: str, num_samples: int,
     chunk_size: int,
-) -> Evidence:
+) -> Evidence:  # fmt: skip
     """Log mean_s p(x_b | z_s) over S prior draws that all data share; see `kaem_jax.log_evidence`.
 
     The draws come in chunks of equal size, and only B numbers of each chunk are kept; the spread of the chunk means

@@ -11,21 +11,7 @@ from kaem_jax.inference.samplers.tempered_sampler import Tempered
 from kaem_jax.inference.samplers.variational_sampler import EncoderDraws, Variational
 
 __all__ = [
-    "ChainDraws",
-    "ChainSampler",
-    "Draws",
-    "EncoderDraws",
-    "FrozenSampler",
-    "Importance",
-    "ImportancePosterior",
-    "Langevin",
-    "ParticleDraws",
-    "Particles",
-    "ProposalChains",
-    "Sampler",
-    "SharedDraws",
-    "Tempered",
-    "TemperedDraws",
-    "Variational",
-    "importance_posterior",
-]
+    "ChainDraws", "ChainSampler", "Draws", "EncoderDraws", "FrozenSampler", "Importance", "ImportancePosterior",
+    "Langevin", "ParticleDraws", "Particles", "ProposalChains", "Sampler", "SharedDraws", "Tempered", "TemperedDraws",
+    "Variational", "importance_posterior",
+]  # fmt: skip

@@ -81,15 +81,9 @@ class Sampler(Settings, abc.ABC):
 
     @abc.abstractmethod
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: SamplerState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: SamplerState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[Any, SamplerState]:
+    ) -> tuple[Any, SamplerState]:  # fmt: skip
         """Draws for data x [B, *data_shape], and the state for the next draw.
 
         Draws have no gradient, neither in `params` nor in `x`: accept steps and choices have no derivative.

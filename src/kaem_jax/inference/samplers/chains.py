@@ -109,9 +109,8 @@ class ChainSampler(Sampler):
     ) -> Array:
         """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event].
 
-        With an encoder, each start is a draw of the encoder or of the prior, chosen by the weights
-        p(x, z) / (q(z | x) + p(z)). If the prior is not normalised, there are no weights, and the encoder's draw is
-        taken.
+        With an encoder, each start is a draw of the encoder or of the prior, by the weights p(x, z) / (q(z | x) + p(z)).
+        Without a normalised prior there are no weights, and the encoder's draw is taken.
         """
         if self.encoder is None:
             return prior.sample(key, (*shape, len(x)))
@@ -145,16 +144,9 @@ class ChainSampler(Sampler):
         return as_rows(z, len(model.prior.event_shape))
 
     def begin(
-        self,
-        key: Array,
-        kept: Array | None,
-        indices: Array | None,
-        model: Model,
-        params: Params,
-        prior: BoundPrior,
-        x: Array,
-        lead: tuple[int, ...],
-    ) -> Array:
+        self, key: Array, kept: Array | None, indices: Array | None, model: Model, params: Params, prior: BoundPrior,
+        x: Array, lead: tuple[int, ...],
+    ) -> Array:  # fmt: skip
         """Where chains start, [*lead, B, *event]: at the ends `kept` [N, L] of the data `indices`, else afresh.
 
         Ends of an index outside 0..N-1 are NaN.
@@ -175,16 +167,9 @@ class ChainSampler(Sampler):
         return flat_metric(math.prod(prior.event_shape)) if self.precondition else None
 
     def next_metric(
-        self,
-        key: Array,
-        step: Array | int,
-        metric: Metric | None,
-        model: Model,
-        params: Params,
-        prior: BoundPrior,
-        z: Array,
-        x: Array,
-    ) -> Metric | None:
+        self, key: Array, step: Array | int, metric: Metric | None, model: Model, params: Params, prior: BoundPrior,
+        z: Array, x: Array,
+    ) -> Metric | None:  # fmt: skip
         """The metric after draws z [C, B, *event] of the posteriors of x."""
         if metric is None:
             return None

@@ -120,15 +120,9 @@ class Importance(Sampler):
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: SamplerState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: SamplerState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[SharedDraws | ChainDraws, SamplerState]:
+    ) -> tuple[SharedDraws | ChainDraws, SamplerState]:  # fmt: skip
         key_draw, key_resample = jax.random.split(key)
         options = {"num_samples": self.num_samples, "points": self.points}
         posterior = importance_posterior(key_draw, model, params, x, **options)

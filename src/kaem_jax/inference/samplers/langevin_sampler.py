@@ -34,29 +34,19 @@ class Langevin(ChainSampler):
         return None if state.chains is None else of_rows(state.chains, (self.num_chains,), model.prior.event_shape)
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: ChainState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: ChainState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[ChainDraws, ChainState]:
+    ) -> tuple[ChainDraws, ChainState]:  # fmt: skip
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         prior = model.prior.bind(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
         start = self.begin(key_start, state.chains, indices, model, params, prior, x, (self.num_chains,))
         run = langevin_posterior(
-            key_run,
-            lambda z: model.log_joint(params, z, x, prior),
-            constrain(start, None, "data"),
-            kernel=self.kernel,
-            num_steps=self.num_steps,
-            step_size=self.step_size if state.step_size is None else state.step_size,
-            bounds=model.prior.bounds,
+            key_run, lambda z: model.log_joint(params, z, x, prior), constrain(start, None, "data"),
+            kernel=self.kernel, num_steps=self.num_steps,
+            step_size=self.step_size if state.step_size is None else state.step_size, bounds=model.prior.bounds,
             frame=None if state.metric is None else principal_frame(state.metric),
-        )
+        )  # fmt: skip
         acceptance = jnp.mean(run.acceptance)
         metrics = {"acceptance": acceptance} if self.kernel.is_exact else {}
         if state.chains is not None and indices is not None:

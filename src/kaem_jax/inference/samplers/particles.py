@@ -105,15 +105,9 @@ class Particles(Sampler):
         return ParticleState(precision, jnp.zeros((), jnp.int32), as_rows(empty, len(event)))
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: ParticleState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: ParticleState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[ParticleDraws, ParticleState]:
+    ) -> tuple[ParticleDraws, ParticleState]:  # fmt: skip
         """The kept positions. Without `indices`, fresh chains take 100 moves first."""
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         key_start, key_moves = jax.random.split(key)

@@ -45,15 +45,9 @@ class ProposalChains(Sampler):
     num_chains: int = setting(8, low=1)
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: SamplerState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: SamplerState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[ChainDraws, SamplerState]:
+    ) -> tuple[ChainDraws, SamplerState]:  # fmt: skip
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         prior = model.prior.bind(params["prior"])
         if isinstance(x, jax.core.Tracer) or len(x) <= _AT_ONCE:

@@ -102,15 +102,9 @@ class Tempered(ChainSampler):
         return of_rows(state.chains.z, (self.num_temperatures, self.num_chains), model.prior.event_shape)[-1]
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: ChainState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: ChainState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[TemperedDraws, ChainState]:
+    ) -> tuple[TemperedDraws, ChainState]:  # fmt: skip
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         prior = model.prior.bind(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)

@@ -86,15 +86,9 @@ class Variational(Sampler):
         return {"encoder": model.bind_encoder(self.encoder).init(key)}
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: SamplerState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: SamplerState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[EncoderDraws, SamplerState]:
+    ) -> tuple[EncoderDraws, SamplerState]:  # fmt: skip
         q = approximate(self.encoder, model, *jax.lax.stop_gradient((params, jnp.asarray(x))))
         noise = jax.random.normal(key, (self.num_draws, *q.mean.shape), q.mean.dtype)
         noise = constrain(noise, None, "data")
