@@ -38,19 +38,17 @@ def log_prob(
     chunk_size: int = 20_000,
     may_miss: bool | None = None,
 ) -> Evidence:
-    """Log p(x_b), of the observed values of a datum, by importance sampling from a proposal.
+    """Log p(x_b) of the observed values of a datum, by importance sampling from a proposal.
 
     Args:
-      key: a PRNG key.
-      model: static.
-      params: its parameters. Nothing is differentiated, neither in them nor in `x`; see `log_evidence`.
+      params: its parameters. Nothing is differentiated, neither in them nor in `x`.
       x: [B, *data_shape], NaN where a value is missing.
       proposal: q(z | x); Laplace approximations by default.
       num_samples: proposals for each datum.
       chunk_size: latents in memory at once.
-      may_miss: static, whether a value of x may be NaN. By default x is searched for NaN. Inside jit it cannot be, and
-        values count as possibly missing: a Gaussian likelihood then works in a loop, which is slower. If False, a datum
-        that has NaN after all gets NaN as error and ESS, and NaN or -inf as log p(x).
+      may_miss: static, whether a value of x may be NaN. By default x is searched for NaN; inside jit values count as
+        possibly missing, which makes a Gaussian likelihood slower. If False, a datum with NaN gets NaN as error and
+        ESS, and NaN or -inf as log p(x).
 
     Raises:
       ValueError: the prior has no normaliser. Outside jit also: the model takes tokens and x has NaN or fractions.
@@ -79,7 +77,7 @@ def _model_of_seen(key: Array, model: Model, x: Array, may_miss: bool | None) ->
 
 
 def may_be_missing(x: Array, said: bool | None) -> bool:
-    """Whether a value may be missing: `said` if it is given, else whether x has NaN; True for traced x."""
+    """Whether a value may be missing: `said` if given, else whether x has NaN; True for traced x."""
     if said is not None:
         return said
     return isinstance(x, jax.core.Tracer) or bool(np.isnan(np.asarray(x)).any())  # jnp would be staged inside jit
@@ -144,7 +142,7 @@ class Imputed(NamedTuple):
     """Data with their missing values filled in.
 
     Attributes:
-      draws: [S, B, *data_shape], from the posterior predictive p(missing | observed), with the likelihood's noise.
+      draws: [S, B, *data_shape], from p(missing | observed), with the likelihood's noise.
       mean: [B, *data_shape], posterior mean of E[x | z]; for categories, their probabilities.
       spread: [B, *data_shape], standard deviation of the draws: 0 for observed values, NaN for a single draw.
     """
@@ -168,10 +166,7 @@ def impute(
     """Draws the missing values (NaN) of x [B, *data_shape], given the others.
 
     Args:
-      key: a PRNG key.
-      model: static.
-      params: its parameters.
-      num_draws: S, chains for each datum; see `kaem_jax.inference.samplers.ProposalChains`.
+      num_draws: S, chains for each datum.
       num_steps: moves of each chain.
       proposal: where chains start; Laplace approximations by default. An encoder would read missing values as 0.
 

@@ -94,7 +94,6 @@ def langevin_posterior(
     """Runs chains from z0 [..., *event]: `warmup_steps` adapt the step size, `num_steps` follow with it fixed.
 
     Args:
-      key: a PRNG key.
       log_density: positions [..., *event] to nats [...], one value per chain.
       z0: starting positions, for instance draws of the prior.
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
@@ -165,10 +164,6 @@ def langevin_posterior(
     (chains, total), trace = scan(run, (chains, jnp.zeros_like(chains.log_prior)), jax.random.split(key_run, num_steps))
     acceptance, r_hat = total / num_steps, split_r_hat(trace)
     return LangevinPosterior(
-        z=chains.position,
-        acceptance=acceptance,
-        step_size=eta,
-        log_density=trace,
-        r_hat=r_hat,
+        z=chains.position, acceptance=acceptance, step_size=eta, log_density=trace, r_hat=r_hat,
         warning=warn_if({DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: acceptance < 0.1}),
-    )
+    )  # fmt: skip

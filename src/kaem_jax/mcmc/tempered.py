@@ -59,7 +59,6 @@ def tempered(
     on any number of devices. Inside jit use `tempered_posterior` instead.
 
     Args:
-      key: a PRNG key.
       log_prior: maps one position to a scalar in nats; or a density with `sample` and `log_prob`, which is also the
         default reference; or None, which is 0.
       log_likelihood: maps one position to a scalar in nats.
@@ -231,7 +230,6 @@ class Sampler:
 
     @functools.cached_property
     def _begin(self) -> Callable[[Any], TemperedState]:
-        """Compiled: positions [T, C, D] to replicas."""
         target = self._target
         return jax.jit(lambda z: init(constrain(z, "temp", "data"), target.log_start, target.log_gain, len(z)))
 

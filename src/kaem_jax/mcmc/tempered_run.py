@@ -78,7 +78,6 @@ class TemperedRun:
 
     @property
     def betas(self) -> np.ndarray:
-        """The ladder [T]."""
         return np.asarray(self.state.tuning.betas)
 
     @property

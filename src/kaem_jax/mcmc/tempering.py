@@ -85,7 +85,6 @@ def tempered_posterior(
     A pure function, to be used in other programs. `tempered` also tunes the ladder and runs to a requested precision.
 
     Args:
-      key: a PRNG key.
       log_prior, log_likelihood: positions [..., B, *event] to nats [..., B], one value per chain.
       z0: [B, *event], where all replicas start, or [T, B, *event].
       betas: [T], increasing to 1, such as a `power_ladder`; T = 1 is plain Langevin.
@@ -133,9 +132,9 @@ def tempered_posterior(
         check_frame(bounds)
         event_shape = z0.shape[jax.eval_shape(log_likelihood, z0).ndim :]
         z_of = functools.partial(from_frame, frame, event_shape=event_shape)
-        log_prior, log_likelihood = _composed(log_prior, z_of), _composed(log_likelihood, z_of)
-        z0, bounds = to_frame(frame, z0, len(event_shape)), None
-        refresh = None if refresh is None else _refresh_in_frame(frame, refresh, len(event_shape))
+        y_of = functools.partial(to_frame, frame, event_ndim=len(event_shape))
+        log_prior, log_likelihood = _then(z_of, log_prior), _then(z_of, log_likelihood)
+        z0, refresh = y_of(z0), None if refresh is None else _then(refresh, y_of)
     state = init(z0, log_prior, log_likelihood, ladder.size, heading)
     start = FIRST_STEP_SIZE if step_size is None else step_size
     eta = jnp.broadcast_to(jnp.asarray(start, z0.dtype), ladder.shape)
@@ -184,13 +183,10 @@ def adapted_steps(kernel: Kernel, step_size: Array, acceptance: Array, count: Ar
 def _summary(infos: RoundInfo) -> TemperedInfo:
     swap_acceptance = jnp.mean(infos.swap_acceptance, axis=(0, 2))
     return TemperedInfo(
-        swap_acceptance=swap_acceptance,
-        acceptance=jnp.mean(infos.acceptance, axis=(0, 2)),
-        round_trips=jnp.sum(infos.round_trips, axis=0),
-        log_likelihood=infos.log_likelihood,
-        r_hat=split_r_hat(infos.log_likelihood[:, -1]),
-        barrier=communication_barrier(swap_acceptance)[-1],
-    )
+        swap_acceptance=swap_acceptance, acceptance=jnp.mean(infos.acceptance, axis=(0, 2)),
+        round_trips=jnp.sum(infos.round_trips, axis=0), log_likelihood=infos.log_likelihood,
+        r_hat=split_r_hat(infos.log_likelihood[:, -1]), barrier=communication_barrier(swap_acceptance)[-1],
+    )  # fmt: skip
 
 
 def _warnings(info: TemperedInfo, infos: RoundInfo) -> Array:
@@ -201,9 +197,5 @@ def _warnings(info: TemperedInfo, infos: RoundInfo) -> Array:
     return warn_if(conditions)
 
 
-def _composed(log_density: LogDensity, z_of: Callable[[Array], Array]) -> LogDensity:
-    return lambda y: log_density(z_of(y))
-
-
-def _refresh_in_frame(frame: Frame, refresh: Refresh, event_ndim: int) -> Refresh:
-    return lambda key, shape: to_frame(frame, refresh(key, shape), event_ndim)
+def _then(first: Callable[..., Array], second: Callable[[Array], Array]) -> Callable[..., Array]:
+    return lambda *args: second(first(*args))

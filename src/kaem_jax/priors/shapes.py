@@ -1,8 +1,8 @@
 """Axes and shapes of the clusters of a fitted Gaussian mixture (docs/method.md, section 14).
 
-A rotation of each cluster's whitened coordinates makes them as independent as possible (FastICA). The density of each
-coordinate is then fitted by penalised maximum likelihood, with the responsibilities as weights. Rotations and
-densities are kept only where they raise the likelihood of held-out latents.
+FastICA rotates each cluster's whitened coordinates to be as independent as possible. The density of each coordinate is
+then fitted by penalised maximum likelihood, weighted by responsibilities. Both are kept only where they raise the
+likelihood of held-out latents.
 """
 
 import warnings
@@ -39,9 +39,6 @@ def fit_shapes(
       gaussian: parameters of the same prior with `shape="gaussian"`.
       data: latents to fit, float [N, Q], and their responsibilities [N, C].
       held_out: the same for M other latents, which select rotations, energies and penalties.
-
-    Returns:
-      The parameters of `prior`.
     """
     params = prior.init(jax.random.key(0)) | gaussian
     coefficients, gain = _fit(prior, params, data, held_out)
@@ -91,7 +88,7 @@ def _maximum(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, pen
 
 
 def _newton(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, rough: np.ndarray) -> np.ndarray:
-    """Maximises the mean log-likelihood minus theta' rough theta / (2 count), which is concave: [K, G]."""
+    """Maximises the concave mean log-likelihood minus theta' rough theta / (2 count): [K, G]."""
     num_features = features.shape[1]
     products = (features[:, :, None] * features[:, None, :]).reshape(len(features), -1)
     weight = np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -145,7 +142,7 @@ def _rotations(seed: int, prior: ClusteredPrior, params: Params, z: np.ndarray, 
 def _better_rotations(
     prior: ClusteredPrior, params: Params, coefficients: np.ndarray, z: np.ndarray, share: np.ndarray
 ) -> jax.Array:
-    """Rotations moved towards maximum likelihood under the fitted shapes, [C, Q, Q].
+    """Rotations [C, Q, Q] moved towards maximum likelihood under the fitted shapes.
 
     Newton steps with the scores of the shapes and the Hessian of independent coordinates (Ablin et al., 2018, "Faster
     ICA under orthogonal constraint").
@@ -191,7 +188,6 @@ def _count(prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarr
 
 
 def _bin_of(y: np.ndarray) -> np.ndarray:
-    """The bin of each coordinate; the first and last hold the tails."""
     low, high = DOMAIN
     return np.clip((y - low) * (_NUM_BINS / (high - low)), 0, _NUM_BINS - 1).astype(np.int64)
 

@@ -29,8 +29,8 @@ class TabulatedPrior(Prior):
       num_latents: Q, the width of the decoder's input.
       basis: family of the basis functions of the energies f.
       grid_size: number of grid intervals.
-      domain: (low, high), the ends of the grid and the support of a bounded base density. Other base densities have
-        tails outside, where the energy is constant. Must lie above 0 for `lognormal`.
+      domain: (low, high), the ends of the grid and the support of a bounded base density. Beyond it the energy is
+        constant. Must lie above 0 for `lognormal`.
       base_density: pi0, which the energies tilt: `gaussian` (standard normal), `learnable_gaussian` (mean and deviation
         of every latent learned), `lognormal` (on the positive half-line), `uniform` or `flat` (constant on the domain).
       base_activation: activation that is added to the basis expansion of each energy.
@@ -57,28 +57,20 @@ class TabulatedPrior(Prior):
     @property
     @abc.abstractmethod
     def num_each(self) -> int:
-        """P, how many densities belong to each latent."""
+        """P, the number of densities of each latent."""
 
     @functools.cached_property
     def bank(self) -> FunctionBank:
-        """The energies f."""
+        # Near 0 a lognormal density changes by the same factor over intervals that are even in log z.
+        log_spaced = self.base_density == "lognormal"
         return FunctionBank(
-            outer=self.num_latents,
-            inner=self.num_each,
-            basis=self.basis,
-            base_activation=self.base_activation,
-            num_intervals=self.grid_size,
-            domain=self.domain,
-            # Near 0 a lognormal density changes by the same factor over intervals that are even in log z.
-            log_spaced=self.base_density == "lognormal",
-            shared=self.shares_argument,
-            coefficient_scale=self.coefficient_scale,
-            base_scale=self.base_scale,
-        )
+            outer=self.num_latents, inner=self.num_each, basis=self.basis, base_activation=self.base_activation,
+            num_intervals=self.grid_size, domain=self.domain, log_spaced=log_spaced, shared=self.shares_argument,
+            coefficient_scale=self.coefficient_scale, base_scale=self.base_scale,
+        )  # fmt: skip
 
     @functools.cached_property
     def base(self) -> BaseDensity:
-        """pi0."""
         return make_base_density(self.base_density, self.domain, self.grid_size)
 
 
@@ -163,11 +155,10 @@ class BoundProduct(BoundTabulated):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MixturePrior(TabulatedPrior):
-    """p(z) = prod_q sum_p alpha_{q,p} exp(f_{q,p}(z_q)) pi0(z_q) / Z_{q,p} for z of shape [Q].
+    """p(z) = prod_q sum_p alpha_{q,p} exp(f_{q,p}(z_q)) pi0(z_q) / Z_{q,p} for z [Q].
 
-    Components are normalised, so alpha is the probability of a component both in training and in sampling. Those of one
-    latent share their base density, so the mixture is itself one univariate density: it is tabulated and inverted
-    directly, with one uniform number for each latent and no draw of a component.
+    Components are normalised and share the base density of their latent. The mixture is itself one univariate density,
+    tabulated and inverted directly: a draw takes one uniform number per latent and no draw of a component.
 
     Attributes:
       num_components: P, components of each latent.
@@ -199,7 +190,6 @@ class MixturePrior(TabulatedPrior):
         return init_components(key, self.bank, self.base) | init_proportions(self.proportions, shape)
 
     def log_proportions(self, params: Params) -> Array:
-        """Log alpha, [Q, P] nats."""
         return log_proportions(params, (self.num_latents, self.num_components))
 
     def _bind(self, params: Params) -> "BoundMixture":
@@ -232,6 +222,5 @@ class BoundMixture(BoundTabulated):
         return jax.nn.log_softmax(self._log_joint(self._latent(z)), axis=-1)
 
     def _log_joint(self, z: Array) -> Array:
-        """Log alpha_{q,p} p_{q,p}(z_q), [..., Q, P]."""
         log_weight = component_log_weight(self.prior.bank, self.prior.base, self.params, z[..., None])
         return self.prior.log_proportions(self.params) + log_weight - self.table.log_normalizer

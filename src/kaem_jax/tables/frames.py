@@ -16,7 +16,7 @@ _BLUR = 0.1  # at least, in deviations
 
 
 def cells_of(column: Any) -> np.ndarray:
-    """Converts a pandas or polars column to float64 with NaN in empty cells, or to texts with None."""
+    """A pandas or polars column as float64 with NaN in empty cells, or as texts with None."""
     if hasattr(column, "is_null"):  # of polars
         is_number, cells = column.dtype.is_numeric(), column.to_numpy()
         return np.asarray(cells, float) if is_number else _texts(cells, column.is_null().to_numpy())
@@ -30,12 +30,12 @@ def _texts(cells: np.ndarray, is_gap: np.ndarray) -> np.ndarray:
 
 
 def is_truth(column: Any) -> bool:
-    """Whether a column of pandas or polars has the type of truth values."""
+    """Whether a column of pandas or polars holds truth values."""
     return str(column.dtype).lower() in ("bool", "boolean")
 
 
 def typed(cells: np.ndarray, as_truths: bool) -> Any:
-    """Numbers, texts or truth values for a frame, of the cells of a column without gaps."""
+    """Numbers, texts or truth values for a frame, from the cells of a column without gaps."""
     if as_truths:
         return cells == "True"
     return cells.tolist() if cells.dtype == object else cells
@@ -84,7 +84,7 @@ def blurred(seed: int, columns: TableColumns, rows: Rows) -> Rows:
 
 
 def log_volume(columns: TableColumns, rows: Rows) -> np.ndarray:
-    """Log p of the density's values less log p in the user's units, [N] nats."""
+    """Log p of the density's values minus log p in the user's units, [N] nats."""
     total = np.zeros(len(rows))
     for column, values in zip(numbers_of(columns), rows.z.T, strict=False):
         total += np.where(np.isnan(values), 0, column.log_volume(values[:, None]))

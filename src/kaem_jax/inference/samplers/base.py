@@ -23,12 +23,12 @@ class Sampler(Settings, abc.ABC):
 
     Your own sampler derives from this class and defines `step`; see docs/extend.md.
 
-    The state is a pytree, usually a NamedTuple, with everything that the next draw needs from earlier ones: adapted
-    step sizes, a ladder, persistent chains. Field names are also the names on disk; a field may be None. A field with
-    an entry for each datum must be called `chains`, which evaluation does not load.
+    The state is a pytree, usually a NamedTuple, of what the next draw needs: adapted step sizes, a ladder, persistent
+    chains. Its field names are also those on disk. A field with an entry for each datum must be called `chains`, which
+    evaluation does not load.
 
-    A sampler may have parameters of its own, which are learned together with the model: `init_params` adds them to the
-    model's dictionary, and they minimise `loss`.
+    A sampler may have parameters of its own, learned with the model: `init_params` makes them, and they minimise
+    `loss`.
 
     Attributes:
       has_compiled_parts: whether `step` calls compiled parts that other code shares, and is not compiled as a whole.
@@ -46,24 +46,17 @@ class Sampler(Settings, abc.ABC):
 
     @property
     def num_rungs(self) -> int:
-        """The number T of rungs of a tempered population, which devices can share; 1 for other samplers."""
+        """T, the rungs of a tempered population, which devices can share; 1 for other samplers."""
         return 1
 
     def check(self, prior: Prior) -> None:
-        """Refuses a prior with which this sampler cannot work.
-
-        Raises:
-          ValueError: the message begins with the setting.
-        """
+        """Raises a ValueError, which begins with the setting, for a prior with which this sampler cannot work."""
 
     def check_length(self, num_steps: int) -> None:
         """Raises a ValueError if a schedule of the sampler does not fit into so many updates."""
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> SamplerState:
-        """The state before the first draw.
-
-        Args:
-          num_data: N, the number of data for which persistent chains are kept.
+        """The state before the first draw, with persistent chains for `num_data` data.
 
         Raises:
           ValueError: see `check`.
@@ -72,11 +65,11 @@ class Sampler(Settings, abc.ABC):
         return ()
 
     def init_params(self, key: Array, model: Model) -> Params:
-        """The sampler's own parameters, under names that the model does not use; empty for most."""
+        """The sampler's own parameters, under names that the model does not use."""
         return {}
 
     def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
-        """The loss of the sampler's own parameters, a scalar in nats per datum; None if it has no parameters."""
+        """The loss of the sampler's own parameters, a scalar in nats per datum; None without such parameters."""
         return None
 
     @abc.abstractmethod
@@ -99,7 +92,7 @@ class Sampler(Settings, abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} does not move with the loss")
 
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
-        """Draws from p(z | x_b) for data x [B, *data_shape], with chains and step sizes that start afresh."""
+        """Draws from p(z | x_b) for data x [B, *data_shape], with fresh chains and step sizes."""
         check_key(key)
         check_model(model)
         key_state, key_draw = jax.random.split(key)
@@ -111,19 +104,16 @@ class Sampler(Settings, abc.ABC):
         return None
 
     def frozen(self, state: SamplerState, step: Array | int) -> SamplerState:
-        """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps."""
+        """What evaluation needs of a training state: ladder and step sizes after `step` steps."""
         return state
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FrozenSampler:
-    """A sampler with the ladder and step sizes that training reached, for evaluation with fresh chains. A pytree.
+    """A sampler with the step sizes and ladder, in `state`, that training reached after `step` steps. A pytree.
 
-    Attributes:
-      sampler: static.
-      state: as `Sampler.frozen` returns it.
-      step: number of training steps done.
+    For evaluation, with fresh chains.
     """
 
     sampler: Sampler = dataclasses.field(metadata=STATIC)
@@ -132,11 +122,9 @@ class FrozenSampler:
 
     @classmethod
     def freeze(cls, sampler: Sampler, state: SamplerState, step: Array | int) -> "FrozenSampler":
-        """Freezes a training state after `step` steps."""
         return cls(sampler, sampler.frozen(state, step), step)
 
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
-        """Draws from p(z | x_b) for data x [B, *data_shape]."""
         check_key(key)
         check_model(model)
         draw = _draw if self.sampler.has_compiled_parts else _draw_compiled

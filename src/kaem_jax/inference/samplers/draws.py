@@ -1,4 +1,4 @@
-"""Draws from the posteriors of a minibatch, whichever sampler made them. Nothing in them is differentiated."""
+"""Draws from the posteriors of a minibatch. Nothing in them is differentiated."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ class SharedDraws:
     metrics: dict[str, Array]
 
     def mean(self, values: Array) -> Array:
-        """The posterior mean of a function whose values at `z` are given: [S, ...] or [C, B, ...] to [B, ...]."""
+        """The posterior mean of a function, from its values [S, ...] or [C, B, ...] at `z`: [B, ...]."""
         return jnp.tensordot(self.weights, values, axes=1)
 
     def mean_log_likelihood(self, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
@@ -42,7 +42,6 @@ class SharedDraws:
         return self.z, jnp.mean(self.weights, axis=0)
 
     def one(self, key: Array) -> Array:
-        """One draw for each datum, [B, *event]."""
         return self.z[jax.random.categorical(key, jnp.log(self.weights))]
 
 
@@ -99,7 +98,7 @@ class RungDraws(TemperedDraws):
     objective: str = dataclasses.field(metadata=STATIC)
 
     def mean_log_likelihood(self, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
-        """The paper's estimate of log p(x_b), [B] nats, whose gradient treats the draws of all rungs as fixed."""
+        """The paper's estimate of log p(x_b), [B] nats; its gradient treats the draws of all rungs as fixed."""
         log_likelihood = model.log_likelihood(params, self.rungs, x, prior)  # [T, C, B]
         width = jnp.diff(self.betas)[:, None]
         if self.objective == "thermodynamic":

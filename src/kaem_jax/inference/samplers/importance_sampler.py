@@ -1,4 +1,4 @@
-"""Importance sampling with the prior as proposal, S draws shared by a minibatch (docs/method.md, section 6)."""
+"""Importance sampling with S prior draws that a minibatch shares (docs/method.md, section 6)."""
 
 import dataclasses
 import functools
@@ -43,15 +43,11 @@ def weigh(z: Array, log_likelihood: Array) -> ImportancePosterior:
 
 
 def resample(key: Array, weights: Array, num_draws: int) -> Array:
-    """Systematic resampling (Douc, Cappe & Moulines, 2005): equally weighted indices of weighted points.
-
-    Args:
-      key: a PRNG key; rows are resampled independently.
-      weights: [B, S], not negative.
-      num_draws: R.
+    """Systematic resampling (Douc, Cappe & Moulines, 2005), independently for each row of weights [B, S].
 
     Returns:
-      int32 [B, R], sorted. Index s occurs R w_s times on average over keys, rounded up or down in each row.
+      int32 [B, R], sorted indices for R = `num_draws`. Index s occurs R w_s times on average over keys, rounded up or
+      down in each row.
     """
 
     def one(shift: Array, weights: Array) -> Array:
@@ -71,10 +67,9 @@ def importance_posterior(
 ) -> ImportancePosterior:
     """Importance-sampled posterior of the latents of x [B, *data_shape], by S decoder calls.
 
+    Nothing is differentiated, neither in `params` nor in `x`.
+
     Args:
-      key: a PRNG key.
-      model: the model.
-      params: the model's parameters. Nothing here is differentiated, neither in them nor in `x`.
       x: [B, *data_shape] data.
       num_samples: S, the number of proposals.
       points: `random` or `sobol` proposals.
@@ -97,7 +92,7 @@ def importance_posterior(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Importance(Sampler):
-    """Weighted draws of the prior, shared by the whole minibatch; nothing is carried from step to step.
+    """Weighted draws of the prior, shared by the whole minibatch.
 
     Attributes:
       num_samples: S, proposals from the prior.

@@ -27,10 +27,10 @@ _AT_ONCE = 100  # data
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProposalChains(Sampler):
-    """C chains for each datum. Each starts at one of 16 draws of q(z | x), chosen by its weight p(x, z) / q(z | x).
-    Start coordinates outside a bounded support are replaced by those of a prior draw.
+    """C chains for each datum, started at the best-weighted of 16 draws each of q(z | x), by p(x, z) / q(z | x).
 
-    MALA moves are whitened by q. Step sizes adapt in the first half of the steps, separately for each datum.
+    MALA moves are whitened by q. Step sizes adapt in the first half of the steps, separately for each datum. Start
+    coordinates outside a bounded support are replaced by those of a prior draw.
 
     Attributes:
       proposal: q(z | x).
@@ -63,7 +63,6 @@ class ProposalChains(Sampler):
         return ChainDraws(z, {"acceptance": jnp.mean(jnp.stack([acceptance for _, acceptance in ends]))}), state
 
     def _ends(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> tuple[Array, Array]:
-        """The ends of the chains, [C, B, *event], and their mean acceptance."""
         key_fit, key_start, key_run = jax.random.split(key, 3)
         fitted = fitted_to(x, self.proposal, key_fit, model, params, prior)
         start = _starts(key_start, model, params, x, fitted, prior, self.num_chains)
@@ -73,7 +72,6 @@ class ProposalChains(Sampler):
 def _starts(
     key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, prior: BoundPrior, num_chains: int
 ) -> Array:
-    """Where chains start, [C, B, *event]."""
     key_draw, key_choice = jax.random.split(key)
     z, log_weights = weighed_draws(key_draw, model, params, x, fitted, prior, _NUM_PROPOSALS * num_chains)
     return _choose(key_choice, prior, z, log_weights, num_chains)

@@ -27,8 +27,8 @@ class Population(NamedTuple):
 
     Attributes:
       z: [N, L], [T, C, N, *event] in the form of `as_rows`.
-      heading: int8 [N, L'], [T, C, N] in the form of `as_rows`. Kept, since a round trip takes many training steps; see
-        `kaem_jax.mcmc.rounds.TemperedState`.
+      heading: int8 [N, L'], [T, C, N] in the form of `as_rows`; see `kaem_jax.mcmc.rounds.TemperedState`. Kept, since a
+        round trip takes many training steps.
     """
 
     z: Array
@@ -153,7 +153,6 @@ class Tempered(ChainSampler):
         return draws, state._replace(metric=metric)
 
     def _adapted(self, step: Array | int, state: ChainState, betas: Array, info: TemperedInfo) -> ChainState:
-        """The state with step sizes and ladder adapted to the acceptances of this draw."""
         if state.step_size is not None:
             adapted = self.next_step_size(step, state.step_size, info.acceptance)
             is_refreshed = self.refresh & (betas == 0)  # with one rung there is none
@@ -164,7 +163,6 @@ class Tempered(ChainSampler):
         return state
 
     def _metrics(self, info: TemperedInfo, state: ChainState, dtype: jnp.dtype) -> dict[str, Array]:
-        """The metrics of a draw that are logged; `state` is the state after it."""
         metrics = {"acceptance": info.acceptance[-1]} if self.kernel.is_exact else {}
         if self.num_temperatures > 1:
             metrics |= {
@@ -178,14 +176,13 @@ class Tempered(ChainSampler):
         return metrics
 
     def _path(self, model: Model, params: Params, prior: BoundPrior, x: Array) -> Path:
-        """The path of densities from the first rung to the posteriors of x."""
         if self.encoder is None:
             return path_from_prior(model, params, x, prior)
         fitted = EncoderProposal(self.encoder).fit(jax.random.key(0), model, params, x, prior)
         return path_from_proposal(model, params, x, fitted, prior, whitens=False)
 
     def _frame(self, state: ChainState) -> Frame | None:
-        """The coordinates of moves; whitened with an encoder, since its densities are as narrow as the posterior."""
+        """The coordinates of moves; whitened with an encoder, whose densities are as narrow as the posterior."""
         if state.metric is None:
             return None
         frame = principal_frame(state.metric)

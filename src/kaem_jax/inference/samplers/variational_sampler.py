@@ -41,8 +41,8 @@ class EncoderDraws(ChainDraws):
     ) -> tuple[Array, dict[str, Array]]:
         """Log mean_k p(x_b, z_k) / q(z_k | x_b), [B] nats, and metrics; `labels` y [B] make it p(x_b, y_b, z_k) / q.
 
-        With K = 1 this is the evidence lower bound (Kingma & Welling, 2014), with more the importance-weighted one
-        (Burda et al., 2016). It is differentiable in all of `params`, through the draws too.
+        The evidence lower bound for K = 1 (Kingma & Welling, 2014), else the importance-weighted one (Burda et al.,
+        2016). Differentiable in all of `params`, through the draws too.
         """
         q = approximate(self.encoder, model, params, x)
         z, log_q = q.at(self.noise), q.log_prob_at(self.noise)

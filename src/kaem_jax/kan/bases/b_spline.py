@@ -18,9 +18,9 @@ _PANELS_PER_INTERVAL = {1: 20, 2: 10, 3: 10, 4: 10, 5: 10}
 
 @dataclasses.dataclass(frozen=True)
 class BSpline(Basis):
-    """B-splines by the local Cox-de Boor recursion: only the degree + 1 non-zero terms are computed.
+    """B-splines by the local Cox-de Boor recursion, which computes the degree + 1 non-zero terms only.
 
-    Outside the domain a feature keeps the value it has at the nearer end.
+    Outside the domain a spline keeps its value at the nearer end.
 
     Attributes:
       degree: polynomial degree, 1 to 5.
@@ -67,7 +67,7 @@ def _nonzero(u: Array, num_intervals: int, degree: int) -> tuple[Array, list[Arr
 
 
 def _raised(values: list[Array], t: Array, degree: int) -> list[Array]:
-    """The non-zero values of splines of a degree, from those of one degree less."""
+    """The non-zero splines of a degree, from those of one degree less."""
     raised, carry = [], jnp.zeros_like(t)
     for r, value in enumerate(values):
         share = value / degree
@@ -78,7 +78,6 @@ def _raised(values: list[Array], t: Array, degree: int) -> list[Array]:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _combine(u: Array, coefficients: Array, degree: int) -> Array:
-    """Splines with coefficients [*lead, G] at positions u [..., *lead]."""
     return _value_and_slope(u, coefficients, degree)[0]
 
 
