@@ -64,18 +64,14 @@ def check_start(z0: Array, *log_densities: LogDensity) -> Array:
     return z0
 
 
-def check_chain_arguments(step_size: Array | float | None, bounds: Bounds) -> None:
-    """Raises a ValueError for step sizes that are not positive (unless traced), or for empty bounds."""
+def check_chain_arguments(step_size: Array | float | None, bounds: Bounds, frame: Frame | None = None) -> None:
+    """Refuses step sizes that are not positive (unless traced), empty bounds, and bounds with a frame."""
     is_known = step_size is not None and not isinstance(step_size, jax.core.Tracer)
     if is_known and not np.all(np.asarray(step_size) > 0):
         raise ValueError(f"step_size={step_size} must be above 0")
     if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
         raise ValueError(f"bounds={bounds} must be (low, high) with low < high")
-
-
-def check_frame(bounds: Bounds) -> None:
-    """Raises a ValueError for bounds, which a frame would rotate."""
-    if bounds is not None:
+    if bounds is not None and frame is not None:
         raise ValueError(f"bounds={bounds} cannot be turned with a frame: leave out one of them")
 
 
@@ -127,9 +123,8 @@ def langevin_posterior(
     if step_size is None and not warmup_steps:
         raise ValueError("warmup_steps=0 leaves no step in which a step size could adapt: give step_size")
     z0 = check_start(z0, log_density)
-    check_chain_arguments(step_size, bounds)
+    check_chain_arguments(step_size, bounds, frame)
     if frame is not None:
-        check_frame(bounds)
         frame = whitened(frame)
         event_shape = z0.shape[jax.eval_shape(log_density, z0).ndim :]
         run_in_frame = langevin_posterior(

@@ -13,7 +13,7 @@ from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE, MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import communication_barrier
-from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments, check_frame, check_start
+from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments, check_start
 from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame
 from kaem_jax.mcmc.rounds import SWAPS, Refresh, RoundInfo, init, rung_order, step_round, top_of
 from kaem_jax.settings.arguments import check_choice, check_integer
@@ -112,7 +112,7 @@ def tempered_posterior(
       ... )
     """
     kernel, z0 = make_kernel(kernel), check_start(z0, log_prior, log_likelihood)
-    check_chain_arguments(step_size, bounds)
+    check_chain_arguments(step_size, bounds, frame)
     check_choice("swap", swap, SWAPS)
     if step_size is None and not kernel.is_exact:
         raise ValueError(f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size")
@@ -129,7 +129,6 @@ def tempered_posterior(
             raise ValueError(f"betas={values.tolist()} must be [T], and increase from 0 or above to 1")
     ladder = jnp.asarray(betas, z0.dtype)
     if frame is not None:
-        check_frame(bounds)
         event_shape = z0.shape[jax.eval_shape(log_likelihood, z0).ndim :]
         z_of = functools.partial(from_frame, frame, event_shape=event_shape)
         y_of = functools.partial(to_frame, frame, event_ndim=len(event_shape))

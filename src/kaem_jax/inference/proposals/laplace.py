@@ -212,8 +212,7 @@ def curvature_along(model: Model, params: Params, output: Array, x: Array, direc
 def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Array, prior: BoundPrior) -> Array:
     """J^T s, where s is the gradient of log p(x' | output) at a draw x': its outer products average to J^T W J.
 
-    One vector-Jacobian product. W is its mean over x' here, the Fisher information; a Gaussian likelihood has a
-    constant W.
+    It takes one vector-Jacobian product. Here W is its mean over draws x', the Fisher information.
 
     Args:
       z: latents [C, B, *event], like the result.

@@ -27,7 +27,7 @@ _AT_ONCE = 100  # data
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProposalChains(Sampler):
-    """C chains for each datum, started at the best-weighted of 16 draws each of q(z | x), by p(x, z) / q(z | x).
+    """C chains for each datum. Each starts at one of 16 draws of q(z | x), sampled by its weight p(x, z) / q(z | x).
 
     MALA moves are whitened by q. Step sizes adapt in the first half of the steps, separately for each datum. Start
     coordinates outside a bounded support are replaced by those of a prior draw.
