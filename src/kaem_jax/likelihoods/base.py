@@ -26,6 +26,7 @@ class Likelihood(abc.ABC):
 
     @property
     def takes_tokens(self) -> bool:
+        """Whether data are whole numbers."""
         return False
 
     @property

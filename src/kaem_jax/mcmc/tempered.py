@@ -110,11 +110,11 @@ def tempered(
     rows = Rows(starts)
     target = Target(rows, log_prior, log_likelihood, reference)
     target.check()
-    sampler = Sampler(target, kernel, steps_per_round, step_spread, swap, max_draws)
+    compiled = CompiledRounds(target, kernel, steps_per_round, step_spread, swap, max_draws)
     first = num_rounds.first_rounds if isinstance(num_rounds, Until) else num_rounds
     check_integer("num_rounds", first, low=8)
     until = num_rounds if isinstance(num_rounds, Until) else Until(max_rounds=first)
-    run = sampler.warmed(key_run, rows.flat(starts), warmup_rounds, num_temperatures, until).more(first)
+    run = compiled.warmed(key_run, rows.flat(starts), warmup_rounds, num_temperatures, until).more(first)
     was_done = False
     while True:
         if report is not None:
@@ -125,7 +125,7 @@ def tempered(
         run, was_done = run.more(rounds), is_done
 
 
-class Sampler:
+class CompiledRounds:
     """The compiled rounds of one target, and the host loops around them."""
 
     def __init__(

@@ -78,6 +78,7 @@ class TemperedRun:
 
     @property
     def betas(self) -> np.ndarray:
+        """The ladder [T]."""
         return np.asarray(self.state.tuning.betas)
 
     @property

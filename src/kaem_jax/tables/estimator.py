@@ -197,6 +197,7 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         return figure
 
     def score(self, X: Any, y: Any = None) -> float:
+        """The mean of `score_samples`."""
         return float(np.mean(self.score_samples(X)))
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -219,6 +220,7 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         )
 
     def predict(self, X: Any) -> np.ndarray:
+        """1 for normal rows and -1 for outliers, [N]."""
         # The row that sets the threshold is no outlier, however its value is rounded.
         return np.where(self.decision_function(X) < -1e-6, -1, 1)
 

@@ -41,6 +41,7 @@ class FittedProposal(abc.ABC):
         return self.flat(z)
 
     def unwhiten(self, y: Array) -> Array:
+        """The inverse of `whiten`."""
         return y.reshape(*y.shape[:-1], *self.prior.event_shape)
 
     def flat(self, z: Array) -> Array:

@@ -12,8 +12,7 @@ from jax import Array
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.encoder_proposal import approximate
 from kaem_jax.inference.proposals.laplace import probed_curvature
-from kaem_jax.inference.samplers.base import Sampler
-from kaem_jax.inference.samplers.draws import ChainDraws, Draws
+from kaem_jax.inference.samplers.base import ChainDraws, Draws, Sampler
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import choose
 from kaem_jax.mcmc import MALA, Kernel, langevin_posterior

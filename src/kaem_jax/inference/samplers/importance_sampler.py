@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.samplers.base import Sampler, SamplerState
-from kaem_jax.inference.samplers.draws import ChainDraws, SharedDraws
+from kaem_jax.inference.samplers.base import ChainDraws, Sampler, SamplerState, SharedDraws
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.inference.proposals.encoder_proposal import approximate
-from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.base import ChainDraws, Sampler
 from kaem_jax.inference.samplers.chains import as_rows, of_rows, with_rows
-from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.mcmc.kernels import value_and_score

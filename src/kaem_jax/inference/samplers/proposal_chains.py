@@ -11,8 +11,7 @@ from jax import Array
 from kaem_jax.inference.evidence.log_evidence import weighed_draws
 from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
 from kaem_jax.inference.proposals.annealing_path import log_joint_density
-from kaem_jax.inference.samplers.base import Sampler, SamplerState
-from kaem_jax.inference.samplers.draws import ChainDraws
+from kaem_jax.inference.samplers.base import ChainDraws, Sampler, SamplerState
 from kaem_jax.jax_utils.batches import filled_batches
 from kaem_jax.jax_utils.transforms import expand_to
 from kaem_jax.mcmc import langevin_posterior

@@ -9,8 +9,8 @@ from jax import Array
 
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.annealing_path import Path, path_from_prior, path_from_proposal
+from kaem_jax.inference.samplers.base import RungDraws, TemperedDraws
 from kaem_jax.inference.samplers.chains import ChainSampler, ChainState, as_rows, of_rows, with_rows
-from kaem_jax.inference.samplers.draws import RungDraws, TemperedDraws
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.mcmc import TemperedInfo, power_ladder, tempered_posterior
 from kaem_jax.mcmc.ladder import adapted_ladder

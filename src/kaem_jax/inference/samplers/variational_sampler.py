@@ -10,8 +10,7 @@ from jax import Array
 
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.encoder_proposal import approximate
-from kaem_jax.inference.samplers.base import Sampler, SamplerState
-from kaem_jax.inference.samplers.draws import ChainDraws
+from kaem_jax.inference.samplers.base import ChainDraws, Sampler, SamplerState
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.model import Model, Params
