@@ -33,8 +33,8 @@ def make_train_step(
     `posterior_loss`, `sampler_loss` if there is one, and `grad_norm`, the norm of the whole gradient before clipping.
 
     Args:
-      average_decay: decay of the moving average of the parameters, if the state keeps one; at most (1 + step) / (10 +
-        step), so that early averages forget faster.
+      average_decay: decay of the moving average of the parameters, if the state keeps one. It is at most
+        (1 + step) / (10 + step), so that early averages forget faster.
       transpose: whether to swap height and width of each square image or field with probability 1/2.
     """
 
