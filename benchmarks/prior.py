@@ -39,19 +39,19 @@ def baseline_draws(prior: kaem.MixturePrior, num_points: int, n: int) -> Any:
 def times_of(prior: Any, draws: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
     """Functions of a prior with their arguments, by name."""
     params, key = prior.init(jax.random.key(0)), jax.random.key(1)
-    table = prior.tabulate(params)
-    z = prior.sample(jax.random.key(2), table, (128,))
+    bound = prior.bind(params)
+    z = bound.sample(jax.random.key(2), (128,))
     times: dict[str, tuple[Any, ...]] = {
-        "table": (prior.tabulate, params),
-        "log_prob": (prior.log_prob, params, z),
-        "log_prob_gradient": (jax.grad(lambda p, z: prior.log_prob(p, z).sum()), params, z),
-        "log_normalizer_gradient": (jax.grad(lambda p: prior.log_normalizer(p).sum()), params),
+        "table": (lambda p: prior.bind(p).table, params),
+        "log_prob": (lambda p, z: prior.bind(p).log_prob(z), params, z),
+        "log_prob_gradient": (jax.grad(lambda p, z: prior.bind(p).log_prob(z).sum()), params, z),
+        "log_normalizer_gradient": (jax.grad(lambda p: prior.bind(p).log_normalizer().sum()), params),
     }
     for n in draws:
-        times[f"{n}_draws"] = (lambda key, table, n=n: prior.sample(key, table, (n,))), key, table
+        times[f"{n}_draws"] = (lambda key, bound, n=n: bound.sample(key, (n,))), key, bound
         is_small = isinstance(prior, kaem.MixturePrior) and n * prior.bank.outer * prior.bank.inner <= 10_000 * 40 * 19
         if is_small:  # others take too much memory
-            times[f"baseline_{n}_draws"] = baseline_draws(prior, table.edges.size, n), key, params
+            times[f"baseline_{n}_draws"] = baseline_draws(prior, bound.table.edges.size, n), key, params
     return times
 
 

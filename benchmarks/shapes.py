@@ -89,7 +89,7 @@ def compare_codes(workdir: str, clusters: list[int], num_seeds: int) -> None:
             prior = kaem.ClusteredPrior(
                 num_latents=codes.shape[-1], num_clusters=size, map="full", shape=shape, proportions="learned"
             )
-            (_, params), seconds = timed(kaem.fit_prior, seed, codes, prior)
+            (_, params), seconds = timed(kaem.fit_prior, jax.random.key(seed), codes, prior)
             row = {"log_prob": mean_log_prob(prior, params, held_out[0]), "seconds": seconds}
             emit("codes", {"clusters": size, "shape": shape, "seed": seed}, row)
 
@@ -98,7 +98,7 @@ def compare_draws(name: str, draw: Draw, seed: int) -> None:
     """Prints the line of one distribution."""
     rng = np.random.default_rng(seed)
     (x, _), (test, log_p) = draw(rng, NUM), draw(rng, NUM)
-    (prior, params), seconds = timed(kaem.fit_prior, seed, x)
+    (prior, params), seconds = timed(kaem.fit_prior, jax.random.key(seed), x)
     gap = log_p - expectation(prior, params, test.astype(np.float32))[1]
     same = mixture(x, prior.num_clusters, "diag" if prior.map == "diagonal" else "full", seed)
     best, seconds_best = timed(best_of_sizes, x, seed)

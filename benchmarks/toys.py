@@ -22,9 +22,9 @@ NUM_TEST, NUM_NODES, EXTENT, PIXELS = 2000, 65_536, 4.0, 120
 def log_density(run: Run, x: np.ndarray, num_nodes: int = NUM_NODES) -> np.ndarray:
     """Log p(x) [n] nats of points [n, 2], by a Sobol rule of `num_nodes` prior draws."""
     model, params, form = run.model, run.params, run.form
-    table = model.prior.tabulate(params["prior"])
-    z = model.prior.sample(jax.random.key(0), table, (num_nodes,), "sobol")
-    output = jax.jit(model.output)(params, z, table)
+    prior = model.prior.bind(params["prior"])
+    z = prior.sample(jax.random.key(0), (num_nodes,), "sobol")
+    output = jax.jit(model.output)(params, z, prior)
 
     def one(point: jax.Array) -> jax.Array:
         terms = model.likelihood.log_prob(params["likelihood"], output, point[None])

@@ -33,14 +33,14 @@ def read(prior, params):
     return density, np.stack([nats, beyond, third / variance**1.5, fourth / variance**2 - 3])
 
 
-def traverse(run, table, cluster, axis):
+def traverse(run, bound, cluster, axis):
     """Coordinates [K] at LEVELS along one axis, and images [K, H, W, channels]; other coordinates are at medians."""
     prior = run.model.prior
     u = np.full((len(LEVELS), prior.num_latents), 0.5, np.float32)
     u[:, axis] = LEVELS
-    z = table.quantile_of_cluster(jnp.asarray(u), np.full(len(u), cluster))
-    images = np.clip(run.model.decode(run.params, z, table), 0, 1)
-    y = prior.coordinates_of_clusters(run.params["prior"], z)[:, cluster, axis]
+    z = bound.quantile_of_cluster(jnp.asarray(u), np.full(len(u), cluster))
+    images = np.clip(run.model.decode(run.params, z, bound), 0, 1)
+    y = bound.coordinates_of_clusters(z)[:, cluster, axis]
     return np.asarray(y), images.reshape(*images.shape[:3], -1)
 
 
@@ -80,7 +80,7 @@ def main() -> None:
         raise SystemExit(f"{given.run} is not a run on images whose prior is a ClusteredPrior with learned shapes.")
 
     density, numbers = read(prior, params)
-    share = np.exp(np.float64(prior.log_proportions(params)))
+    share = np.exp(np.float64(prior.bind(params).table.log_proportions))
     common = np.flatnonzero(share >= 0.5 / len(share))  # clusters with at least half the mean share
     order = np.argsort(-numbers[0, common], axis=None)[: 2 * given.rows]
     chosen = [(common[i // prior.num_latents], i % prior.num_latents) for i in order]
@@ -90,12 +90,12 @@ def main() -> None:
     nats, beyond = numbers[:2].sum(axis=-1) @ share
     print(f"all axes, clusters weighted by share: {nats:.3f} nats, {beyond:.3f} beyond Gaussian")
 
-    shown, table = chosen[: given.rows], prior.bind(params)
+    shown, bound = chosen[: given.rows], prior.bind(params)
     figure = Figure(figsize=(11, 1.05 * len(shown) + 0.25), layout="constrained")
     grid = figure.subplots(len(shown), 3, squeeze=False, width_ratios=(2.6, len(LEVELS), 1.05))
     for panels, (c, q) in zip(grid, shown, strict=True):
         title = f"cluster {c}, axis {q}: {numbers[0, c, q]:.2f} nats"
-        draw_row(panels, title, density[c, q], *traverse(run, table, c, q))
+        draw_row(panels, title, density[c, q], *traverse(run, bound, c, q))
     figure.savefig(given.out, dpi=130, bbox_inches="tight", pad_inches=0.08)
 
 

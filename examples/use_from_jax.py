@@ -29,7 +29,7 @@ def true_density(z):
 
 
 def draw_inside_transformations(prior, params):
-    """One bound, draws under jit, vmap and scan; returns the mean of a random walk with steps from the prior."""
+    """One bound prior, draws under jit, vmap and scan; returns the mean of a random walk with steps from the prior."""
     bound = prior.bind(params)
     keys = jax.random.split(jax.random.key(1), 64)
     many = jax.vmap(lambda key: bound.sample(key, (10,)))(keys)  # [64, 10, Q]
@@ -50,7 +50,7 @@ def move_a_mean(prior, params, target, steps=100):
 
     def loss(bank, key):
         moved = params | {"bank": params["bank"] | bank}
-        z = prior.sample(key, prior.bind(moved), (256,), "sobol")
+        z = prior.bind(moved).sample(key, (256,), "sobol")
         return jnp.sum((jnp.mean(z, axis=0) - target) ** 2)
 
     @jax.jit
@@ -70,7 +70,7 @@ def sample_with_blackjax(prior, params, num_steps=10_000):
     import blackjax
 
     bound = prior.bind(params)
-    kernel = blackjax.nuts(lambda z: bound.log_prob(z), step_size=0.5, inverse_mass_matrix=jnp.ones(1))
+    kernel = blackjax.nuts(bound.log_prob, step_size=0.5, inverse_mass_matrix=jnp.ones(1))
 
     def step(state, key):
         state, _ = kernel.step(key, state)
@@ -88,7 +88,7 @@ def fit_by_maximum_likelihood(prior, data, steps):
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, steps))
 
     def loss(params):
-        return -jnp.mean(prior.bind(params).log_prob(data, prior.bind(params)))
+        return -jnp.mean(prior.bind(params).log_prob(data))
 
     @jax.jit
     def step(params, state):
@@ -105,7 +105,7 @@ def kl_from_truth(prior, params):
     """KL(truth || fit) in nats, and both densities on a grid."""
     z = np.linspace(-5, 5, 20_001)
     truth = true_density(z)
-    fit = np.asarray(prior.density(prior.bind(params), jnp.asarray(z[:, None], jnp.float32)))[:, 0]
+    fit = np.asarray(prior.bind(params).density(jnp.asarray(z[:, None], jnp.float32)))[:, 0]
     return float(np.trapezoid(truth * (np.log(truth) - np.log(fit)), z)), z, truth, fit
 
 

@@ -69,7 +69,7 @@ def test_models_that_are_compared_differ_in_their_priors_alone(benchmark_named):
         assert vae.optimizer.prior.learning_rate == 0 < clustered.optimizer.prior.learning_rate
         assert vae.prior.spread == 0 < clustered.prior.spread  # equal clusters would stay equal
         z = jnp.asarray(np.random.default_rng(0).normal(size=(5, size)), jnp.float32)
-        found = vae.prior.log_prob(vae.prior.init(jax.random.key(0)), z)
+        found = vae.prior.bind(vae.prior.init(jax.random.key(0))).log_prob(z)
         np.testing.assert_allclose(found, stats.norm.logpdf(z).sum(axis=1), rtol=1e-5)
 
 
@@ -151,16 +151,16 @@ def test_the_vamp_prior_is_the_mixture_of_the_approximations_of_its_inputs(bench
     params = model.init(keys[0]) | posterior.init_params(keys[1], model)
     assert params["pseudo_inputs"].shape == (5, 3)
     x = jnp.asarray([[0.1, 0.4, 0.9], [0.8, 0.2, 0.3]])
-    draws = posterior.draws(keys[2], 0, model, params, x)
-    table = model.prior.tabulate(params["prior"])
+    draws, _ = posterior.step(keys[2], 0, (), model, params, x)
+    bound = model.prior.bind(params["prior"])
     q, inputs = (baselines.approximate(posterior.encoder, model, params, y) for y in (x, params["pseudo_inputs"]))
     z = np.asarray(draws.z)
     parts = stats.norm.logpdf(z[0][:, None], inputs.mean, np.exp(inputs.log_scale)).sum(axis=-1)
     mixed = special.logsumexp(parts, axis=1) - np.log(5)
-    expected = mixed - np.asarray(q.log_prob(z)[0]) + np.asarray(model.log_likelihood(params, draws.z, x, table)[0])
-    np.testing.assert_allclose(draws.bound(model, params, x, table)[0], expected, rtol=1e-4)
+    expected = mixed - np.asarray(q.log_prob(z)[0]) + np.asarray(model.log_likelihood(params, draws.z, x, bound)[0])
+    np.testing.assert_allclose(draws.bound(model, params, x, bound)[0], expected, rtol=1e-4)
     prior, of_prior = baselines.mixture_of(posterior.encoder, model, params)
-    np.testing.assert_allclose(prior.log_prob(of_prior, draws.z[0]), mixed, rtol=1e-4)
+    np.testing.assert_allclose(prior.bind(of_prior).log_prob(draws.z[0]), mixed, rtol=1e-4)
 
 
 def test_a_fit_to_codes_keeps_the_best_parameters_on_held_out_codes(benchmark_named):

@@ -237,6 +237,26 @@ def test_ordinary_mistakes_of_callers_get_one_sentence(refuses):
     )
 
 
+@jax.numpy_dtype_promotion("standard")  # as users have it
+def test_arguments_in_wrong_places_get_one_sentence(refuses):
+    key, model, x, noise = jax.random.key(0), MODEL, np.zeros((4, 5), np.float32), kaem.Gaussian(0.2)
+    params, prior = model.init(key), make_prior("clustered", basis="rbf")
+    not_a_key, not_a_model = ["key=0", "jax.random.key(0)"], ["is not a kaem_jax.Model"]
+    functions = (kaem.log_prob, kaem.infer_latents, kaem.impute)
+    refuses.each(
+        (lambda: kaem.fit(0, model, x), not_a_key),
+        (lambda: model.init(0), not_a_key),
+        *((lambda f=f: f(0, model, params, x), not_a_key) for f in functions),
+        (lambda: kaem.fit(key, x, model), not_a_model),
+        *((lambda f=f: f(key, params, model, x), not_a_model) for f in functions),
+        (lambda: kaem.Model(prior, kaem.MLP(), "gaussian", (5,)), ["likelihood='gaussian'", "kaem_jax.Gaussian(0.3)"]),
+        (lambda: kaem.Model(prior, noise, kaem.MLP(), (5,)), ["decoder=", "kaem_jax.MLP()"]),
+        (lambda: kaem.Model(model.network, prior, noise, (5,)), ["prior=NnxDecoder(", "kaem_jax.ClusteredPrior("]),
+        (lambda: kaem.fit(key, model, x, optimizer=1e-3), ["optimizer=0.001", "kaem_jax.Optimizer()"]),
+        (lambda: kaem.fit(key, model, x, posterior="variational"), ["posterior='variational'", "kaem_jax.Langevin()"]),
+    )
+
+
 def test_half_precision_costs_no_nats():
     """Sums over 784 pixels are those of 32 bits, whatever a decoder returns; chains move at least as finely."""
     half = Fixed(lambda v: jnp.zeros((*v.shape[:-1], 784), jnp.bfloat16), (784,))

@@ -86,6 +86,37 @@ assert jax.live_arrays() == []
 """
 
 
+# What only the application needs cannot be imported; a model is built, trained, asked, saved and read all the same.
+ALONE = """
+import importlib.abc, pathlib, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("orbax", "tensorflow_datasets", "matplotlib", "jinja2", "PIL", "ml_collections"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+import jax
+import numpy as np
+import kaem_jax as kaem
+from kaem_jax.model_file import read_model
+
+key, x = jax.random.key(0), np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+prior = kaem.ClusteredPrior(num_latents=2, num_clusters=2)
+model = kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(0.5), data_shape=(3,))
+fitted = kaem.fit(key, model, x, num_steps=2, progress=False)
+assert np.isfinite(kaem.log_prob(key, model, fitted.params, x[:2], num_samples=8).value).all()
+assert kaem.impute(key, model, fitted.params, x[:2], num_draws=2, num_steps=2).mean.shape == (2, 3)
+kaem.save("model.npz", model, fitted.params)
+assert read_model(pathlib.Path("model.npz")).model == model
+assert not [name for name in sys.modules if name.startswith("kaem_jax.app")]
+"""
+
+
+def test_the_library_works_without_the_application(tmp_path):
+    subprocess.run([sys.executable, "-c", ALONE], check=True, timeout=600, cwd=tmp_path)
+
+
 def test_import_starts_no_backend_and_allocates_nothing():
     subprocess.run([sys.executable, "-c", IMPORTS], check=True, timeout=600)
     assert set(kaem_jax.__all__) <= set(dir(kaem_jax))

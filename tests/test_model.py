@@ -96,9 +96,7 @@ _SCALES = {"learn_sigma": True, "num_channels": 3}
     [
         (_TOKENS, kaem.Categorical(7), (), ["vocabulary=7", "(5, 6)"]),
         (kaem.MLP(), kaem.Gaussian(**_SCALES), (3, 4, 2), ["num_channels=3", "(3, 4, 2)"]),
-        (kaem.MLP(), Masked(kaem.Gaussian(**_SCALES)), (3, 4, 2), ["num_channels=3"]),
         (kaem.MLP(), kaem.Columns((1, 3)), (3,), ["sizes=(1, 3)", "4 values", "(3,)"]),
-        (_SQUASHED, kaem.Bernoulli(), (3, 4, 2), ["logits", "output='sigmoid'"]),
         (_SQUASHED, Masked(kaem.Bernoulli()), (3, 4, 2), ["logits", "output='sigmoid'"]),
         (_SQUASHED, kaem.Columns((1, 2)), (3,), ["logits", "output='sigmoid'"]),
         (kaem.MLP().decoder(4, (5,), (5,)), kaem.Gaussian(), (), ["in_features=4", "2 features"]),

@@ -18,7 +18,7 @@ import kaem_jax as kaem
 from kaem_jax.inference.proposals.encoder_proposal import approximate
 from kaem_jax.inference.samplers.variational_sampler import EncoderDraws
 from kaem_jax.model import Model, Params
-from kaem_jax.priors import Prior
+from kaem_jax.priors import BoundPrior, Prior
 
 MINIBATCH, RATE, NUM_CHECKS = 256, 1e-3, 20  # of fits to codes
 NUM_EULER_STEPS = 50
@@ -27,12 +27,12 @@ NUM_EULER_STEPS = 50
 class VampDraws(EncoderDraws):
     """Draws of an encoder under a mixture of its own approximations of pseudo-inputs."""
 
-    def bound(self, model: Model, params: Params, x: Array, table: Any, labels: Any = None) -> Any:
+    def bound(self, model: Model, params: Params, x: Array, prior: Any, labels: Any = None) -> Any:
         """As with N(0, I), whose log p(z) the mixture's replaces."""
-        bound, scalars = super().bound(model, params, x, table, labels)
+        bound, scalars = super().bound(model, params, x, prior, labels)
         z = approximate(self.encoder, model, params, x).at(self.noise)
-        prior, of_prior = mixture_of(self.encoder, model, params)
-        replaced = prior.log_prob(of_prior, z) - model.prior.log_prob(params["prior"], z, table)
+        mixture, of_mixture = mixture_of(self.encoder, model, params)
+        replaced = mixture.bind(of_mixture).log_prob(z) - prior.log_prob(z)
         assert len(z) == 1, "one draw: the bound is linear in log p(z)"
         return bound + replaced[0], scalars
 
@@ -53,10 +53,10 @@ class Vamp(kaem.Variational):
         noise = jax.random.uniform(jax.random.fold_in(key, 1), shape, float, 0.25, 0.75)
         return super().init_params(key, model) | {"pseudo_inputs": noise}
 
-    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> VampDraws:
-        """Those of the encoder."""
-        found = super().draws(key, step, model, params, x)
-        return VampDraws(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
+    def step(self, *arguments: Any) -> tuple[VampDraws, Any]:
+        """Draws of the encoder."""
+        found, state = super().step(*arguments)
+        return VampDraws(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)}), state
 
 
 def mixture_of(encoder: Any, model: Model, params: Params) -> tuple[kaem.ClusteredPrior, Params]:
@@ -83,11 +83,11 @@ class FittedPrior(Prior):
         """Fits alone make parameters."""
         raise NotImplementedError
 
-    def tabulate(self, params: Params) -> Params:
-        """No table: the parameters."""
-        return params
 
-    def curvature(self, params: Params, z: Array, table: Any) -> Array:
+class BoundFit(BoundPrior):
+    """A fit with its parameters."""
+
+    def _curvature(self, z: Array) -> Array:
         """That of N(0, 1), for a proposal."""
         return jnp.ones_like(z)
 
@@ -98,21 +98,26 @@ class FlowPrior(FittedPrior):
 
     static: Any
 
-    def _flow(self, params: Params) -> Any:
+    def _bind(self, params: Params) -> "BoundFlow":
+        return BoundFlow(self, params)
+
+
+class BoundFlow(BoundFit):
+    """Exact draws and densities."""
+
+    def _flow(self) -> Any:
         import equinox
 
-        return equinox.combine(params["flow"], self.static)
+        return equinox.combine(self.params["flow"], self.prior.static)
 
-    def sample(self, key: Array, table: Params, shape: Any = (), points: str = "random") -> Array:
-        """Exact draws."""
+    def _sample(self, key: Array, shape: tuple[int, ...], points: str) -> Array:
         with jax.numpy_dtype_promotion("standard"):
-            return table["mean"] + table["scale"] * self._flow(table).sample(key, tuple(shape))
+            return self.params["mean"] + self.params["scale"] * self._flow().sample(key, shape)
 
-    def log_prob(self, params: Params, z: Array, table: Any = None) -> Array:
-        """Exact."""
+    def _log_prob(self, z: Array) -> Array:
         with jax.numpy_dtype_promotion("standard"):
-            inner = self._flow(params).log_prob((z - params["mean"]) / params["scale"])
-        return inner - jnp.sum(jnp.log(params["scale"]))
+            inner = self._flow().log_prob((z - self.params["mean"]) / self.params["scale"])
+        return inner - jnp.sum(jnp.log(self.params["scale"]))
 
 
 def spline_flow(kind: str, key: Array, size: int, **options: Any) -> Any:
@@ -148,19 +153,24 @@ class FlowMatchingPrior(FittedPrior):
 
     is_normalized: ClassVar[bool] = False
 
-    def log_prob(self, params: Params, z: Array, table: Any = None) -> Array:
-        """Not computed."""
+    def _bind(self, params: Params) -> "BoundFlowMatching":
+        return BoundFlowMatching(self, params)
+
+
+class BoundFlowMatching(BoundFit):
+    """Draws by Euler steps; log p(z) is not computed."""
+
+    def _log_prob(self, z: Array) -> Array:
         raise NotImplementedError
 
-    def sample(self, key: Array, table: Params, shape: Any = (), points: str = "random") -> Array:
-        """Draws by Euler steps."""
-        z = jax.random.normal(key, (*shape, self.size))
+    def _sample(self, key: Array, shape: tuple[int, ...], points: str) -> Array:
+        z = jax.random.normal(key, (*shape, self.prior.size))
 
         def step(z: Array, time: Array) -> tuple[Array, None]:
-            return z + velocity(table["layers"], z, time) / NUM_EULER_STEPS, None
+            return z + velocity(self.params["layers"], z, time) / NUM_EULER_STEPS, None
 
         z, _ = jax.lax.scan(step, z, jnp.arange(NUM_EULER_STEPS) / NUM_EULER_STEPS)
-        return table["mean"] + table["scale"] * z
+        return self.params["mean"] + self.params["scale"] * z
 
 
 def velocity(layers: Any, z: Array, time: Array) -> Array:

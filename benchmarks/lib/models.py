@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import jax
 import numpy as np
 
 from kaem_jax.app.experiment.experiment import Experiment
@@ -58,7 +59,7 @@ def _clusters(num_clusters: int, shape: Literal["gaussian", "learned"]) -> Fit:
         prior = ClusteredPrior(
             num_latents=codes.shape[1], num_clusters=num_clusters, map="full", proportions="learned", shape=shape
         )
-        return fit_prior(seed, codes, prior)
+        return fit_prior(jax.random.key(seed), codes, prior)
 
     return fit
 

@@ -67,3 +67,22 @@ def test_both_modes_have_their_mass_and_replicas_make_round_trips(bimodal, start
     assert trips[20:].sum() > 0
     assert np.mean(kept[1:] != kept[:-1]) > 0.02  # chains change modes
     assert 0 < float(draws.metrics["barrier"]) < 3
+
+
+def test_a_cyclic_ladder_goes_from_one_exponent_to_the_other_and_back():
+    """By its moves: with one round a draw, the rungs are those that the population was given."""
+    sampler = kaem.Tempered(num_temperatures=5, ladder="cyclic", exponent=4.0, final_exponent=0.5, cycle_steps=100)
+    state = sampler.init(jax.random.key(0), *_of_model(), 3)
+    for step, exponent in ((0, 4.0), (25, 2.25), (50, 0.5), (75, 2.25), (100, 4.0), (150, 0.5)):
+        expected = (np.arange(5) / 4) ** exponent
+        np.testing.assert_allclose(sampler.ladder_of(step, state), expected, rtol=1e-5)
+    model, params = _of_model()
+    draw = jax.jit(lambda step: sampler.step(jax.random.key(1), step, state, model, params, jnp.ones((3, 1)))[0])
+    early, late = draw(0), draw(50)
+    assert not np.array_equal(early.z, late.z)
+    np.testing.assert_array_equal(draw(100).metrics["acceptance"], early.metrics["acceptance"])
+
+
+def _of_model():
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.5)
+    return model, params

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.inference import infer_latents as encoding
 from kaem_jax.inference.proposals import Laplace, PriorProposal
+from kaem_jax.inference.queries import posterior_draws
 from tests.builders import make_model, wild
 from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within
@@ -56,7 +56,7 @@ def test_draws_are_those_of_what_is_missing_given_what_is_there(case):
     for b, row in enumerate(x):
         o, m = np.flatnonzero(~np.isnan(row)), np.flatnonzero(np.isnan(row))
         gain = covariance[:, o] @ np.linalg.inv(covariance[np.ix_(o, o)])
-        wanted, spread = mean + gain @ (row[o] - mean[o]), np.sqrt(np.diag(covariance - gain @ covariance[o]))
+        wanted, spread = mean + gain @ (row[o] - mean[o]), np.sqrt(np.diag(covariance - gain @ covariance[o]).clip(0))
         np.testing.assert_array_equal(filled.mean[b, o], row[o])
         np.testing.assert_array_equal(filled.draws[:, b, o], np.broadcast_to(row[o], (400, o.size)))
         assert_within(filled.mean[b, m], wanted[m], spread[m] / 400**0.5, 5)
@@ -85,14 +85,15 @@ def test_what_has_no_log_p_is_refused(refuses):
 
 
 @pytest.mark.slow
-def test_codes_of_a_clustered_prior_have_its_clusters(monkeypatch):
+def test_codes_of_a_clustered_prior_have_its_clusters():
     """Shares of the posterior's draws, not those of their mean, where there may be no datum."""
     model = make_model("clustered")
-    params, z = jax.jit(model.init)(jax.random.key(0)), 2 * jax.random.normal(jax.random.key(1), (4, 2, 2))
-    params = params | {"prior": wild(params["prior"], 3.0)}
-    monkeypatch.setattr(encoding, "posterior_draws", lambda *_: z)
-    found = kaem.infer_latents(jax.random.key(1), model, params, jnp.ones((2, 4)))
+    params, x = jax.jit(model.init)(jax.random.key(0)), jnp.ones((2, 4))
+    params, options = params | {"prior": wild(params["prior"], 3.0)}, (8, 4, PriorProposal())
+    z = posterior_draws(jax.random.key(1), model, params, x, *options)
+    names = ("num_draws", "num_steps", "proposal")
+    found = kaem.infer_latents(jax.random.key(1), model, params, x, **dict(zip(names, options, strict=True)))
     shares = jax.jit(lambda z: jnp.mean(jnp.exp(model.prior.bind(params["prior"]).log_responsibilities(z)), axis=0))
     np.testing.assert_allclose(found.clusters, shares(z), atol=1e-4)
     np.testing.assert_allclose(np.sum(found.clusters, axis=1), 1, rtol=1e-4)
-    assert np.abs(shares(z) - shares(jnp.mean(z, axis=0, keepdims=True))).max() > 0.05
+    assert np.abs(shares(z) - shares(jnp.mean(z, axis=0, keepdims=True))).max() > 0.02

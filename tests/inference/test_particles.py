@@ -13,7 +13,6 @@ from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.inference.samplers.particles import ParticleDraws
 from kaem_jax.keys import step_keys
 from kaem_jax.training.batch import Batch
-from kaem_jax.training.optimizer import Optimizer
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_train_step
 from tests.builders import make_model
@@ -179,21 +178,3 @@ def test_a_chain_that_diverged_leaves_the_metric_of_all_as_it_is():
     state = state._replace(num_batches=jnp.asarray(10_000, jnp.int32))
     state = sampler.move(jax.random.key(0), state, draws, 0 * z, rows)
     np.testing.assert_allclose(state.precision, 0.9995 * (0.5 * np.eye(3) + 0.5 * np.ones((3, 3))), rtol=1e-6)
-
-
-def test_a_resting_encoder_costs_no_moments():
-    """Its group has no state of Adam, and a learning one has."""
-    params = {"prior": {"a": jnp.ones(3)}, "decoder": {"a": jnp.ones(5)}, "encoder": {"a": jnp.ones(7)}}
-    sizes = [
-        {leaf.size for leaf in jax.tree.leaves(Optimizer().build(100, trains_encoder=trains).init(params))}
-        for trains in (True, False)
-    ]
-    assert [7 in found for found in sizes] == [True, False]
-    assert all({3, 5} <= found for found in sizes)
-
-
-def test_bounded_priors_are_refused():
-    with pytest.raises(ValueError, match="support"):
-        kaem.Particles().check(kaem.MixturePrior(num_latents=2, base_density="uniform"))
-    with pytest.raises(ValueError, match="support"):
-        kaem.Particles(encoder=ENCODER).check(kaem.MixturePrior(num_latents=2, base_density="uniform"))

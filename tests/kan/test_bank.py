@@ -35,13 +35,6 @@ def test_b_spline_equals_scipy(x64, rng, degree):
     np.testing.assert_array_equal(outside[2:], outside[:2])
 
 
-def test_rbf_starts_with_the_width_of_its_spacing(rng):
-    basis = BASES.get("rbf")()
-    u = rng.uniform(0, 4, 20).astype(np.float32)
-    features = basis.evaluate(jnp.asarray(u), 4, basis.init_scale((), 4))
-    np.testing.assert_allclose(features, np.exp(-0.5 * (u[:, None] - np.arange(5)) ** 2), atol=1e-6)
-
-
 @pytest.mark.sweep
 @pytest.mark.parametrize("log_spaced", [True, False])
 @pytest.mark.parametrize("shared", [True, False])

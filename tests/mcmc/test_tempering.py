@@ -1,6 +1,5 @@
 """Tempered populations: exact weights of modes, exact acceptance, who is proposed, rungs for states, ladders."""
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,17 +137,6 @@ def _mean_acceptance(width, low, high):
     return density @ np.minimum(1, np.exp(np.minimum(log_ratio, 0))) @ density
 
 
-@pytest.mark.parametrize("expected", [([1, 0], [1, 0]), ([1, 0, 3, 2, 4], [0, 2, 1, 4, 3])])
-def test_pairs_alternate_by_round_and_every_pair_is_proposed(expected):
-    """Equal log-likelihoods accept every proposal, so rungs show who was proposed (mistake 6)."""
-    num = len(expected[0])
-    rung, exchange = jnp.arange(num, dtype=jnp.int32)[:, None], jax.jit(rounds.exchange)
-    for index in range(4):
-        new, probability = exchange(jax.random.key(0), rung, jnp.zeros((num, 1)), power_ladder(num), index)
-        assert np.all(np.asarray(probability) == 1)
-        assert new[:, 0].tolist() == expected[index % 2]
-
-
 @pytest.mark.parametrize("swap", ["even_odd", "random", "none"])
 def test_moving_rungs_is_moving_states(swap):
     """In the order of rungs, an exchange of rungs is the exchange of two neighbours' states, for each datum alone."""
@@ -211,20 +199,6 @@ def test_the_adaptive_ladder_equalises_rejections_and_never_collapses():
     for damping, middle in ((0.0, 0.5), (0.25, 0.55), (1.0, 0.7)):
         found = adapted(jnp.asarray([0.0, 0.5, 1.0]), jnp.asarray([0.9, 0.5]), damping)
         np.testing.assert_allclose(found, [0, middle, 1], rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_effective_sample_size_of_an_autoregression(rng):
-    """Exact value (1 - a) / (1 + a) of N, and blackjax's estimate from several chains."""
-    a, num = 0.8, 20_000
-    noise = rng.normal(size=(num, 16))
-    trace = np.zeros((num, 16))
-    for i in range(1, num):
-        trace[i] = a * trace[i - 1] + noise[i]
-    ess = np.asarray(effective_sample_size(jnp.asarray(trace, jnp.float32)))
-    np.testing.assert_allclose(ess.mean(), num * (1 - a) / (1 + a), rtol=0.05)
-    theirs = float(blackjax.ess(jnp.asarray(trace.T, jnp.float32)))
-    np.testing.assert_allclose(ess.sum(), theirs, rtol=0.05)
 
 
 def test_chains_that_stand_still():

@@ -157,20 +157,6 @@ def test_the_kind_and_number_of_clusters_are_chosen_on_held_out_rows(rng):
     assert dataclasses.replace(density.prior, shape="gaussian").num_latents == 2
 
 
-def test_a_gap_has_the_mean_and_the_spread_of_one_cluster():
-    """Two of equal shares around -5 and 5, with deviations of 0.1 and 2."""
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=2, map="diagonal", shape="gaussian", proportions="learned")
-    params = prior.init(jax.random.key(0)) | {
-        "location": jnp.array([[0.0, -5.0], [0.0, 5.0]]), "log_scale": -jnp.log(jnp.array([[1.0, 0.1], [1.0, 2.0]])),
-    }  # fmt: skip
-    gap = np.array([[0.3, np.nan]], np.float32)
-    draws = table_density._propose(prior, params, 0, gap, np.zeros((1, 2), np.float32), 4000)[0][:, 0, 1]
-    for part, mean, deviation in ((draws[draws < -3], -5, 0.1), (draws[draws > -3], 5, 2)):
-        assert abs(len(part) - 2000) < 5 * 1000**0.5
-        assert_within(part.mean(), mean, deviation / len(part) ** 0.5, 5)
-        assert_within(part.std(), deviation, deviation / (2 * len(part)) ** 0.5, 5)
-
-
 @pytest.mark.slow
 def test_rows_with_gaps_do_not_wait_for_ever():
     """With two threads, as in a process of its own: two solves at once on many small matrices would never end."""

@@ -15,7 +15,6 @@ from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers import Importance, ProposalChains, Sampler, SharedDraws
 from kaem_jax.mcmc import power_ladder
 from kaem_jax.settings.registry import PROPOSALS
-from kaem_jax.training import stage
 from kaem_jax.training.batch import Batch, batch_indices
 from kaem_jax.training.loss import posterior_loss
 from kaem_jax.training.state import init_train_state
@@ -230,20 +229,9 @@ def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
     assert run.params is average
     assert (run.step, run.training_posterior.step, run.posterior.step) == (60, 60, 60)
     posterior = run.training_posterior
-    np.testing.assert_array_equal(posterior.sampler.ladder_of(posterior.state), power_ladder(5, 3.0))
+    np.testing.assert_array_equal(posterior.sampler.ladder_of(posterior.step, posterior.state), power_ladder(5, 3.0))
     assert run.training_posterior.sampler == parts.sampler
     assert type(run.posterior.sampler) is ProposalChains
-
-
-def test_a_run_hands_its_groups_to_the_step(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(stage, "make_train_step", lambda *given, **options: seen.update(options, given=given))
-    config = tiny_config(posterior__kind="tempered", optimizer__average_decay=0.75, data__transpose=True)
-    config.all_stages[0].train_step("model", "optimizer", config.data.transpose)
-    given = ("model", "optimizer", config.posterior)
-    assert seen == {"given": given, "average_decay": 0.75, "transpose": True}
-    tiny_config().all_stages[0].train_step("model", "optimizer")
-    assert not seen["transpose"]
 
 
 def test_evaluation_draws_from_its_own_proposal():

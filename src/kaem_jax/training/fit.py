@@ -113,7 +113,7 @@ def fit(
     average_decay = 0.0
     if isinstance(optimizer, Optimizer):
         average_decay = optimizer.average_decay
-        optimizer = optimizer.build(num_steps)
+        optimizer = optimizer.build(num_steps, sampler.trains_encoder)
     state = init_train_state(key_state, model, optimizer, sampler, num_data, params, average_decay > 0)
     step_function = make_train_step(model, optimizer, sampler, average_decay=average_decay)
     order = {"size": num_data, "batch_size": batch_size, "seed": int(jax.random.bits(key_order))}

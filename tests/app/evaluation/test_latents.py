@@ -1,8 +1,5 @@
 """Densities, paths and chains in latent spaces that are known."""
 
-import functools
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +7,6 @@ import pytest
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.app.evaluation.evaluators import mixing
-from kaem_jax.app.evaluation.evaluators.mixing import r_hat_over_starts
 from kaem_jax.app.evaluation.latent_paths import latents_between, traverse
 from kaem_jax.app.evaluation.latents import Learned, describe_latents, find_modes
 from tests.builders import make_model
@@ -104,24 +99,3 @@ def test_a_path_is_straight_in_probability(rng):
     found = latents_between(model, params, jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32), 5)
     t = np.linspace(0, 1, 5)[:, None]
     np.testing.assert_allclose(found, special.ndtri((1 - t) * special.ndtr(a) + t * special.ndtr(b)), atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("reference", "frame", "bounds"),
-    [("uniform", None, (-3.0, 3.0)), ("gaussian", None, None), ("uniform", "a", None)],
-)
-def test_chains_move_in_the_frame_or_within_the_bounds(monkeypatch, reference, frame, bounds):
-    asked = []
-
-    def chains(key, log_density, z, **options):
-        asked.append(options | {"starts": z.shape})
-        return types.SimpleNamespace(log_density=jnp.zeros((50, 4, 3)))
-
-    monkeypatch.setattr(mixing, "langevin_posterior", chains)
-    model = make_model("product", data_shape=(2,), num_latents=1, num_each=2, base_density=reference)
-    asked_of = functools.partial(r_hat_over_starts.__wrapped__, model=model, frame=frame)
-    jax.eval_shape(lambda key: asked_of(key, params=model.init(key), x=jnp.zeros((3, 2))), jax.random.key(0))
-    (options,) = asked
-    assert (options["frame"], options["bounds"]) == (frame, bounds)
-    assert (options["num_steps"], options["warmup_steps"], options["starts"][:2]) == (100, 100, (4, 3))
-    assert options["step_size"].shape == (1, 3)  # a sharp posterior does not wait for the others

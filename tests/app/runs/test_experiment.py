@@ -135,7 +135,6 @@ NEURAL = {"prior__kind": "neural"}
 FIELD = {"data__name": "field", "data__path": "f.npz", "decoder__output": "identity"}
 ENCODER = {"posterior__encoder__kind": "mlp"}
 VARIATIONAL = ENCODER | {"posterior__kind": "variational", "evaluation__proposal__kind": "encoder"}
-CHAINS = {"posterior__kind": "langevin"}
 TEMPERED = {"posterior__kind": "tempered"}
 
 
@@ -146,19 +145,12 @@ TEMPERED = {"posterior__kind": "tempered"}
         (VARIATIONAL | {"evaluation__proposal__kind": "prior"}, ["evaluation.proposal", "'laplace' or 'encoder'"]),
         ({"evaluation__proposal__kind": "encoder"}, ["evaluation.proposal.kind='encoder'", "'laplace'"]),
         (NEURAL | {"evaluation__proposal__kind": "laplace"}, ["evaluation.estimator", "normalised"]),
-        (TEMPERED | {"posterior__objective": "thermodynamic", "posterior__num_temperatures": 1},
-         ["objective='thermodynamic'", "several rungs"]),
-        (TEMPERED | ENCODER | {"posterior__objective": "steppingstone"}, ["objective='steppingstone'", "encoder"]),
-        (NEURAL | VARIATIONAL, ["evaluation.estimator", "normalised"]),
         (NEURAL | TEMPERED, ["posterior.refresh=True", "exact prior draws"]),
-        (CHAINS | {"posterior__kernel": "ula", "prior__base_density": "lognormal", "prior__domain": (0.1, 8.0)},
-         ["posterior.kernel=ULA()", "support"]),
         # Schedules that would not come to their end.
         (VARIATIONAL | {"posterior__kl_warmup_steps": 60}, ["posterior.kl_warmup_steps=60", "train.num_steps=60"]),
         ({"optimizer__prior__warmup_steps": 60}, ["optimizer.prior.warmup_steps=60", "num_steps=60"]),
         ({"evaluation__every_steps": 7}, ["evaluation.every_steps=7", "train.log_every=5"]),
         ({"checkpoint__every_steps": 15}, ["checkpoint.every_steps=15", "evaluation.every_steps=10"]),
-        (TEMPERED | {"posterior__num_steps": 7, "posterior__steps_per_round": 5}, ["posterior.num_steps=7"]),
         (TEMPERED | {"posterior__num_steps": 10, "posterior__steps_per_round": 5, "evaluation__posterior_steps": 7},
          ["evaluation.posterior_steps", "num_steps=7"]),
         # Data and parts that do not belong together.
@@ -176,8 +168,6 @@ TEMPERED = {"posterior__kind": "tempered"}
         # Values that fit on their own, and not together.
         ({"prior__domain": (1.0, 0.0)}, ["prior.domain=(1.0, 0.0)"]),
         ({"prior__base_density": "lognormal"}, ["prior.domain=(-3.0, 3.0)"]),
-        ({"likelihood__num_channels": 3, "likelihood__learn_sigma": False},
-         ["likelihood.num_channels=3", "learn_sigma"]),
     ],
 )  # fmt: skip
 def test_parts_that_contradict_each_other_are_refused(changes, parts, refuses):

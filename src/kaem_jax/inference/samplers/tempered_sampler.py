@@ -50,8 +50,9 @@ class Tempered(ChainSampler):
       refresh: whether the rung at beta = 0 takes exact draws.
       objective: what training differentiates: log p(x, z) at the `posterior`, or the paper's `thermodynamic` or
         `steppingstone` sum over rungs, whose gradients are biased (docs/method.md, section 9).
-      ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `adaptive`: each step, rungs
-        move the fraction `ladder_damping` of the way to equal increments of the communication barrier.
+      ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `cyclic`: the paper's, whose
+        exponent goes from `exponent` to `final_exponent` and back along a cosine of `cycle_steps` updates; `adaptive`:
+        each step, rungs move the fraction `ladder_damping` of the way to equal increments of the communication barrier.
 
     Example:
       >>> posterior = kaem.Tempered(num_temperatures=3, num_steps=4, steps_per_round=2)
@@ -64,8 +65,10 @@ class Tempered(ChainSampler):
     swap: Swap = "even_odd"
     refresh: bool = True
     objective: Literal["posterior", "steppingstone", "thermodynamic"] = "posterior"
-    ladder: Literal["adaptive", "power"] = "power"
+    ladder: Literal["adaptive", "cyclic", "power"] = "power"
     exponent: float = setting(3.0, above=0)
+    final_exponent: float = setting(1.0, above=0, needs={"ladder": ("cyclic",)})
+    cycle_steps: int = setting(1000, low=2, needs={"ladder": ("cyclic",)})
     ladder_damping: float = setting(0.05, above=0, high=1, needs={"ladder": ("adaptive",)})
 
     def __post_init__(self) -> None:
@@ -116,7 +119,7 @@ class Tempered(ChainSampler):
         # `tempered_posterior` runs one population for each datum, so each chain is passed as a datum with the same x.
         # Chains of one datum are neighbours, so that they are on its device.
         path = self._path(model, params, prior, jnp.repeat(x, self.num_chains, axis=0))
-        betas, num_rounds = self.ladder_of(state), self.num_steps // self.steps_per_round
+        betas, num_rounds = self.ladder_of(step, state), self.num_steps // self.steps_per_round
         population = tempered_posterior(
             key_run,
             path.log_start,
@@ -192,9 +195,14 @@ class Tempered(ChainSampler):
         """[T, B C, ...] as [T, C, B, ...]."""
         return values.reshape(values.shape[0], -1, self.num_chains, *values.shape[2:]).swapaxes(1, 2)
 
-    def ladder_of(self, state: ChainState) -> Array:
-        """The ladder [T]: the state's if it carries one, else that of the settings."""
-        return power_ladder(self.num_temperatures, self.exponent) if state.betas is None else state.betas
+    def ladder_of(self, step: Array | int, state: ChainState) -> Array:
+        """The ladder [T] after `step` updates."""
+        if state.betas is not None:
+            return state.betas
+        if self.ladder != "cyclic":
+            return power_ladder(self.num_temperatures, self.exponent)
+        share = 0.5 * (1 - jnp.cos(2 * jnp.pi * jnp.asarray(step, float) / self.cycle_steps))
+        return power_ladder(self.num_temperatures, self.exponent + share * (self.final_exponent - self.exponent))
 
 
 def _by_datum(values: Array) -> Array:
