@@ -7,6 +7,7 @@ from flax import nnx
 from jax import Array
 
 Cache = tuple[Array, Array]  # keys and values of all positions, [N, T, heads, width / heads] each
+_FACTORS = (0x01000193, 0x85EBCA6B, 0xC2B2AE35)  # odd, of well-known hash functions (FNV, Murmur3)
 
 
 def dense(layer: nnx.Linear, x: Array) -> Array:
@@ -84,9 +85,6 @@ def _attend_back(queries: Array, keys: Array, values: Array, context: int) -> Ar
     attend = jax.vmap(lambda q, k, v: jax.nn.dot_product_attention(q, k, v, mask=mask[:, None]))
     found = attend(queries, keys, values)
     return found.reshape(found.shape[0], num * context, *found.shape[3:])[:, :length]
-
-
-_FACTORS = (0x01000193, 0x85EBCA6B, 0xC2B2AE35)  # odd, of well-known hash functions (FNV, Murmur3)
 
 
 class HashedNgrams(nnx.Module):

@@ -21,6 +21,11 @@ from kaem_jax.settings.arguments import check_choice
 
 Method = Literal["ais", "importance"]
 
+# The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: two chunks may agree by chance.
+# Only 8 nets of Sobol points, because larger nets are more accurate.
+_NUM_CHUNKS, _NUM_NETS, _SMALLEST_CHUNK = 32, 8, 8
+_CHUNK = 32  # draws of each datum from a proposal at once
+
 
 def num_fits(proposal: Proposal | None) -> int:
     """Independent fits of a proposal for one estimate: a mode that one fit missed shows in the other."""
@@ -116,12 +121,6 @@ def _annealed(
 ) -> Array:
     path = evidence_path(model, params, constrain(x, "data"), fitted, prior)
     return constrain(path_log_weights(key, path, **options))  # a few numbers for each datum, which every process reads
-
-
-# The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: two chunks may agree by chance.
-# Only 8 nets of Sobol points, because larger nets are more accurate.
-_NUM_CHUNKS, _NUM_NETS, _SMALLEST_CHUNK = 32, 8, 8
-_CHUNK = 32  # draws of each datum from a proposal at once
 
 
 @functools.partial(jax.jit, static_argnames=("model", "points", "num_samples", "chunk_size"))

@@ -11,6 +11,7 @@ from jax import Array
 from kaem_jax.kan.bases.base import Basis
 
 _MIN_EXCESS = 0.05  # keeps arccos away from its vertical tangent at 1
+_MAX_FREQUENCY = 1.0  # bounds tau, so that the panels resolve the fastest feature whatever is learned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +34,6 @@ class Chebyshev(Basis):
         tau = 1 + _MIN_EXCESS + jax.nn.softplus(scale)
         angle = jnp.arccos(jnp.tanh(3 * (2 * u / num_intervals - 1)) / tau)
         return jnp.cos(angle[..., None] * jnp.arange(1, num_intervals + 1, dtype=u.dtype))
-
-
-_MAX_FREQUENCY = 1.0  # bounds tau, so that the panels resolve the fastest feature whatever is learned
 
 
 @dataclasses.dataclass(frozen=True)
