@@ -16,7 +16,7 @@ from kaem_jax.app.cli import kaem as cli_kaem
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.errors import RunError
-from kaem_jax.mcmc import make_kernel
+from kaem_jax.mcmc.kernels import make_kernel
 from kaem_jax.networks.base import NnxDecoder
 from kaem_jax.settings import read, to_dict
 from kaem_jax.settings.registry import BASES

@@ -23,6 +23,7 @@ from kaem_jax.model import Model
 from kaem_jax.training.batch import Batch, batch_indices
 from kaem_jax.training.refit import refit_state
 from kaem_jax.training.stage import state_after
+from kaem_jax.training.state import state_of_next_stage
 
 
 def experiment(name: str, settings: Iterable[str] = ()) -> Experiment:
@@ -140,7 +141,9 @@ class Training:
             self.fit_seconds += time.perf_counter() - started
         self._stage = self._later.pop(0)
         self._begin()
-        self.state = self._stage.next_state(self.state, self.model, len(self._data), self._optimizer)
+        self.state = state_of_next_stage(
+            self.state, self.model, self._optimizer, self._stage.posterior, len(self._data), self._stage.keeps_average
+        )
 
     def update(self) -> None:
         """One call, with the next minibatches."""

@@ -11,10 +11,8 @@ with epy.lazy_api_imports(globals()):
     from kaem_jax.app.runs.load import load, load_run
     from kaem_jax.inference.evidence import log_evidence
     from kaem_jax.inference.finite_mixture import FiniteMixture
-    from kaem_jax.inference.impute import impute
-    from kaem_jax.inference.infer_latents import infer_latents
-    from kaem_jax.inference.log_prob import log_prob
     from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal
+    from kaem_jax.inference.queries import impute, infer_latents, log_prob
     from kaem_jax.inference.samplers import (
         Importance,
         Langevin,
@@ -42,48 +40,10 @@ with epy.lazy_api_imports(globals()):
     from kaem_jax.training.refit import refit
 
 __all__ = [
-    "KAN",
-    "MLP",
-    "Bernoulli",
-    "Categorical",
-    "ClusteredPrior",
-    "Columns",
-    "ComonotonePrior",
-    "ConvDecoder",
-    "ConvEncoder",
-    "DiscretizedLogistic",
-    "EncoderProposal",
-    "FiniteMixture",
-    "Fitted",
-    "Gaussian",
-    "Importance",
-    "Langevin",
-    "Laplace",
-    "MixturePrior",
-    "Model",
-    "NeuralPrior",
-    "Optimizer",
-    "Particles",
-    "PriorProposal",
-    "ProductPrior",
-    "SequenceDecoder",
-    "SequenceEncoder",
-    "Tempered",
-    "Variational",
-    "export_model",
-    "fit",
-    "fit_prior",
-    "importance_posterior",
-    "impute",
-    "infer_latents",
-    "load",
-    "load_run",
-    "log_evidence",
-    "log_prob",
-    "mcmc",
-    "posterior_loss",
-    "refit",
-    "register_basis",
-    "register_kernel",
-    "save",
-]
+    "KAN", "MLP", "Bernoulli", "Categorical", "ClusteredPrior", "Columns", "ComonotonePrior", "ConvDecoder",
+    "ConvEncoder", "DiscretizedLogistic", "EncoderProposal", "FiniteMixture", "Fitted", "Gaussian", "Importance",
+    "Langevin", "Laplace", "MixturePrior", "Model", "NeuralPrior", "Optimizer", "Particles", "PriorProposal",
+    "ProductPrior", "SequenceDecoder", "SequenceEncoder", "Tempered", "Variational", "export_model", "fit",
+    "fit_prior", "importance_posterior", "impute", "infer_latents", "load", "load_run", "log_evidence", "log_prob",
+    "mcmc", "posterior_loss", "refit", "register_basis", "register_kernel", "save",
+]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Every key that a run derives from its seed, in one place, so that no two uses share a key.
+"""Every key that a run derives from its seed, so that no two uses share a key.
 
 In jax `split(key)[i]` may equal `fold_in(key, i)`, so a key is either split or folded, never both. The one exception is
-the seed's own key: a run splits it in three, and `fold_in` uses the four largest integers, which no split reaches.
+the seed's own key: it is split in three, and `fold_in` uses the four largest integers, which no split reaches.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _LAST = 2**32 - 1
 
 
 class RunKeys(NamedTuple):
-    """Keys of a training run: for its initial state, evaluations and figures. Evaluation does not change training."""
+    """Keys of a run: initial state, evaluations, figures. Evaluation does not change training."""
 
     state: Array
     evaluation: Array
@@ -22,9 +22,8 @@ class RunKeys(NamedTuple):
 
 
 class StepKeys(NamedTuple):
-    """Keys of one training step: draws, the loss, the sampler's loss, transposes, moves with the loss.
-
-    A new key must come last, so that the earlier ones keep their values.
+    """Keys of one training step: draws, loss, sampler's loss, transposes, moves with the loss. Append new ones, so that
+    earlier keys keep their values.
     """
 
     draw: Array
@@ -35,7 +34,7 @@ class StepKeys(NamedTuple):
 
 
 class EvaluationKeys(NamedTuple):
-    """Keys for evaluating a finished run: one for each quantity that is estimated, and one for the figures."""
+    """Keys for evaluating a finished run, one per quantity, and one for the figures."""
 
     likelihood: Array
     reconstruction: Array
@@ -57,22 +56,22 @@ def step_keys(root_key: Array, step: Array | int) -> StepKeys:
 
 
 def chain_start_key(root_key: Array) -> Array:
-    """Key for the first positions of persistent chains: step 2^32 - 1, which no training reaches."""
+    """For the first positions of persistent chains: step 2^32 - 1, which no training reaches."""
     return jax.random.fold_in(root_key, jnp.uint32(_LAST))
 
 
 def sampler_params_key(root_key: Array) -> Array:
-    """Key for the sampler's own parameters: step 2^32 - 2, which no training reaches either."""
+    """For the sampler's own parameters: step 2^32 - 2."""
     return jax.random.fold_in(root_key, jnp.uint32(_LAST - 1))
 
 
 def refit_key(root_key: Array, step: Array | int) -> Array:
-    """Key for refitting the prior after step `step`: from that of step 2^32 - 3."""
+    """For the refit of the prior after step `step`: from that of step 2^32 - 3."""
     return jax.random.fold_in(jax.random.fold_in(root_key, jnp.uint32(_LAST - 2)), step)
 
 
 def stage_key(root_key: Array, step: Array | int) -> Array:
-    """Key for the sampler of a stage that begins after step `step`: from that of step 2^32 - 4."""
+    """For the sampler of a stage that begins after step `step`: from that of step 2^32 - 4."""
     return jax.random.fold_in(jax.random.fold_in(root_key, jnp.uint32(_LAST - 3)), step)
 
 
@@ -82,15 +81,15 @@ def evaluation_keys(seed: int | Array) -> EvaluationKeys:
 
 
 def marginal_key() -> Array:
-    """Key for draws that represent the marginals of a prior without quantiles; always the same key."""
+    """For draws that represent the marginals of a prior without quantiles; always the same key."""
     return jax.random.fold_in(jax.random.key(0), jnp.uint32(_LAST - 3))
 
 
 def inference_key(seed: int | Array) -> Array:
-    """Key for scores, imputations and codes with `seed`; disjoint from every other key that is derived from it."""
+    """For scores, imputations and codes with `seed`; disjoint from every other key that is derived from it."""
     return jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST - 2))
 
 
 def sample_key(seed: int | Array) -> Array:
-    """Key for drawing samples with `seed`; disjoint from every key that training derives from it."""
+    """For samples with `seed`; disjoint from every key that training derives from it."""
     return jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST - 1))

@@ -34,8 +34,8 @@ class Model:
       data_shape: shape of one datum; may be left out if a `Decoder` of fixed sizes has it.
 
     Raises:
-      ValueError: a part has a wrong type, or does not fit the others. Methods: the decoder's output
-        does not have the shape that the decoder declares, or `x` is not [B, *data_shape] with B > 0.
+      ValueError: a part has a wrong type, or does not fit the others. Methods: the decoder's output does not have its
+        declared shape, or `x` is not [B, *data_shape] with B > 0.
 
     Example:
       >>> model = kaem.Model(kaem.ClusteredPrior(num_latents=6), kaem.MLP(), kaem.Gaussian(0.2), data_shape=(8, 8))
@@ -89,11 +89,7 @@ class Model:
         return encoder.encoder(self.data_shape, self.prior.event_shape, num_tokens)
 
     def init(self, key: Array) -> Params:
-        """Initial parameters {"prior": ..., "decoder": ..., "likelihood": ...}.
-
-        Raises:
-          ValueError: `key` is not a PRNG key.
-        """
+        """Initial parameters {"prior": ..., "decoder": ..., "likelihood": ...}."""
         check_key(key)
         key_prior, key_decoder, key_likelihood = jax.random.split(key, 3)
         return {
@@ -103,7 +99,7 @@ class Model:
         }
 
     def decode(self, params: Params, z: Array, prior: BoundPrior | None = None) -> Array:
-        """E[x | z], [..., *data_shape]; for tokens, which have no mean, greedy decoding."""
+        """E[x | z], [..., *data_shape]; tokens, which have no mean, are decoded greedily."""
         no_key = jax.random.key(0)  # means need none
         return self._of_output(
             lambda _, output: self.likelihood.mean(params["likelihood"], output), no_key, params, z, prior
@@ -149,7 +145,7 @@ class Model:
         return self.likelihood.pairwise_log_prob(params["likelihood"], self._flat_output(params, z, prior), x)
 
     def output(self, params: Params, z: Array, prior: BoundPrior | None = None, x: Array | None = None) -> Array:
-        """The decoder's output for latents, the likelihood's parameter: [..., *data_shape], or [..., T, V] for tokens.
+        """The decoder's output, the likelihood's parameter: [..., *data_shape], or [..., T, V] for tokens.
 
         Args:
           x: [B, *data_shape], which only an autoregressive decoder reads; z is then [..., B, *event_shape].
@@ -175,7 +171,6 @@ class Model:
         return at_least_float32(output)
 
     def _decoder_inputs(self, params: Params, z: Array, prior: BoundPrior | None) -> tuple[Params, Array]:
-        """The decoder's parameters and its input, the features of z."""
         z = check_latent(z, self.prior.event_shape, "z")
         if prior is None:
             prior = self.prior.bind(params["prior"])
@@ -213,7 +208,7 @@ class Model:
 
 
 def leaves_by_name(tree: Any) -> dict[str, Any]:
-    """The leaves of parameters under names such as "prior/bank/grid"."""
+    """Parameters under names such as "prior/bank/grid"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
@@ -221,13 +216,8 @@ def leaves_by_name(tree: Any) -> dict[str, Any]:
 def check_params(model: Model, params: Any, what: str = "params") -> None:
     """Compares parameters with those of the model, leaf by leaf; ignores other groups, such as a sampler's.
 
-    Args:
-      model: the model.
-      params: the parameters to check.
-      what: their name in error messages.
-
     Raises:
-      ValueError: a leaf is missing, unknown, of a wrong shape, or not of a float type.
+      ValueError: a leaf is missing, unknown, of a wrong shape, or not a float; the message begins with `what`.
     """
     template = jax.eval_shape(model.init, jax.random.key(0))
     expected, found = leaves_by_name(template), leaves_by_name(params)

@@ -1,7 +1,7 @@
 """Saves models in one file, from any training loop, and reads such files.
 
 A file is an .npz archive: the arrays of the parameters, and JSON that describes the model. Reading it runs only
-constructors of this package: if a part of the model comes from elsewhere, callers must give the model as `model`.
+constructors of this package; a model with other parts must be given by the caller.
 """
 
 import importlib.metadata
@@ -36,7 +36,7 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
     Args:
       path: the file, usually with the ending .npz.
       model: the model; parts from outside this package are stored by name only.
-      params: parameters with the structure that `model.init` returns; other groups, as of an encoder, are saved too.
+      params: as `model.init` returns them; other groups, such as an encoder's, are saved too.
 
     Raises:
       ValueError: `params` have another structure, or leaves of other shapes or dtypes.
@@ -111,6 +111,6 @@ def _model_of(described: dict[str, Any], model: Model | None) -> Model:
 
 
 def _as_array(leaf: np.ndarray) -> jax.Array:
-    """A parameter from a file; float32 becomes float64 if jax_enable_x64 is on, as data and draws are float64 then."""
+    """A parameter; float32 becomes float64 under jax_enable_x64, as data and draws are float64 then."""
     array = jnp.asarray(leaf)
     return array.astype(float) if array.dtype == jnp.float32 else array

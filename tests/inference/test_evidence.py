@@ -14,10 +14,10 @@ import kaem_jax as kaem
 from kaem_jax.inference.evidence import bidirectional_bounds
 from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights, path_log_weights
 from kaem_jax.inference.evidence.estimate import evidence_of_weights
-from kaem_jax.inference.evidence.importance_evidence import importance_evidence, proposal_log_weights
+from kaem_jax.inference.evidence.log_evidence import importance_evidence, proposal_log_weights
 from kaem_jax.inference.proposals import Laplace, PriorProposal, Proposal
 from kaem_jax.inference.proposals.annealing_path import Path, evidence_path, log_joint_density
-from kaem_jax.inference.samplers.draws import RungDraws, TemperedDraws
+from kaem_jax.inference.samplers.base import RungDraws, TemperedDraws
 from kaem_jax.mcmc import HMC, MALA, power_ladder
 from kaem_jax.training.loss import posterior_loss
 from tests.inference.stubs import BOUND, MODEL, PARAMS, model_of

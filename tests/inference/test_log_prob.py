@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.inference.infer_latents import posterior_draws
 from kaem_jax.inference.proposals import Laplace, PriorProposal
+from kaem_jax.inference.queries import posterior_draws
 from tests.builders import make_model, wild
 from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within

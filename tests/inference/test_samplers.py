@@ -9,7 +9,9 @@ import kaem_jax as kaem
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, ProposalChains, SharedDraws
 from kaem_jax.inference.samplers.chains import first_of_each, of_rows, with_rows
-from kaem_jax.mcmc import HMC, Metric
+from kaem_jax.mcmc import HMC
+from kaem_jax.mcmc.ladder import adapted_ladder
+from kaem_jax.mcmc.preconditioner import Metric, flat_metric
 from kaem_jax.settings.registry import SAMPLERS
 from tests.builders import Still
 from tests.inference.stubs import BOUND, ENCODER, MODEL, PARAMS, model_of
@@ -110,7 +112,7 @@ def test_step_sizes_and_ladder_adapt_to_what_a_draw_found(ends):
     lowest, mean = metrics["swap_acceptance_min"], metrics["swap_acceptance"]
     assert metrics["barrier"] == pytest.approx(2 * (1 - mean), rel=1e-4)
     pairs = [jnp.asarray([a, 2 * mean - a], jnp.float32) for a in (lowest, 2 * mean - lowest)]
-    targets = [kaem.mcmc.adapted_ladder(state.betas, pair, 1.0) for pair in pairs]
+    targets = [adapted_ladder(state.betas, pair, 1.0) for pair in pairs]
     assert min(np.abs(after.betas - 0.75 * state.betas - 0.25 * target).max() for target in targets) < 1e-5
     frozen = FrozenSampler.freeze(sampler, after, 4)
     assert frozen.state.chains is None
@@ -217,7 +219,7 @@ def test_a_draw_without_a_state_starts_afresh():
 def test_the_metric_is_the_priors_at_its_own_draws():
     """Chains that have run far out do not make the prior seem sharp: steps would be too short to come back."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
-    sampler, flat = kaem.Langevin(precondition=True), kaem.mcmc.flat_metric(2)
+    sampler, flat = kaem.Langevin(precondition=True), flat_metric(2)
     far, x = 1000.0 + jax.random.normal(jax.random.key(1), (1, NUM_DATA, 2)), jnp.zeros((NUM_DATA, 3))
     bound, weight = model.prior.bind(params["prior"]), np.asarray(params["decoder"]["weight"], np.float64)
     found = jax.jit(lambda key: sampler.next_metric(key, 0, flat, model, params, bound, far, x))(jax.random.key(2))

@@ -31,12 +31,12 @@ def main():
             jax.random.key(0), None, two_modes, reference=reference, num_chains=8, num_temperatures=8,
             kernel=kaem.mcmc.HMC(2), warmup_rounds=100, num_rounds=150,
         )  # fmt: skip
-        where = run.progress.population.replicas.position.sharding
+        where = run.state.population.replicas.position.sharding
         assert where.num_devices == given.data * given.temp
         assert where.shard_shape((8, 8, 5)) == (8 // given.temp, 8 // given.data, 5)
         run = run.more(50)
     if given.process_id == 0:
-        np.savez(given.file, **run.draws, log_z=run.log_z, step_size=run.progress.tuning.step_size)
+        np.savez(given.file, **run.draws, log_z=run.log_z, step_size=run.state.tuning.step_size)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import Metric, average_metric, flat_metric, power_ladder, principal_frame, whitened
+from kaem_jax.mcmc import power_ladder
+from kaem_jax.mcmc.preconditioner import Metric, average_metric, flat_metric, principal_frame, whitened
 
 
 def rotated(rng, eigenvalues):

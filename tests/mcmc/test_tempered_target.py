@@ -60,10 +60,10 @@ def test_a_warm_up_evens_exchanges_and_finds_units(run):
     assert np.ptp(run.swap_acceptance) < 0.12
     np.testing.assert_allclose(run.acceptance[1:], 0.574, atol=0.1)
     assert run.acceptance[0] == 1  # draws of the reference
-    scale = np.asarray(run.progress.tuning.scale)
+    scale = np.asarray(run.state.tuning.scale)
     np.testing.assert_allclose(scale[0], 3, rtol=0.25)
     np.testing.assert_allclose(scale[-1], np.sqrt(0.25 + 4 * 0.84), rtol=0.35)
-    step = np.asarray(run.progress.tuning.step_size)
+    step = np.asarray(run.state.tuning.step_size)
     assert step[1] > 3 * step[-1]  # which has modes that are narrow in units of their distance
     assert run.barrier == pytest.approx(np.sum(1 - run.swap_acceptance))
     assert run.betas[0] == 0

@@ -11,13 +11,13 @@ from kaem_jax.mcmc import (
     MALA,
     ULA,
     DrawWarning,
-    adapted_ladder,
     effective_sample_size,
     moves,
     power_ladder,
     rounds,
     tempering,
 )
+from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier
 from tests.truth import assert_within
 
 NUM_DATA = 3000
@@ -175,7 +175,7 @@ def test_replicas_without_any_likelihood():
 def test_ladders_have_both_ends():
     np.testing.assert_allclose(power_ladder(5, 2.0), [0, 1 / 16, 1 / 4, 9 / 16, 1], rtol=1e-6)
     np.testing.assert_array_equal(power_ladder(1), [1.0])
-    np.testing.assert_allclose(kaem.mcmc.communication_barrier(jnp.asarray([0.7, 0.5])), [0, 0.3, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(communication_barrier(jnp.asarray([0.7, 0.5])), [0, 0.3, 0.8], rtol=1e-6)
 
 
 def test_the_adaptive_ladder_equalises_rejections_and_never_collapses():

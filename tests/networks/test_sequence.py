@@ -13,8 +13,7 @@ import kaem_jax as kaem
 from kaem_jax.inference.proposals.laplace import curvature_along
 from kaem_jax.kan.bases.rbf import RadialBasis
 from kaem_jax.likelihoods import Categorical
-from kaem_jax.networks.attention import Block
-from kaem_jax.networks.ngrams import HashedNgrams
+from kaem_jax.networks.token_layers import Block, HashedNgrams
 from tests.truth import assert_within
 
 V, T, Q = 3, 4, 2

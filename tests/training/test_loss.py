@@ -12,7 +12,7 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.inference.samplers import ChainDraws, EncoderDraws, SharedDraws
-from kaem_jax.inference.samplers.draws import RungDraws
+from kaem_jax.inference.samplers.base import RungDraws
 from kaem_jax.inference.samplers.importance_sampler import weigh
 from kaem_jax.training.loss import posterior_loss
 from tests.builders import make_model, make_prior

@@ -22,6 +22,7 @@ from kaem_jax.priors import fit_prior
 from kaem_jax.settings import apply_overrides, flatten, read, to_dict
 from kaem_jax.training.refit import refit_state
 from kaem_jax.training.stage import stage_after, state_after
+from kaem_jax.training.state import state_of_next_stage
 from tests.app.conftest import rows_of
 from tests.app.staged import NUM_DATA, staged_dict
 from tests.app.tiny import arguments_of
@@ -119,7 +120,8 @@ def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
     assert [stage_after(stages, step) for step in (0, 3, 4, 23, 24)] == [0, 0, 1, 1, 2]
     z = [np.asarray(langevin.kept(state.sampler, model)) for state in states]
     assert np.abs(z[0] - z[1]).max() > 0.1
-    later = one.next_state(dataclasses.replace(states[1], step=states[1].step + 7), model, NUM_DATA, None)
+    moved = dataclasses.replace(states[1], step=states[1].step + 7)
+    later = state_of_next_stage(moved, model, None, langevin, NUM_DATA, False)
     assert np.abs(np.asarray(langevin.kept(later.sampler, model)) - z[1]).max() > 0.1
     assert len({tuple(jax.random.key_data(stage_key(states[0].root_key, step)).tolist()) for step in range(4)}) == 4
 

@@ -33,7 +33,7 @@ from kaem_jax.training.batch import to_unit_interval
 from kaem_jax.training.progress import ProgressReporter
 from kaem_jax.training.refit import refit_state
 from kaem_jax.training.stage import state_after
-from kaem_jax.training.state import TrainState
+from kaem_jax.training.state import TrainState, state_of_next_stage
 
 
 class Outcome(enum.Enum):
@@ -132,7 +132,10 @@ def train_and_evaluate(
             if training.step < stop_step:
                 optimizer, per_call = stage.make_optimizer(), config.train.updates_a_call(stop_step, training.step)
                 if number > 1 and training.step == start_step:
-                    begin = functools.partial(stage.next_state, model=model, num_data=num_data, optimizer=optimizer)
+                    begin = functools.partial(
+                        state_of_next_stage, model=model, optimizer=optimizer, sampler=stage.posterior,
+                        num_data=num_data, averaged=stage.keeps_average,
+                    )  # fmt: skip
                     training.state = jax.jit(begin, out_shardings=everywhere)(training.state)
                 which = f" of stage {number}, {stage.num_steps} updates" if config.stages else ""
                 say(f"compiling the training step{which}")

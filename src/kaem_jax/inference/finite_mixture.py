@@ -1,9 +1,9 @@
 """A model as a finite mixture: marginals are means over points, conditionals ratios of two marginals.
 
-Functions are pure and work inside jit, except `between`.
-
 Draws z_s of the prior at scrambled Sobol points turn p(x) = E[p(x | z)] into the mean of p(x | z_s) (Correia et al.,
 2023, arXiv 2209.10584). Values are independent given z_s: any can be left out, given, or kept between bounds.
+
+All methods but `between` are pure and work inside jit.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.log_prob import may_be_missing, of_observed
+from kaem_jax.inference.queries import may_be_missing, of_observed
 from kaem_jax.jax_utils.transforms import STATIC, full_precision
 from kaem_jax.likelihoods import Masked
 from kaem_jax.model import Model, Params
@@ -38,13 +38,13 @@ class MixtureLogProb(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FiniteMixture:
-    """sum_s w_s p(x | z_s), with w_s = p(z_s | given values and bounds).
+    """The mixture sum_s w_s p(x | z_s), with w_s = p(z_s | given values and bounds).
 
     Attributes:
       likelihood: static.
       data_shape: static, of one datum.
       params: parameters of the likelihood.
-      output: [R, S / R, D or the width of the output], the decoder's output at the points of R scrambled nets.
+      output: [R, S / R, width], the decoder's output at the points of R scrambled nets.
       values: [D], given values, the same for every datum; NaN where none is given.
 
     Example:
@@ -67,9 +67,6 @@ class FiniteMixture:
         """The mixture of a model.
 
         Args:
-          key: a PRNG key, for the scrambles.
-          model: static.
-          params: its parameters.
           num_points: S, rounded up to a multiple of `num_nets`; nets of a power of two are the most even.
           num_nets: R >= 2; the spread over nets gives the errors.
 
@@ -111,7 +108,7 @@ class FiniteMixture:
     def log_prob(self, x: Array) -> MixtureLogProb:
         """Log p(x | given values and bounds) of data [B, *data_shape]; NaN marks values that are summed out.
 
-        Values of x are ignored where a value is given. A value outside its bounds has probability 0.
+        Given values replace those of x. A value outside its bounds has probability 0.
         """
         x = jnp.asarray(x, self.values.dtype).reshape(-1, self.values.size)
         mixture = self
@@ -139,7 +136,7 @@ class FiniteMixture:
         return jnp.where(jnp.isnan(self.values), x, self.values).reshape(n, *self.data_shape)
 
     def _log_joint(self, x: Array) -> Array:
-        """For each net, log of the mean over its points of p(x, given values | z), for x [D]: [R] nats."""
+        """Log of each net's mean of p(x, given values | z), for x [D]: [R] nats."""
         likelihood = self.likelihood
         whole = jnp.where(jnp.isnan(self.values), x, self.values)
         log_p = jax.vmap(lambda output: likelihood.pairwise_log_prob(self.params, output, whole[None])[0])(self.output)
@@ -151,7 +148,7 @@ class FiniteMixture:
 
 
 def _ratio(joint: Array, condition: Array) -> MixtureLogProb:
-    """Log of the ratio of means over nets, exp(joint) [..., R] to exp(condition) [R]; the error is of first order."""
+    """Log of the ratio of means over nets, exp(joint) [..., R] to exp(condition) [R], with the error of first order."""
     value = jax.nn.logsumexp(joint, axis=-1) - jax.nn.logsumexp(condition)
     shares = jax.nn.softmax(joint, axis=-1) - jax.nn.softmax(condition)
     error = math.sqrt(len(condition)) * jnp.std(shares, axis=-1, ddof=1)

@@ -10,16 +10,15 @@ from jax import Array
 
 
 def filled_batches(num: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows of each batch, int [size], and how many of them count: the last batch is filled up with the first rows."""
+    """Rows of each batch, int [size], and how many count: the last batch is filled up with the first rows."""
     for first in range(0, num, size):
         yield np.arange(first, first + size) % num, min(size, num - first)
 
 
 def in_batches(function: Callable[[Array, Array], Any], key: Array, x: Any, size: int) -> Iterator[Any]:
-    """Calls `function(key, batch)` on each batch of x [N, ...], with a key for each batch.
+    """Yields `function(key, batch)` for each batch of x [N, ...], as NumPy arrays with data along axis 0.
 
-    Yields:
-      The results as NumPy arrays, with data along axis 0; those of data that fill up the last batch are dropped.
+    Each batch has its own key. Results of data that fill up the last batch are dropped.
     """
     for i, (rows, count) in enumerate(filled_batches(len(x), size)):
         found = jax.device_get(function(jax.random.fold_in(key, i), jnp.asarray(x[rows])))

@@ -18,19 +18,19 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place(value: np.ndarray, mesh: Mesh, *axes: str | None) -> Array:
-    """Shards `value`, of which every process has a copy, with its leading dimensions along `axes` of the mesh."""
+    """Shards `value`, which every process has, with its leading dimensions along `axes` of the mesh."""
     return place_lazily(value.shape, value.__getitem__, mesh, *axes)
 
 
 def place_lazily(
     shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh: Mesh, *axes: str | tuple[str, ...] | None
 ) -> Array:
-    """An array; each process makes only the blocks of its own devices.
+    """An array of which each process makes the blocks of its own devices.
 
     Args:
       shape: shape of the whole array.
       part: returns the block at a tuple of slices.
-      axes: axes of the mesh for each leading dimension; None for a dimension that is not distributed.
+      axes: axes of the mesh for each leading dimension; None for one that is not distributed.
     """
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
     blocks = sharding.addressable_devices_indices_map(shape)
@@ -39,12 +39,7 @@ def place_lazily(
 
 
 def gather(shape: tuple[int, ...], part: Callable[[slice], np.ndarray], mesh: Mesh) -> Array:
-    """The same array on every device. Each process makes its share of the rows, and devices exchange them.
-
-    Args:
-      shape: shape of the array.
-      part: returns the rows of a slice.
-    """
+    """The same array on every device. Each process makes its share, `part(slice)`; devices exchange these rows."""
     num_rows = -(-shape[0] // mesh.size) * mesh.size
 
     def padded(block: tuple[slice, ...]) -> np.ndarray:
@@ -56,13 +51,11 @@ def gather(shape: tuple[int, ...], part: Callable[[slice], np.ndarray], mesh: Me
 
 
 def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
-    """Shards the leading dimensions of array `x` along `axes`, inside jit under a mesh. Elsewhere it returns `x`.
+    """Shards the leading dimensions of `x` along `axes`, inside jit under a mesh; elsewhere `x` stays where it is.
 
-    Arrays of an eager caller stay where the caller put them.
-
-    A tuple shards a dimension along several axes, which need not divide it: the compiler pads and masks the padding,
-    so values do not depend on the mesh. Axes that the current mesh does not have, or that the compiler does not place
-    (inside shard_map or pmap), are ignored. Without axes, `x` is replicated on every device.
+    A tuple shards a dimension along several axes, which need not divide it: the compiler pads, and values do not depend
+    on the mesh. Axes that the mesh lacks, or that are manual (shard_map, pmap), are ignored. Without axes, `x` is
+    replicated.
     """
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)

@@ -16,7 +16,7 @@ def is_writer() -> bool:
 
 
 def say(message: str) -> None:
-    """Prints one line, from one process only, on standard error: standard output stays free for results."""
+    """Prints one line, from one process, on standard error: standard output stays free for results."""
     if is_writer():
         print(message, file=sys.stderr, flush=True)
 
@@ -39,7 +39,7 @@ def from_writer(value: Any) -> Any:
 
 
 def check_same_on_all_processes(values: Mapping[str, int]) -> None:
-    """Waits until every process has reached this call, and checks that all gave the same values.
+    """Waits for every process, and checks that all gave the same values.
 
     Args:
       values: integers from 0 to 2^32 - 1, by descriptions such as "the configuration".

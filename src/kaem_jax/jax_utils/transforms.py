@@ -1,4 +1,4 @@
-"""Small helpers on top of JAX: full precision, loops and tangents inside shard_map, choices entry by entry."""
+"""Small helpers on top of JAX: full precision, loops and tangents inside shard_map."""
 
 import functools
 from collections.abc import Callable
@@ -18,8 +18,8 @@ _R = TypeVar("_R")
 def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorates a function for evaluation: its matrix products use the full precision of the dtype.
 
-    By default accelerators round the factors to fewer digits. That is faster, and training tolerates it; importance
-    weights do not, since they are differences of large log-densities.
+    Accelerators round factors by default. Training tolerates it; importance weights, differences of large
+    log-densities, do not.
     """
 
     @functools.wraps(function)
@@ -43,8 +43,8 @@ def choose(condition: Array, yes: Array, no: Array) -> Array:
 def scan(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, **options: Any) -> tuple[Any, Any]:
     """`jax.lax.scan` that also runs inside `jax.shard_map` with its check of varying axes.
 
-    There a carry must vary over the same manual axes before and after the body, so a start that is the same on all
-    devices, zeros for instance, is first declared to vary as the body's result does.
+    A carry must vary over the same manual axes before and after the body, so a replicated start, such as zeros, is
+    first declared to vary as the body's result does.
     """
     if jax.sharding.get_abstract_mesh().manual_axes:
         init = _vary_like_result(body, init, xs)
@@ -54,9 +54,8 @@ def scan(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, **opti
 def repeat(function: Callable[[Any], Any], items: Array) -> Any:
     """Applies `function` to each of `items` [N, ...] and stacks the results: [N, ...].
 
-    Outside jit this is a Python loop: the jitted parts of `function` are compiled once, however large N is. It waits
-    for each result: on a CPU, two programs that factorise matrices at once can deadlock
-    (docs/decisions/estimators.md). Inside jit it is one loop of the program.
+    Outside jit a Python loop, whose jitted parts compile once. It waits for each result: on a CPU, two programs that
+    factorise matrices at once can deadlock (docs/decisions/estimators.md). Inside jit one loop of the program.
     """
     if isinstance(items, jax.core.Tracer):
         return jax.lax.map(function, items)
@@ -66,8 +65,8 @@ def repeat(function: Callable[[Any], Any], items: Array) -> Any:
 def sum_of_rows(x: Array, precision: str | None = None) -> Array:
     """The sum over the last axis, [..., D] to [...]; `precision` is that of a product.
 
-    On CPUs a plain sum over rows is not vectorised, and takes as long as a convolution: there it is a product with ones
-    in blocks of up to 64 values. One product over a large D would lose digits, since it adds one value after another.
+    CPUs do not vectorise a plain sum over rows. There it is a product with ones in blocks of up to 64 values: a product
+    over a large D would lose digits, since it adds one value after another.
     """
     size = x.shape[-1]
     block = max(number for number in range(1, 65) if size % number == 0)
@@ -100,7 +99,7 @@ def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs
 
 
 def vary_like(value: Array, like: Array) -> Array:
-    """Declares `value` to vary over the manual axes over which `like` varies, as a tangent must with its primal."""
+    """Declares `value` to vary over the manual axes of `like`, as a tangent must with its primal."""
     axes = tuple(_varying(jax.typeof(like)) - _varying(jax.typeof(value)))
     return jax.lax.pcast(value, axes, to="varying") if axes else value
 

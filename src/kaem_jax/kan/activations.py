@@ -26,7 +26,7 @@ KINKS: dict[str, tuple[float, ...]] = {
 
 
 def activation_function(name: Activation) -> Callable[[Array], Array]:
-    """The activation `name` of a network, which is never `none`."""
+    """The activation `name` of a network."""
     function = ACTIVATIONS[name]
     if function is None:
         raise ValueError(f"activation={name!r} would make a network linear")

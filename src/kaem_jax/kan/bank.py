@@ -17,24 +17,21 @@ Params = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class FunctionBank:
-    """Q x P univariate functions on one grid, each of its own argument, or summed over Q as a KAN layer.
+    """Q x P univariate functions on one grid: each of its own argument, or summed over Q as a KAN layer.
 
-    Static and hashable; the arrays are in the dictionary that `init` returns:
-      coefficients [Q, P, G], basis_weight [Q, P], base_weight [Q, P] (absent without a base activation),
-      scale [Q, P', ...] (absent where the family has none).
-    P' is 1 if the functions of a row share their argument, else P.
+    Static and hashable. `init` returns the arrays: coefficients [Q, P, G], basis_weight [Q, P], base_weight [Q, P]
+    (with a base activation), scale [Q, P', ...] (if the family has one). P' is 1 if the functions of a row share their
+    argument, else P.
 
     Attributes:
-      outer: Q.
-      inner: P.
+      outer, inner: Q and P.
       basis: the basis family.
       base_activation: a key of `ACTIVATIONS`.
       num_intervals: N, the number of grid intervals.
       domain: (a, b), the ends of the grid.
-      log_spaced: whether breakpoints are even in log x, not in x.
-      shared: whether the P functions of a row have one argument.
-      coefficient_scale: standard deviation of the initial coefficients, N(0, scale^2).
-      base_scale: standard deviation of the initial base weights.
+      log_spaced: whether breakpoints are even in log x.
+      shared: whether the P functions of a row share their argument.
+      coefficient_scale, base_scale: standard deviations of the initial coefficients and base weights.
     """
 
     outer: int
@@ -58,12 +55,11 @@ class FunctionBank:
         return (self.outer, 1 if self.shared else self.inner)
 
     def cut(self, parts: int) -> np.ndarray:
-        """Edges that cut the domain into N `parts` pieces of equal length on the grid, [N parts + 1]."""
+        """Edges of N `parts` pieces of equal length on the grid, [N parts + 1]."""
         spaced = np.geomspace if self.log_spaced else np.linspace
         return spaced(*self.domain, self.num_intervals * parts + 1)
 
     def init(self, key: Array) -> Params:
-        """Draws initial parameters: small random coefficients."""
         key_coefficients, key_base = jax.random.split(key)
         shape = (self.outer, self.inner)
         num_functions = self.basis.num_functions(self.num_intervals)
@@ -98,7 +94,7 @@ class FunctionBank:
         return value if self._act is None else value + params["base_weight"][..., None] * self._act(x)
 
     def contract(self, params: Params, x: Array) -> Array:
-        """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs shared arguments."""
+        """The bank as a KAN layer with shared arguments: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q)."""
         values = self._basis_values(params, x[..., None])[..., 0, :]
         value = jnp.einsum("...qg,qpg->...p", values, self._coefficients(params))
         if self._act is not None:
@@ -121,7 +117,7 @@ class FunctionBank:
         return self.basis.evaluate(self._position(x), self.num_intervals, params.get("scale"))
 
     def _position(self, x: Any, xp: Any = jnp) -> Any:
-        """Positions of points on the grid, 0 to N in the domain; `xp` is `jnp`, or `np` for float64."""
+        """Positions on the grid, 0 to N in the domain; `xp` is `jnp`, or `np` for float64."""
         low, high = self.domain
         if self.log_spaced:
             x, low, high = xp.log(x), math.log(low), math.log(high)

@@ -1,4 +1,4 @@
-"""The interface of likelihoods, and what most of them share."""
+"""The interface of likelihoods."""
 
 import abc
 
@@ -13,10 +13,10 @@ _ROUNDING = 1e-6
 
 
 class Likelihood(abc.ABC):
-    """p(x | output), independent over the D values of a datum, or over groups of them. Static and hashable.
+    """p(x | output), independent over the D values of a datum or over groups of them. Static and hashable.
 
-    Your own likelihood derives from this class and defines `terms`, `mean` and `sample`; see docs/extend.md. One that
-    also defines `log_mass`, `sample_within` and `dispersion` can be asked for values between bounds `low`, `high` [D].
+    Your own likelihood derives from this class and defines `terms`, `mean` and `sample`; see docs/extend.md. With
+    `log_mass`, `sample_within` and `dispersion` it also works with bounds `low`, `high` [D] of values.
     """
 
     @property
@@ -55,7 +55,7 @@ class Likelihood(abc.ABC):
 
     @abc.abstractmethod
     def terms(self, params: Params, output: Array, x: Array) -> Array:
-        """What each value adds to the log-probability: output [..., B, D], x [B, D] -> [..., B, D] nats."""
+        """Each value's share of the log-probability: output [..., B, D], x [B, D] -> [..., B, D] nats."""
 
     @abc.abstractmethod
     def mean(self, params: Params, output: Array) -> Array:
@@ -80,7 +80,7 @@ class Likelihood(abc.ABC):
         return jax.lax.map(lambda one: self.log_prob(params, output, one), x)  # all pairs at once would be [B, S, D]
 
     def log_mass(self, params: Params, output: Array, low: Array, high: Array) -> Array:
-        """What each value adds to the log-probability of lying between the bounds, [..., D] nats."""
+        """Each value's share of the log-probability of lying between the bounds, [..., D] nats."""
         raise NotImplementedError(f"{type(self).__name__} has no probabilities of intervals")
 
     def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
@@ -93,7 +93,7 @@ class Likelihood(abc.ABC):
 
 
 def check_in_unit_interval(x: np.ndarray, what: str) -> None:
-    """Raises a ValueError if a value that is not NaN lies outside 0..1, the range of values that `what` models."""
+    """Raises a ValueError if a value that is not NaN lies outside 0..1, the range of `what`."""
     low, high = np.nanmin(x, initial=np.inf), np.nanmax(x, initial=-np.inf)
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise ValueError(

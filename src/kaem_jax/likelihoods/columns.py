@@ -1,4 +1,4 @@
-"""The likelihood of the columns of a table: numbers, each with its own scale, and categories."""
+"""The likelihood of the columns of a table: numbers and categories."""
 
 import dataclasses
 import itertools
@@ -18,13 +18,13 @@ from kaem_jax.settings import Settings, setting
 class Columns(Settings, Likelihood):
     """Independent columns: N(x; output, sigma_d^2) for a number, and a softmax of K outputs for K categories.
 
-    A category is one-hot in K values of x. A column whose values are NaN is unknown and adds 0 to the log-likelihood.
+    A category is one-hot in K values of x. A column of NaN is unknown and adds 0 to the log-likelihood.
 
     Attributes:
       sizes: widths of the columns in order, 1 for a number and K for K categories; empty: taken from the data by
         commands; in Python give them.
       sigma: the scale of numbers, or its initial value if it is learned.
-      learn_sigma: whether scales are learned, by the parameter `log_sigma` [number of columns of numbers], if any.
+      learn_sigma: whether scales are learned, by the parameter `log_sigma` [number of columns of numbers].
       min_sigma: lower limit of learned scales. Without it, the scale of a column that others determine would fall
         towards 0, and its density grow without limit.
 
@@ -52,7 +52,6 @@ class Columns(Settings, Likelihood):
 
     @property
     def num_values(self) -> int:
-        """D, the values of a datum."""
         return sum(self.sizes)
 
     def init(self, key: Array) -> Params:
@@ -116,7 +115,6 @@ class Columns(Settings, Likelihood):
         return jnp.where(is_number, numbers, jnp.where(is_first, mass, 0))
 
     def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
-        """A category whose upper bound is below 1 is excluded."""
         is_number, _ = self._layout()
         key_numbers, key_categories = jax.random.split(key)
         numbers = truncated_normal(key_numbers, output, self._scales(params, output.dtype), low, high)
@@ -144,11 +142,9 @@ class Columns(Settings, Likelihood):
         return jnp.ones(self.num_values, dtype).at[np.flatnonzero(is_number)].set(scales)
 
     def _largest(self, values: Array) -> Array:
-        """The largest value of each column: [..., D] -> [..., number of columns]."""
         return jnp.stack([jnp.max(part, axis=-1) for part in self._split(values)], axis=-1)
 
     def _split(self, values: Array) -> list[Array]:
-        """The values of each column."""
         return jnp.split(values, list(itertools.accumulate(self.sizes))[:-1], axis=-1)
 
     def _log_probabilities(self, output: Array) -> Array:

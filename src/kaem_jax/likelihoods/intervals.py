@@ -1,4 +1,4 @@
-"""Normal distributions between bounds. An infinite bound is no bound, and equal bounds fix the value."""
+"""Normal distributions between bounds, which may be infinite. Equal bounds fix the value."""
 
 import math
 
@@ -11,7 +11,7 @@ _FARTHEST = 1e4  # deviations: gradients of infinite bounds would be no numbers
 
 
 def log_normal_mass(mean: Array, scale: Array, low: Array, high: Array) -> Array:
-    """Log of the probability between `low` and `high`, nats; for equal bounds, log of the density there."""
+    """Log of the probability between `low` and `high`, nats; for equal bounds, the log-density there."""
     is_value = low == high
     near, far = _left(mean, scale, low, high)[:2]
     log_near, log_far = special.log_ndtr(near), special.log_ndtr(jnp.where(is_value, far - 1, far))

@@ -21,7 +21,7 @@ class Masked(Likelihood):
     Attributes:
       likelihood: p(x | output).
       low, high: bounds of each of the D values; empty: none. A NaN contributes the probability of lying between its
-        bounds; other values ignore them. The likelihood must have `has_intervals`.
+        bounds, which other values ignore. The likelihood must have `has_intervals`.
     """
 
     likelihood: Likelihood = setting(kinds=LIKELIHOODS)

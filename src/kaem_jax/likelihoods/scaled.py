@@ -19,7 +19,7 @@ _NUM_FOR_CENTRE, _NUM_CHECKED = 15, 100
 
 @dataclasses.dataclass(frozen=True)
 class _Scaled(Settings, Likelihood):
-    """A likelihood with a scale in the units of the data: one for all values, or one for each channel.
+    """A likelihood with a scale in the units of the data.
 
     Attributes:
       sigma: the scale; its initial value if it is learned.
@@ -112,8 +112,7 @@ class DiscretizedLogistic(_Scaled):
     """A logistic distribution with location `output` and scale sigma, discretised to the values k / (levels - 1).
 
     A value has the probability of its cell, which reaches half-way to its neighbours; the first and last cells hold the
-    tails (Salimans et al., 2017, PixelCNN++, equation 2). `log_prob` is that of a discrete model: -log_prob / (D log 2)
-    is comparable with the bits per dimension of the literature.
+    tails (Salimans et al., 2017, PixelCNN++, equation 2). -log_prob / (D log 2) is bits per dimension.
 
     Attributes:
       levels: number of values, 256 for 8-bit pixels divided by 255. Data must take these values only.

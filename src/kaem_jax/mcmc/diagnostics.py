@@ -1,4 +1,4 @@
-"""How far draws of chains can be trusted: effective sample size, split R-hat, warnings as values."""
+"""Diagnostics of chains: effective sample size, R-hat, warnings as values."""
 
 import enum
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Traces = TypeVar("Traces", Array, np.ndarray)
 
 
 class DrawWarning(enum.IntFlag):
-    """Reasons not to trust draws; the `warning` of a result is the sum of the flags that apply."""
+    """Reasons not to trust draws. The `warning` of a result is the sum of the flags that apply."""
 
     R_HAT = 1
     NO_ROUND_TRIPS = 2
@@ -35,7 +35,7 @@ _EXPLANATIONS = {
 
 
 def explain_warning(warning: ArrayLike) -> list[str]:
-    """Sentences for every flag that is set anywhere in the `warning` of a result; empty if no flag is set.
+    """One sentence for each flag that is set anywhere in `warning`.
 
     Example:
       >>> kaem.mcmc.explain_warning(0)
@@ -46,20 +46,20 @@ def explain_warning(warning: ArrayLike) -> list[str]:
 
 
 def warn_if(conditions: Mapping[DrawWarning, Array]) -> Array:
-    """The sum of the flags whose condition [...] holds: int32 [...]."""
+    """The sum of the flags whose condition [...] holds, int32 [...]."""
     return sum((jnp.where(holds, jnp.int32(flag), 0) for flag, holds in conditions.items()), start=jnp.int32(0))
 
 
 def effective_sample_size(trace: Traces, *, pooled: bool = False) -> Traces:
-    """N / (1 + 2 sum of autocorrelations) along the first axis, cut at a pair with a sum below 0 (Geyer, 1992).
+    """N / (1 + 2 sum of autocorrelations), truncated by Geyer's initial monotone sequence (1992).
 
     Args:
-      trace: [N, ...], N >= 4, one stationary chain for each trailing entry; a JAX or NumPy array, like the result.
-      pooled: whether the second axis holds C chains of one target that count together, [N, C, ...]. Differences between
-        their means count as correlation at every lag (Gelman et al., 2013, section 11.5).
+      trace: [N, ...], N >= 4, a JAX or NumPy array with one stationary chain per trailing entry.
+      pooled: whether the second axis holds C chains of one target, [N, C, ...]. Differences between their means then
+        count as correlation at every lag (Gelman et al., 2013, section 11.5).
 
     Returns:
-      [...], at most N, or C N if pooled; a constant trace gets this maximum.
+      [...], at most N, or C N if pooled; the maximum for a constant trace.
     """
     xp = trace.__array_namespace__()
     num = trace.shape[0]
@@ -82,13 +82,13 @@ def effective_sample_size(trace: Traces, *, pooled: bool = False) -> Traces:
 
 
 def split_r_hat(trace: Traces) -> Traces:
-    """Split R-hat of each chain: its two halves count as two chains (Gelman et al., 2013, section 11.4).
+    """Split R-hat of each chain (Gelman et al., 2013, section 11.4).
 
     Args:
-      trace: [N, ...], one chain for each trailing entry.
+      trace: [N, ...], one chain per trailing entry.
 
     Returns:
-      [...], near 1 where the halves agree; NaN for a constant trace, which says nothing, and for N < 4.
+      [...], near 1 if the halves agree; NaN for a constant trace or N < 4.
     """
     xp = trace.__array_namespace__()
     size = trace.shape[0] // 2
@@ -98,14 +98,13 @@ def split_r_hat(trace: Traces) -> Traces:
 
 
 def r_hat(traces: Traces) -> Traces:
-    """R-hat of several chains with one target (Gelman & Rubin, 1992).
+    """R-hat of several chains of one target (Gelman & Rubin, 1992).
 
     Args:
-      traces: [N, C, ...], N >= 2 draws of each of C >= 2 chains, a JAX or NumPy array, like the result.
+      traces: [N, C, ...], N >= 2 draws of C >= 2 chains, a JAX or NumPy array.
 
     Returns:
-      [...], near 1 where the chains agree. For chains that never moved: infinite if their values differ, NaN if they
-      are equal, which says nothing.
+      [...], near 1 if the chains agree. If no chain moved: infinite for different values, NaN for equal ones.
     """
     xp = traces.__array_namespace__()
     size = traces.shape[0]
@@ -118,6 +117,6 @@ def r_hat(traces: Traces) -> Traces:
 
 
 def _variance_of_rounding(traces: Traces, axis: int | tuple[int, ...]) -> Traces:
-    """The variance that rounding may give a chain that never moved."""
+    """Bound on the variance that rounding gives a chain that never moved."""
     xp = traces.__array_namespace__()
     return xp.square(8 * xp.finfo(traces.dtype).eps * xp.max(xp.abs(traces), axis=axis))

@@ -1,4 +1,4 @@
-"""Markov kernels: ULA, MALA, pCNL, HMC, and those that users define (docs/method.md, section 7)."""
+"""Markov kernels: ULA, MALA, HMC and those that users define (docs/method.md, section 7)."""
 
 import abc
 import dataclasses
@@ -19,14 +19,14 @@ Score = Callable[[Array], Array]
 Bounds = tuple[float, float] | None
 
 
-class Proposal(NamedTuple):
-    """The positions to which chains would move.
+class Move(NamedTuple):
+    """Proposed positions.
 
     Attributes:
       position: [..., *event], inside the bounds.
-      log_forward: [...] log-density of the move, without its constant.
-      allowed: [...] False if the move leaves the bounds; `position` is then clipped to them.
-      noise_back: maps the score at `position` to the noise [..., *event] of the move back.
+      log_forward: [...] log-density of the proposal, without its constant.
+      allowed: [...] False if the proposal left the bounds, to which `position` is then clipped.
+      noise_back: maps the score at `position` to the noise [..., *event] of the reverse move.
     """
 
     position: Array
@@ -40,14 +40,14 @@ FIRST_STEP_SIZE = 0.1  # of adaptation, unless one is given
 
 @dataclasses.dataclass(frozen=True)
 class Kernel(abc.ABC):
-    """Proposals N(mean, scale^2 I) that depend on position and score. Static and hashable.
+    """A kernel that proposes from N(mean, scale^2 I). Static and hashable.
 
     Your own kernel derives from this class and defines `move`; see docs/extend.md.
 
     Attributes:
-      is_exact: whether proposals are accepted by Metropolis-Hastings, which leaves the target invariant and rejects
-        moves out of the bounds. Otherwise every move is accepted, and positions are reflected at the bounds.
-      target_acceptance: the aim of step size adaptation, by default for Langevin moves (Roberts & Rosenthal, 1998).
+      is_exact: whether proposals are accepted by Metropolis-Hastings and rejected outside the bounds. Otherwise every
+        proposal is accepted, and reflected at the bounds.
+      target_acceptance: the aim of step size adaptation; for Langevin moves 0.574 (Roberts & Rosenthal, 1998).
     """
 
     is_exact: ClassVar[bool] = True
@@ -67,47 +67,44 @@ class Kernel(abc.ABC):
         """
 
     def propose(
-        self,
-        key: Array,
-        position: Array,
-        score: Array,
-        step_size: Array,
-        bounds: Bounds = None,
-        scale: Array | None = None,
-        score_of: Score | None = None,
-    ) -> Proposal:
-        """The move from `position` [..., *event] with the target's score there and step sizes [...].
+        self, key: Array, position: Array, score: Array, step_size: Array, bounds: Bounds = None,
+        scale: Array | None = None, score_of: Score | None = None,
+    ) -> Move:  # fmt: skip
+        """Proposes a move from `position` [..., *event], given the score there and step sizes [...].
 
         Args:
-          scale: [..., *event], the unit of each coordinate: the move is made in `position / scale`. None is 1.
-          score_of: the target's score at other positions, for moves of several steps.
+          scale: [..., *event], unit of each coordinate: the kernel moves `position / scale`. None is 1.
+          score_of: the score at other positions, for moves of several steps.
         """
         moved, noise, noise_back = self._moved(key, position, score, step_size, scale, score_of)
         axes = tuple(range(step_size.ndim, position.ndim))
-        inside = _clip(moved, bounds) if self.is_exact else _reflect(moved, bounds)
-        allowed = jnp.all(inside == moved, axis=axes) if self.is_exact else jnp.ones(step_size.shape, bool)
-        return Proposal(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed, noise_back)
+        if self.is_exact:
+            inside = moved if bounds is None else jnp.clip(moved, *bounds)
+            allowed = jnp.all(inside == moved, axis=axes)
+        else:
+            inside, allowed = _reflect(moved, bounds), jnp.ones(step_size.shape, bool)
+        return Move(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed, noise_back)
 
-    def acceptance(self, proposal: Proposal, score: Array, log_density_gain: Array) -> Array:
+    def acceptance(self, move: Move, score: Array, log_density_gain: Array) -> Array:
         """Metropolis-Hastings acceptance probabilities [...].
 
         Args:
-          proposal: as `propose` returns it.
-          score: [..., *event], at the proposal.
-          log_density_gain: [...] nats, the log-density at the proposal minus that before the move.
+          move: from `propose`.
+          score: [..., *event], at the end of the move.
+          log_density_gain: [...] nats, log-density after the move minus before.
         """
         if not self.is_exact:
             return jnp.ones_like(log_density_gain)
         axes = tuple(range(log_density_gain.ndim, score.ndim))
-        log_backward = -0.5 * jnp.sum(jnp.square(proposal.noise_back(score)), axis=axes)
-        log_ratio = log_density_gain + log_backward - proposal.log_forward
+        log_backward = -0.5 * jnp.sum(jnp.square(move.noise_back(score)), axis=axes)
+        log_ratio = log_density_gain + log_backward - move.log_forward
         # From density 0, a move to positive density has ratio inf and is accepted; NaN is never accepted.
-        return jnp.where(~jnp.isnan(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+        return jnp.where(~jnp.isnan(log_ratio) & move.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
 
     def _moved(
         self, key: Array, position: Array, score: Array, step_size: Array, scale: Array | None, score_of: Score | None
     ) -> tuple[Array, Array, Score]:
-        """The end of the move, its standard normal noise, and the `noise_back` of the `Proposal`."""
+        """The end of the move, its standard normal noise, and `Move.noise_back`."""
         eta, unit = expand_to(step_size, position.ndim), 1 if scale is None else scale
         noise = jax.random.normal(key, position.shape, position.dtype)
 
@@ -137,20 +134,20 @@ class ULA(Kernel):
 
 @dataclasses.dataclass(frozen=True)
 class MALA(ULA):
-    """The Langevin move of `ULA`, accepted or rejected (Roberts & Tweedie, 1996)."""
+    """`ULA` with an accept step (Roberts & Tweedie, 1996)."""
 
     is_exact = True
 
 
 @dataclasses.dataclass(frozen=True)
 class HMC(MALA, Settings):
-    """Hamiltonian Monte Carlo (Neal, 2011): `num_leapfrogs` steps of length sqrt(2 eta); one such step is `MALA`.
+    """Hamiltonian Monte Carlo (Neal, 2011): leapfrog steps of length sqrt(2 eta). One such step is `MALA`.
 
-    Each move scales this length by a random factor of 0.8 to 1.2, so that no orbit closes. Its target acceptance is
-    that of Beskos et al. (2013).
+    A random factor of 0.8 to 1.2 on the length of each move avoids closed orbits. The target acceptance is that of
+    Beskos et al. (2013).
 
     Attributes:
-      num_leapfrogs: leapfrog steps of each move, with one gradient each.
+      num_leapfrogs: leapfrog steps per move, with one gradient each.
     """
 
     num_leapfrogs: int = setting(8, low=1)
@@ -179,7 +176,7 @@ class HMC(MALA, Settings):
 
 
 def make_kernel(kernel: Kernel | str) -> Kernel:
-    """The kernel itself, or, for a registered name, a kernel of that class with default settings.
+    """A kernel as it is, or the registered one of this name with default settings.
 
     Raises:
       ValueError: the name is not registered, or does not name a kernel.
@@ -191,17 +188,12 @@ def make_kernel(kernel: Kernel | str) -> Kernel:
 
 
 def value_and_score(log_density: LogDensity, position: Array) -> tuple[Array, Array]:
-    """Log-density [...] and its gradient [..., *event]; both of a chain depend on its own position only."""
+    """Log-density [...] and its gradient [..., *event]."""
     value, pullback = jax.vjp(log_density, position)
     return value, pullback(jnp.ones_like(value))[0]
 
 
-def _clip(position: Array, bounds: Bounds) -> Array:
-    return position if bounds is None else jnp.clip(position, *bounds)
-
-
 def _reflect(position: Array, bounds: Bounds) -> Array:
-    """Reflects positions into the bounds, as often as necessary."""
     if bounds is None:
         return position
     low, high = bounds

@@ -1,4 +1,4 @@
-"""Inverse temperatures 0 = beta_0 < ... < beta_{T-1} = 1 of a population of chains, both ends included."""
+"""Ladders of inverse temperatures 0 = beta_0 < ... < beta_{T-1} = 1."""
 
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ Values = TypeVar("Values", Array, np.ndarray)
 
 
 def power_ladder(num_temperatures: int, exponent: Array | float = 1.0) -> Array:
-    """(k / (T - 1))^exponent for k = 0..T-1, [T]; one temperature is the posterior itself, [1.0].
+    """(k / (T - 1))^exponent for k = 0..T-1, [T]; [1.0] for T = 1.
 
     Exponents above 1 place more rungs near the prior, where the expected log-likelihood changes fastest.
     """
@@ -23,21 +23,21 @@ def communication_barrier(swap_acceptance: Values) -> Values:
     """Cumulative barrier at every rung, [T]: 0 at the prior, Lambda at the posterior (Syed et al., 2021).
 
     Args:
-      swap_acceptance: [T-1] mean acceptance probabilities of adjacent pairs, an array of JAX or NumPy.
+      swap_acceptance: [T-1] mean acceptance of adjacent pairs, a JAX or NumPy array.
     """
     xp = swap_acceptance.__array_namespace__()
     return xp.concatenate([xp.zeros((1,), swap_acceptance.dtype), xp.cumsum(1 - swap_acceptance)])
 
 
 def even_ladder(betas: Values, swap_acceptance: Values, num_temperatures: int) -> Values:
-    """A ladder with the ends of `betas` and equal increments of the barrier, so that all pairs swap equally often.
+    """A ladder with equal increments of the barrier, so that all pairs swap equally often.
 
-    A pair that was never rejected counts as a small part of the barrier, so that its rungs do not move far apart.
+    A pair that was never rejected counts as a small part of the barrier, which keeps its rungs from drifting apart.
 
     Args:
       betas: [T], T >= 2.
       swap_acceptance: [T-1], measured on `betas`.
-      num_temperatures: rungs of the new ladder.
+      num_temperatures: rungs of the new ladder, which keeps the ends of `betas`.
     """
     xp = betas.__array_namespace__()
     barrier = communication_barrier(xp.minimum(swap_acceptance, 1 - 1e-3))
@@ -46,14 +46,12 @@ def even_ladder(betas: Values, swap_acceptance: Values, num_temperatures: int) -
 
 
 def adapted_ladder(betas: Array, swap_acceptance: Array, damping: Array | float) -> Array:
-    """Moves rungs towards equal increments of the communication barrier, so that all pairs swap equally often.
-
-    The new ladder is (1 - damping) betas + damping `even_ladder`. Both increase and share their ends, so it does too.
+    """(1 - damping) betas + damping `even_ladder`; increasing, since both are.
 
     Args:
       betas: [T].
       swap_acceptance: [T-1], measured on `betas`.
-      damping: the fraction of the way to the target, in 0..1.
+      damping: fraction of the way to equal increments, in 0..1.
     """
     num = betas.shape[0]
     return betas if num < 3 else (1 - damping) * betas + damping * even_ladder(betas, swap_acceptance, num)

@@ -1,4 +1,4 @@
-"""A loop over steps of a kernel: the ends of the chains are the draws (docs/method.md, section 7)."""
+"""Chains of a kernel on one log-density (docs/method.md, section 7)."""
 
 from typing import NamedTuple
 
@@ -16,15 +16,15 @@ from kaem_jax.settings.arguments import check_integer
 
 
 class LangevinPosterior(NamedTuple):
-    """The end of the chains.
+    """The ends of chains. All statistics are over the steps after warm-up.
 
     Attributes:
       z: [..., *event].
-      acceptance: [...] mean acceptance probability over the steps after warm-up.
-      step_size: the step size after warm-up, in the shape in which it was given.
-      log_density: [L, ...] nats, the trace over the steps after warm-up.
-      r_hat: [...] split R-hat of the log-density over the steps after warm-up, chain by chain; NaN for fewer than 4.
-      warning: int32 [...], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
+      acceptance: [...] mean acceptance probability.
+      step_size: in the shape in which it was given.
+      log_density: [L, ...] nats, the trace.
+      r_hat: [...] split R-hat of each chain's log-density; NaN for fewer than 4 steps.
+      warning: int32 [...], a sum of `DrawWarning` flags; see `explain_warning`.
     """
 
     z: Array
@@ -36,11 +36,10 @@ class LangevinPosterior(NamedTuple):
 
 
 def adapt_step_size(kernel: Kernel, step_size: Array, acceptance: Array, count: Array) -> Array:
-    """One Robbins-Monro update of log step_size towards the kernel's acceptance, with gain 2 count^-0.6.
+    """One Robbins-Monro update of log step_size towards `kernel.target_acceptance`, with gain 2 count^-0.6.
 
     Args:
-      kernel: defines the aim, `target_acceptance`.
-      step_size: an array broadcastable to the chains' shape; the update averages over chains that share an entry.
+      step_size: broadcastable to the chains' shape; the update averages over chains that share an entry.
       acceptance: [...] acceptance probability of every chain.
       count: number of updates, this one included.
     """
@@ -48,15 +47,14 @@ def adapt_step_size(kernel: Kernel, step_size: Array, acceptance: Array, count: 
     shared = tuple(range(lead)) + tuple(lead + i for i, size in enumerate(step_size.shape) if size == 1)
     mean = jnp.mean(acceptance, axis=shared, keepdims=True).reshape(step_size.shape)
     gain = 2 * jnp.asarray(count, step_size.dtype) ** -0.6
-    adapted = step_size * jnp.exp(gain * (mean - kernel.target_acceptance))
-    return adapted
+    return step_size * jnp.exp(gain * (mean - kernel.target_acceptance))
 
 
 def check_start(z0: Array, *log_densities: LogDensity) -> Array:
-    """Starting positions as floats, in the widest dtype of the positions and of their log-densities.
+    """Starting positions as floats, in the widest dtype of positions and log-densities.
 
     Raises:
-      ValueError: positions are not of a float type.
+      ValueError: positions are not floats.
     """
     z0 = jnp.asarray(z0)
     if not jnp.issubdtype(z0.dtype, jnp.floating):
@@ -66,22 +64,14 @@ def check_start(z0: Array, *log_densities: LogDensity) -> Array:
     return z0
 
 
-def check_chain_arguments(step_size: Array | float | None, bounds: Bounds) -> None:
-    """Refuses step sizes and bounds with which no chain can run; traced step sizes are not checked.
-
-    Raises:
-      ValueError: a step size is not positive, or the bounds are no interval.
-    """
+def check_chain_arguments(step_size: Array | float | None, bounds: Bounds, frame: Frame | None = None) -> None:
+    """Refuses step sizes that are not positive (unless traced), empty bounds, and bounds with a frame."""
     is_known = step_size is not None and not isinstance(step_size, jax.core.Tracer)
     if is_known and not np.all(np.asarray(step_size) > 0):
         raise ValueError(f"step_size={step_size} must be above 0")
     if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
         raise ValueError(f"bounds={bounds} must be (low, high) with low < high")
-
-
-def check_frame(bounds: Bounds) -> None:
-    """Raises a ValueError if there are bounds, which a frame would rotate."""
-    if bounds is not None:
+    if bounds is not None and frame is not None:
         raise ValueError(f"bounds={bounds} cannot be turned with a frame: leave out one of them")
 
 
@@ -97,25 +87,23 @@ def langevin_posterior(
     warmup_steps: int | None = None,
     frame: Frame | None = None,
 ) -> LangevinPosterior:
-    """Runs chains from z0 [..., *event]: `warmup_steps` that adapt the step size, then `num_steps` with it frozen.
+    """Runs chains from z0 [..., *event]: `warmup_steps` adapt the step size, `num_steps` follow with it fixed.
 
     Args:
-      key: a PRNG key.
-      log_density: positions [..., *event] to nats [...], one value for each chain.
+      log_density: positions [..., *event] to nats [...], one value per chain.
       z0: starting positions, for instance draws of the prior.
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
       num_steps: L, steps with a fixed step size.
-      step_size: eta > 0. It keeps the shape it is given: a scalar is shared by all chains, [T, 1] has one value for
-        each row of chains [T, B]. None starts at 0.1 and adapts, so it needs `warmup_steps`.
+      step_size: eta > 0. A scalar is shared by all chains, [T, 1] has one value per row of chains [T, B]. None starts
+        at 0.1 and adapts.
       bounds: (low, high), the support of every coordinate; None is the real line.
-      warmup_steps: steps in which the step size moves towards the kernel's acceptance. By default 0 if a step size is
-        given, otherwise `num_steps`.
-      frame: from `kaem_jax.mcmc.principal_frame`: chains move in coordinates in which the precision of the target is
+      warmup_steps: by default 0 if a step size is given, otherwise `num_steps`.
+      frame: from `kaem_jax.mcmc.preconditioner.principal_frame`: coordinates in which the precision of the target is
         about the identity.
 
     Raises:
-      ValueError: the kernel is unknown, there is no step to take, a kernel that accepts every move is asked to adapt,
-        or the kernel cannot move in a frame.
+      ValueError: the kernel is unknown, there are no steps, a kernel without accept step would adapt, or there are both
+        bounds and a frame.
 
     Example:
       >>> z0 = jnp.zeros((4, 2))  # four chains
@@ -135,20 +123,14 @@ def langevin_posterior(
     if step_size is None and not warmup_steps:
         raise ValueError("warmup_steps=0 leaves no step in which a step size could adapt: give step_size")
     z0 = check_start(z0, log_density)
-    check_chain_arguments(step_size, bounds)
+    check_chain_arguments(step_size, bounds, frame)
     if frame is not None:
-        check_frame(bounds)
         frame = whitened(frame)
         event_shape = z0.shape[jax.eval_shape(log_density, z0).ndim :]
         run_in_frame = langevin_posterior(
-            key,
-            lambda y: log_density(from_frame(frame, y, event_shape)),
-            to_frame(frame, z0, len(event_shape)),
-            kernel=kernel,
-            num_steps=num_steps,
-            step_size=step_size,
-            warmup_steps=warmup_steps,
-        )
+            key, lambda y: log_density(from_frame(frame, y, event_shape)), to_frame(frame, z0, len(event_shape)),
+            kernel=kernel, num_steps=num_steps, step_size=step_size, warmup_steps=warmup_steps,
+        )  # fmt: skip
         return run_in_frame._replace(z=from_frame(frame, run_in_frame.z, event_shape))
     start = FIRST_STEP_SIZE if step_size is None else step_size
     eta, value = jnp.asarray(start, z0.dtype), jax.eval_shape(log_density, z0)
@@ -177,10 +159,6 @@ def langevin_posterior(
     (chains, total), trace = scan(run, (chains, jnp.zeros_like(chains.log_prior)), jax.random.split(key_run, num_steps))
     acceptance, r_hat = total / num_steps, split_r_hat(trace)
     return LangevinPosterior(
-        z=chains.position,
-        acceptance=acceptance,
-        step_size=eta,
-        log_density=trace,
-        r_hat=r_hat,
+        z=chains.position, acceptance=acceptance, step_size=eta, log_density=trace, r_hat=r_hat,
         warning=warn_if({DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: acceptance < 0.1}),
-    )
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Moves of chains on power posteriors p(x|z)^beta p(z); chains keep both log-densities and both scores."""
+"""Moves of chains on power posteriors p(x|z)^beta p(z)."""
 
 import functools
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity, value_and_score
 
 
 class Chains(NamedTuple):
-    """Positions [..., B, *event], with both log-densities [..., B] in nats and scores [..., B, *event] there."""
+    """Positions [..., B, *event] with both log-densities [..., B] in nats and both scores [..., B, *event]."""
 
     position: Array
     log_prior: Array
@@ -22,47 +22,39 @@ class Chains(NamedTuple):
 
 
 def evaluate(position: Array, log_prior: LogDensity, log_likelihood: LogDensity) -> Chains:
-    """Chains at `position`. One evaluation is enough for a move, an exchange and an importance weight."""
+    """Chains at `position`; this one evaluation serves the move, the exchange and the importance weight."""
     prior, prior_score = value_and_score(log_prior, position)
     likelihood, likelihood_score = value_and_score(log_likelihood, position)
     return Chains(position, prior, likelihood, prior_score, likelihood_score)
 
 
 def move(
-    key: Array,
-    chains: Chains,
-    log_prior: LogDensity,
-    log_likelihood: LogDensity,
-    beta: Array,
-    step_size: Array,
-    kernel: Kernel,
-    bounds: Bounds,
-    exact: tuple[Array, Array] | None = None,
-    scale: Array | None = None,
-) -> tuple[Chains, Array]:
+    key: Array, chains: Chains, log_prior: LogDensity, log_likelihood: LogDensity, beta: Array, step_size: Array,
+    kernel: Kernel, bounds: Bounds, exact: tuple[Array, Array] | None = None, scale: Array | None = None,
+) -> tuple[Chains, Array]:  # fmt: skip
     """One step of `kernel` for every chain on its own power posterior.
 
     Args:
-      beta, step_size: [..., B], for each chain.
-      exact: (mask [..., B], draws [B, *event]): where the mask is True, chains always take these draws instead.
-      scale: [..., B, *event], the unit of each coordinate of each chain; None is 1.
+      beta, step_size: [..., B], per chain.
+      exact: (mask [..., B], draws [B, *event]): chains in the mask take these draws instead.
+      scale: [..., B, *event], unit of each coordinate; None is 1.
 
     Returns:
-      The chains and the probabilities of acceptance [..., B].
+      The chains and their acceptance probabilities [..., B].
     """
     key_noise, key_accept = jax.random.split(key)
     score = _tempered(beta, chains)
-    proposal = kernel.propose(
+    moved = kernel.propose(
         key_noise, chains.position, score, step_size, bounds, scale,
         score_of=lambda z: _tempered(beta, evaluate(z, log_prior, log_likelihood)),
     )  # fmt: skip
-    position = proposal.position
+    position = moved.position
     if exact is not None:
         position = choose(exact[0], jnp.broadcast_to(exact[1], position.shape), position)
     new = evaluate(position, log_prior, log_likelihood)
     gain = new.log_prior - chains.log_prior
     gain += _times(beta, new.log_likelihood - chains.log_likelihood)
-    probability = kernel.acceptance(proposal, _tempered(beta, new), gain)
+    probability = kernel.acceptance(moved, _tempered(beta, new), gain)
     if not kernel.is_exact:
         return new, probability
     if exact is not None:
@@ -72,10 +64,10 @@ def move(
 
 
 def _tempered(beta: Array, chains: Chains) -> Array:
-    """The score of log p(z) + beta log p(x|z), coordinate by coordinate."""
+    """The score of log p(z) + beta log p(x|z)."""
     return chains.prior_score + _times(expand_to(beta, chains.position.ndim), chains.likelihood_score)
 
 
 def _times(beta: Array, value: Array) -> Array:
-    """The product beta * value, but 0 at beta = 0 even if the value is infinite: a log-likelihood may be -inf."""
+    """The product, but 0 at beta = 0 even if `value` is infinite: a log-likelihood may be -inf."""
     return jnp.where(beta == 0, 0, beta * value)

@@ -1,7 +1,7 @@
 """One metric for the chains of all data: the average curvature of their posteriors (docs/method.md, section 7).
 
-Posterior precision spans orders of magnitude, and a step must be short enough for the sharpest direction. In
-coordinates in which the average precision is the identity, one step size suits all directions.
+Posterior precision spans orders of magnitude, and the sharpest direction limits the step size. In coordinates in which
+the average precision is the identity, one step size suits all directions.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ _FLOOR = 0.1  # smallest curvature of the prior, in units of 1 / latent^2
 
 
 class Metric(NamedTuple):
-    """Average curvatures of flattened latents: the likelihood's at posterior draws, the prior's at its own.
+    """Average curvatures of flattened latents.
 
     Attributes:
-      likelihood: [Q, Q], curvature of -log p(x | z).
-      prior: [Q], curvature of -log p(z), coordinate by coordinate.
+      likelihood: [Q, Q], of -log p(x | z) at posterior draws.
+      prior: [Q], of -log p(z) at its own draws, coordinate by coordinate.
     """
 
     likelihood: Array
@@ -26,12 +26,12 @@ class Metric(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """Coordinates y = to z in which the prior's curvature is the identity, and the likelihood's is diagonal.
+    """Coordinates y = to z in which the prior's curvature is the identity and the likelihood's is diagonal.
 
     Attributes:
       to: [Q, Q].
       back: [Q, Q], its inverse.
-      curvature: [Q], that of -log p(x | z) along each y: the precision on rung beta is 1 + beta curvature.
+      curvature: [Q], of -log p(x | z) along each y: the precision on rung beta is 1 + beta curvature.
     """
 
     to: Array
@@ -40,7 +40,7 @@ class Frame(NamedTuple):
 
 
 def whitened(frame: Frame) -> Frame:
-    """The frame with the same axes, in units in which the precision at beta = 1 is the identity."""
+    """The frame with the same axes, scaled so that the precision at beta = 1 is the identity."""
     unit = jnp.sqrt(1 + frame.curvature)
     return Frame(frame.to * unit[:, None], frame.back / unit, jnp.zeros_like(frame.curvature))
 
@@ -57,17 +57,17 @@ def from_frame(frame: Frame, y: Array, event_shape: tuple[int, ...]) -> Array:
 
 
 def flat_metric(size: int) -> Metric:
-    """The metric before any draw: that of a standard normal prior alone."""
+    """The metric of a standard normal prior alone, before any draw."""
     return Metric(jnp.zeros((size, size), float), jnp.ones((size,), float))
 
 
 def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Array | int) -> Metric:
-    """The running average after another minibatch; over the first 50 it is the plain average.
+    """The running average after another minibatch; a plain average over the first 50.
 
-    Rows with non-finite numbers are left out, so that one diverged chain does not spoil the metric of all.
+    Rows with non-finite numbers are dropped, so one diverged chain cannot spoil the metric of all.
 
     Args:
-      probes: [N, Q], vectors whose outer products average to the curvature of -log p(x | z).
+      probes: [N, Q], whose outer products average to the curvature of -log p(x | z).
       prior_scores: [M, Q], gradients of log p(z) at draws of p(z), whose squares average to its curvature.
       count: number of minibatches before this one.
     """
@@ -90,7 +90,7 @@ def finite_rows(rows: Array) -> tuple[Array, Array]:
 
 
 def principal_frame(metric: Metric) -> Frame:
-    """The frame of a metric, by one eigendecomposition that serves all rungs of a ladder."""
+    """The frame of a metric: one eigendecomposition serves all rungs."""
     deviation = jnp.sqrt(1 / jnp.maximum(metric.prior, _FLOOR))
     scaled = deviation[:, None] * metric.likelihood * deviation
     curvature, axes = jnp.linalg.eigh(scaled)

@@ -1,10 +1,10 @@
 """Rounds of a tempered population: moves, then exchanges of rungs (docs/method.md, section 8).
 
-Replicas stay where they are, in memory and on their device: an exchange moves rungs, [T, B] integers, never latents.
+Replicas stay in place, in memory and on their device: exchanges permute rungs, [T, B] integers, never latents.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,7 @@ from kaem_jax.mcmc import moves
 from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity
 
 Swap = Literal["even_odd", "none", "random"]
-SWAPS = ("even_odd", "none", "random")
-
+SWAPS = get_args(Swap)
 Refresh = Callable[[Array, tuple[int, ...]], Array]
 
 
@@ -24,10 +23,10 @@ class TemperedState(NamedTuple):
     """What the next round needs.
 
     Attributes:
-      replicas: T chains for each of B data, in their own order, which never changes.
-      rung: int32 [T, B], where on the ladder each replica is; a permutation of 0..T-1 for each datum.
-      heading: int32 [T, B], 0 until a replica first visits the first rung; then -1 if it last visited the first rung, 1
-        if the last one.
+      replicas: T chains for each of B data, in an order that never changes.
+      rung: int32 [T, B], the rung of each replica; a permutation of 0..T-1 for each datum.
+      heading: int32 [T, B], 0 until a replica first visits the first rung; then -1 if its last visit to an end was to
+        the first rung, 1 if to the last.
     """
 
     replicas: moves.Chains
@@ -39,10 +38,10 @@ class RoundInfo(NamedTuple):
     """Diagnostics of a round.
 
     Attributes:
-      swap_acceptance: [T-1, B] probability of exchanging each adjacent pair, whether it was proposed or not.
+      swap_acceptance: [T-1, B] exchange probability of each adjacent pair, proposed or not.
       acceptance: [T, B] mean acceptance probability of the moves, by rung.
       log_likelihood: [T, B] nats, by rung, after the moves.
-      round_trips: int32 [B], returns to the prior from the posterior in this round.
+      round_trips: int32 [B], round trips from the prior to the posterior and back that ended in this round.
     """
 
     swap_acceptance: Array
@@ -52,15 +51,9 @@ class RoundInfo(NamedTuple):
 
 
 def init(
-    z0: Array,
-    log_prior: LogDensity,
-    log_likelihood: LogDensity,
-    num_temperatures: int,
-    heading: Array | None = None,
+    z0: Array, log_prior: LogDensity, log_likelihood: LogDensity, num_temperatures: int, heading: Array | None = None
 ) -> TemperedState:
-    """Replica r starts on rung r: z0 is [T, B, *event], or [B, *event] for all replicas alike.
-
-    Without `heading`, replicas have visited no end of the ladder except the one on which they start.
+    """The first state, with replica r on rung r. z0 is [T, B, *event], or [B, *event] for all replicas alike.
 
     Raises:
       ValueError: z0 has neither of these shapes.
@@ -80,20 +73,20 @@ def init(
 def exchange(
     key: Array, rung: Array, log_likelihood: Array, betas: Array, index: Array | int, swap: str = "even_odd"
 ) -> tuple[Array, Array]:
-    """Exchanges rungs of adjacent replicas, for each datum on its own.
+    """Exchanges rungs of adjacent replicas, independently for each datum.
 
-    Replicas on rungs i < j change places with probability min(1, exp((beta_j - beta_i)(l_i - l_j))), or never if that
-    is NaN. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
-    ones (non-reversible, Syed et al., 2021); `random` draws one of the two sets for each datum (reversible), `none`
-    proposes no pair.
+    Replicas on rungs i < j swap with probability min(1, exp((beta_j - beta_i)(l_i - l_j))), and never if that is NaN.
+    `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd ones
+    (non-reversible, Syed et al., 2021). `random` draws one of the two sets for each datum (reversible). `none` proposes
+    no pair.
 
     Args:
-      rung, log_likelihood: [T, B], for each replica.
+      rung, log_likelihood: [T, B], per replica.
       betas: [T].
-      index: number of the swap round, which decides the parity.
+      index: number of the round, which decides the parity.
 
     Returns:
-      The new rungs [T, B] and the probabilities of all adjacent pairs [T-1, B].
+      The new rungs [T, B] and the swap probabilities of adjacent pairs [T-1, B].
     """
     num, num_data = rung.shape
     key_accept, key_parity = jax.random.split(key)
@@ -115,34 +108,22 @@ def exchange(
 
 
 def step_round(
-    key: Array,
-    state: TemperedState,
-    log_prior: LogDensity,
-    log_likelihood: LogDensity,
-    betas: Array,
-    step_size: Array,
-    index: Array | int,
-    *,
-    kernel: Kernel,
-    num_steps: int = 1,
-    swap: str = "even_odd",
-    bounds: Bounds = None,
-    refresh: Refresh | None = None,
-    scale: Array | None = None,
-    step_spread: float = 0.0,
-) -> tuple[TemperedState, RoundInfo]:
+    key: Array, state: TemperedState, log_prior: LogDensity, log_likelihood: LogDensity, betas: Array,
+    step_size: Array, index: Array | int, *, kernel: Kernel, num_steps: int = 1, swap: str = "even_odd",
+    bounds: Bounds = None, refresh: Refresh | None = None, scale: Array | None = None, step_spread: float = 0.0,
+) -> tuple[TemperedState, RoundInfo]:  # fmt: skip
     """One round: `num_steps` moves of every replica on its rung's power posterior, then an exchange of rungs.
 
-    Moves come first because fresh starts on all rungs have the same distribution: at least half of their exchanges
-    would be accepted, however far apart the rungs are.
+    Moves come first: fresh starts have the same distribution on all rungs, and would swap too often, however far apart
+    the rungs are.
 
     Args:
       log_prior, log_likelihood: positions [..., B, *event] to nats [..., B]; see `tempered_posterior`.
       betas, step_size: [T].
       index: number of the round.
-      scale: [T, *event], the unit of each coordinate for the moves on each rung. None is 1.
-      step_spread: standard deviation of the logarithm of the step size, drawn anew for each move of each chain: no
-        single step size suits a density of varying width.
+      scale: [T, *event], unit of each coordinate on each rung; None is 1.
+      step_spread: standard deviation of the log step size, drawn anew for each move of each chain: no single step size
+        suits a density of varying width.
     """
     key_swap, key_moves = jax.random.split(key)
     beta, eta = betas[state.rung], step_size[state.rung]
@@ -176,10 +157,9 @@ def step_round(
 
 
 def top_of(rung: Array, values: Array) -> Array:
-    """The entries [B, ...] of `values` [T, B, ...] that belong to the replicas on the last rung.
+    """The entries [B, ...] of `values` [T, B, ...] on the last rung.
 
-    A masked sum sends only [B, ...] numbers between devices that hold different rungs; `rung_order` would gather all
-    [T, B, ...].
+    A masked sum sends [B, ...] numbers between devices; `rung_order` would gather [T, B, ...].
     """
     is_top = expand_to(rung == rung.shape[0] - 1, values.ndim)
     return jnp.sum(jnp.where(is_top, values, 0), axis=0)
@@ -192,10 +172,7 @@ def rung_order(rung: Array, values: Array) -> Array:
 
 
 def _heading(heading: Array, rung: Array) -> Array:
-    """-1 on the first rung, 1 on the last rung unless it was 0, otherwise unchanged; a single rung has no ends.
-
-    Heading is 0 until the replica first visits the first rung: only trips that start there count as round trips.
-    """
+    """-1 on the first rung, 1 on the last one unless it was 0, otherwise unchanged; see `TemperedState`."""
     last = rung.shape[0] - 1
     if last == 0:
         return heading

@@ -1,4 +1,4 @@
-"""A target and its reference, which can be sampled exactly, as log-densities of rows of numbers."""
+"""Target and reference of a tempered run, as log-densities of rows of numbers."""
 
 import dataclasses
 import math
@@ -14,10 +14,10 @@ LogDensityOfOne = Callable[[Any], Array]
 
 
 class Reference(Protocol):
-    """A density with these methods, such as a numpyro distribution or `kaem_jax.ClusteredPrior(...).bind(params)`."""
+    """A density that can be sampled, such as a numpyro distribution or `kaem_jax.ClusteredPrior(...).bind(params)`."""
 
     def sample(self, key: Array, shape: tuple[int, ...]) -> Any:
-        """Independent draws: positions with leading axes `shape`."""
+        """Independent draws with leading axes `shape`."""
 
     def log_prob(self, z: Any) -> Array:
         """Normalised log-density of one position, a scalar in nats."""
@@ -31,7 +31,7 @@ class NormalReference:
 
     Attributes:
       mean: a position.
-      scale: standard deviation > 0, one for all leaves of `mean` or a pytree of them, each broadcast to its leaf.
+      scale: standard deviation > 0, for all leaves of `mean`, or a pytree that broadcasts to them.
     """
 
     mean: Any
@@ -55,7 +55,7 @@ class NormalReference:
 
 
 class Rows:
-    """Positions as rows of numbers: [..., D] for a pytree with leaves [..., *shape], with any leading axes.
+    """Positions as rows of numbers: [..., D] for a pytree with leaves [..., *shape].
 
     `ravel_pytree` takes one position only, and compiles a program for arrays of the host.
     """
@@ -83,7 +83,7 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Target:
-    """The two ends of the path, for rows [..., D]."""
+    """Log-densities of rows [..., D] at both ends of the path."""
 
     rows: Rows
     log_prior: LogDensityOfOne | Reference | None
@@ -96,10 +96,12 @@ class Target:
     def log_gain(self, z: Array) -> Array:
         return self._of_rows(self._one_gain)(z)
 
-    def refresh(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """Exact draws [*shape, D] of the reference."""
-        assert self.reference is not None
-        return self.rows.flat(self.reference.sample(key, shape))
+    @property
+    def refresh(self) -> Callable[[Array, tuple[int, ...]], Array] | None:
+        """Maps a key and a shape to exact draws [*shape, D] of the reference; None without a reference."""
+        if (reference := self.reference) is None:
+            return None
+        return lambda key, shape: self.rows.flat(reference.sample(key, shape))
 
     def check(self) -> None:
         """Raises a ValueError if a log-density of one position is not a scalar."""

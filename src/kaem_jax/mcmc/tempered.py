@@ -1,4 +1,4 @@
-"""Tempering of any density to a requested precision: loops on the host around one compiled program."""
+"""Tempering of any density to a requested precision: host loops around one compiled program."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE, MALA, Kernel, make_kernel
 from kaem_jax.mcmc.ladder import communication_barrier, even_ladder, power_ladder
 from kaem_jax.mcmc.rounds import SWAPS, RoundInfo, TemperedState, init, rung_order, step_round, top_of
 from kaem_jax.mcmc.target import LogDensityOfOne, Reference, Rows, Target
-from kaem_jax.mcmc.tempered_run import Progress, TemperedRun, Tuning, Until
+from kaem_jax.mcmc.tempered_run import RunState, TemperedRun, Tuning, Until
 from kaem_jax.mcmc.tempering import adapted_steps
 from kaem_jax.settings.arguments import check_choice, check_integer, check_key
 
@@ -51,31 +51,30 @@ def tempered(
         run = kaem.mcmc.tempered(key, log_prior, log_likelihood, {"mean": jnp.zeros(3), "scale": jnp.zeros(())})
         print(run.log_z, run.log_z_error, run.draws["mean"].mean((0, 1)), run.warnings)
 
-    Z is the integral of the density over that of the reference, which is 1 if the reference is normalised.
+    Z is the integral of the density over that of the reference, which is 1 if the reference is normalised. Rung beta
+    has the density reference^(1 - beta) target^beta; the reference is the prior by default.
 
-    Rung beta has the density reference^(1 - beta) target^beta, from the reference (by default the prior) at 0 to the
-    target at 1. A warm-up of doubling stages tunes step sizes, the units of each coordinate and the ladder; then the
-    tuning is fixed, and all rounds count. Under `jax.set_mesh` with axes `temp` and `data`, rungs lie along `temp` and
-    populations along `data`; draws are the same on any number of devices. Inside jit use `tempered_posterior` instead.
+    A warm-up of doubling stages tunes step sizes, units of coordinates and the ladder, which are then fixed. Under
+    `jax.set_mesh` with axes `temp` and `data`, rungs lie along `temp` and populations along `data`; draws are the same
+    on any number of devices. Inside jit use `tempered_posterior` instead.
 
     Args:
-      key: a PRNG key.
       log_prior: maps one position to a scalar in nats; or a density with `sample` and `log_prob`, which is also the
         default reference; or None, which is 0.
       log_likelihood: maps one position to a scalar in nats.
-      z0: one position, any pytree of floats, from which all chains start; with num_chains=None a batch of positions,
-        one for each population. None draws the starts from the reference.
-      reference: a density with `sample` and `log_prob`, whose draws refresh the first rung, such as `NormalReference`.
+      z0: one position, any pytree of floats, where all chains start; with num_chains=None a batch of positions, one per
+        population. None draws the starts from the reference.
+      reference: a density with `sample` and `log_prob`, such as `NormalReference`; its draws refresh the first rung.
       num_chains: C, independent populations.
       num_rounds: the number of rounds that count, or a stopping rule `Until`.
       warmup_rounds: rounds before those that count.
-      num_temperatures: T. None takes 16, and more if the barrier found in the warm-up needs more.
+      num_temperatures: T. None takes 16, and more if the measured barrier needs more.
       kernel: an object such as `kaem_jax.mcmc.HMC(10)`, or its registered name; one with an accept step.
       steps_per_round: moves between exchanges.
-      step_spread: standard deviation of the logarithm of a move's step size around that of its rung. Larger values, and
-        `HMC`, suit densities of varying width, such as funnels. For others 0 is better, by up to a fifth.
+      step_spread: standard deviation of the log step size of a move around that of its rung. Larger values, and `HMC`,
+        suit densities of varying width, such as funnels; 0 is better by up to a fifth for others.
       swap: one of `kaem_jax.mcmc.rounds.SWAPS`.
-      max_draws: limit on N, the draws kept for each population; more are thinned.
+      max_draws: limit on N, the draws kept per population; more are thinned.
       report: called with the run so far at each check, for instance `print`.
 
     Raises:
@@ -111,11 +110,11 @@ def tempered(
     rows = Rows(starts)
     target = Target(rows, log_prior, log_likelihood, reference)
     target.check()
-    sampler = Sampler(target, kernel, steps_per_round, step_spread, swap, max_draws)
+    compiled = CompiledRounds(target, kernel, steps_per_round, step_spread, swap, max_draws)
     first = num_rounds.first_rounds if isinstance(num_rounds, Until) else num_rounds
     check_integer("num_rounds", first, low=8)
     until = num_rounds if isinstance(num_rounds, Until) else Until(max_rounds=first)
-    run = sampler.warmed(key_run, rows.flat(starts), warmup_rounds, num_temperatures, until).more(first)
+    run = compiled.warmed(key_run, rows.flat(starts), warmup_rounds, num_temperatures, until).more(first)
     was_done = False
     while True:
         if report is not None:
@@ -126,8 +125,8 @@ def tempered(
         run, was_done = run.more(rounds), is_done
 
 
-class Sampler:
-    """The compiled rounds of one target, and the loops around them."""
+class CompiledRounds:
+    """The compiled rounds of one target, and the host loops around them."""
 
     def __init__(
         self, target: Target, kernel: Kernel, steps_per_round: int, step_spread: float, swap: str, max_draws: int
@@ -145,41 +144,40 @@ class Sampler:
         key_scale, key = jax.random.split(key)
         num, exponent = num_temperatures or _START[0], _START[1]
         scale = np.ones(starts.shape[1:], starts.dtype)
-        if self._target.reference is not None:
-            scale = np.std(self._target.refresh(key_scale, (_NUM_REFERENCE,)), axis=0)
+        if (refresh := self._target.refresh) is not None:
+            scale = np.std(refresh(key_scale, (_NUM_REFERENCE,)), axis=0)
         tuning = Tuning(
             np.asarray(power_ladder(num, exponent), starts.dtype),
             np.full(num, FIRST_STEP_SIZE, starts.dtype),
             np.tile(scale, (num, 1)),
         )
-        progress = Progress(key, 0, self._begin(np.tile(starts, (num, 1, 1))), tuning)
+        state = RunState(key, 0, self._begin(np.tile(starts, (num, 1, 1))), tuning)
         lengths = _stages(num_rounds)
         for stage, length in enumerate(lengths, start=1):
             is_last = stage == len(lengths)
             swaps, positions = [], []
             for done in range(0, length, _SNAPSHOT):
-                progress, kept = self._rounds(progress, min(_SNAPSHOT, length - done), count=done + 1)
+                state, kept = self._rounds(state, min(_SNAPSHOT, length - done), count=done + 1)
                 if np.isnan(kept.trace.log_likelihood).all():
                     raise ValueError("the log-densities are no number at any position from z0 on: give another z0")
                 swaps.append(kept.trace.swap_acceptance)
                 positions.append(kept.by_rung)
-            progress = self._tuned(
-                progress, np.concatenate(swaps).mean(axis=0, dtype=np.float64), np.stack(positions),
+            state = self._tuned(
+                state, np.concatenate(swaps).mean(axis=0, dtype=np.float64), np.stack(positions),
                 grows=num_temperatures is None and not is_last, rescales=not is_last,
             )  # fmt: skip
         trace = jax.tree.map(lambda values: values[:0], kept.trace)
         nothing = self._target.rows.tree(np.zeros((len(starts), 0, self._target.rows.size), starts.dtype))
-        return TemperedRun(nothing, trace, 1, until, progress, self.extend)
+        return TemperedRun(nothing, trace, 1, until, state, self.extend)
 
     def extend(self, run: TemperedRun, num_rounds: int) -> TemperedRun:
-        """`run` continued by `num_rounds` rounds."""
         check_integer("num_rounds", num_rounds, low=1)
-        progress, thin, traces = run.progress, run.thin, [run.trace]
+        state, thin, traces = run.state, run.thin, [run.trace]
         draws, first = np.asarray(self._target.rows.flat(run.draws)), len(run.trace.log_likelihood)
         last = first + num_rounds
         while first < last:
             num = min(self._chunk(len(draws)), last - first)
-            progress, kept = self._rounds(progress, num)
+            state, kept = self._rounds(state, num)
             traces.append(kept.trace)
             is_kept = np.arange(first + 1, first + num + 1) % thin == 0
             draws = np.concatenate([draws, np.swapaxes(kept.top[is_kept], 0, 1)], axis=1)
@@ -187,13 +185,13 @@ class Sampler:
                 thin, draws = 2 * thin, draws[:, 1::2]
             first += num
         trace = jax.tree.map(lambda *parts: np.concatenate(parts), *traces)
-        return TemperedRun(self._target.rows.tree(draws), trace, thin, run.until, progress, self.extend)
+        return TemperedRun(self._target.rows.tree(draws), trace, thin, run.until, state, self.extend)
 
     def _tuned(
-        self, progress: Progress, swap_acceptance: np.ndarray, positions: np.ndarray, *, grows: bool, rescales: bool
-    ) -> Progress:
+        self, state: RunState, swap_acceptance: np.ndarray, positions: np.ndarray, *, grows: bool, rescales: bool
+    ) -> RunState:
         """The next tuning, from swap acceptances [T-1] and positions [S, T, C, D] of a stage."""
-        betas, step_size, scale = map(np.asarray, progress.tuning)
+        betas, step_size, scale = map(np.asarray, state.tuning)
         if rescales:
             num = positions.shape[0] * positions.shape[2]
             variance = (num * np.var(positions, axis=(0, 2)) + _PRIOR_DRAWS * scale**2) / (num + _PRIOR_DRAWS)
@@ -214,36 +212,34 @@ class Sampler:
 
         tuning = Tuning(new.astype(betas.dtype), between(step_size), between(scale))
         if num == betas.size:
-            return progress._replace(tuning=tuning)
+            return state._replace(tuning=tuning)
         nearest = np.where(share < 0.5, at, at + 1)
-        return progress._replace(tuning=tuning, population=self._begin(positions[-1, nearest]))
+        return state._replace(tuning=tuning, population=self._begin(positions[-1, nearest]))
 
-    def _rounds(self, progress: Progress, num: int, count: int = 0) -> tuple[Progress, "_Kept"]:
+    def _rounds(self, state: RunState, num: int, count: int = 0) -> tuple[RunState, "_Kept"]:
         """Runs `num` rounds. With `count` > 0 step sizes adapt, beginning with update number `count`."""
-        numbers = (np.int32(value) for value in (progress.num_rounds, num, count))
-        population, step_size, kept = self._advance(progress.key, *numbers, progress.population, progress.tuning)
+        numbers = (np.int32(value) for value in (state.num_rounds, num, count))
+        population, step_size, kept = self._advance(state.key, *numbers, state.population, state.tuning)
         trace = jax.tree.map(lambda values: np.asarray(values)[:num], kept.trace)
         kept = _Kept(trace, np.asarray(kept.top)[:num], np.asarray(kept.by_rung))
-        tuning = progress.tuning._replace(step_size=np.asarray(step_size))
-        return Progress(progress.key, progress.num_rounds + num, population, tuning), kept
+        tuning = state.tuning._replace(step_size=np.asarray(step_size))
+        return RunState(state.key, state.num_rounds + num, population, tuning), kept
 
     def _chunk(self, num_chains: int) -> int:
         return max(1, min(_CHUNK, _CHUNK_FLOATS // (num_chains * self._target.rows.size)))
 
     @functools.cached_property
     def _begin(self) -> Callable[[Any], TemperedState]:
-        """A compiled function from positions [T, C, D] to replicas."""
         target = self._target
         return jax.jit(lambda z: init(constrain(z, "temp", "data"), target.log_start, target.log_gain, len(z)))
 
     @functools.cached_property
     def _advance(self) -> Callable[..., tuple[TemperedState, Array, "_Kept"]]:
-        """A function that runs rounds of a population, compiled once for each number of rungs."""
+        """Runs rounds of a population; compiled once per number of rungs."""
         target = self._target
         one_round = functools.partial(
             step_round, log_prior=target.log_start, log_likelihood=target.log_gain, kernel=self._kernel,
-            num_steps=self._steps_per_round, step_spread=self._step_spread, swap=self._swap,
-            refresh=None if target.reference is None else target.refresh,
+            num_steps=self._steps_per_round, step_spread=self._step_spread, swap=self._swap, refresh=target.refresh,
         )  # fmt: skip
 
         def one(key: Array, index: Array, count: Array, population: TemperedState, step_size: Array, tuning: Tuning):
@@ -280,7 +276,7 @@ class Sampler:
 
 
 class _Kept(NamedTuple):
-    """Results of `chunk` rounds: trace, draws of the last rung [chunk, C, D], last positions by rung [T, C, D]."""
+    """Results of a chunk of rounds: trace, draws of the last rung [chunk, C, D], last positions by rung [T, C, D]."""
 
     trace: RoundInfo
     top: Any
@@ -288,12 +284,12 @@ class _Kept(NamedTuple):
 
 
 def _mean(values: Array) -> Array:
-    """The mean over populations of [K, C], by one addition after another: a reduction's order changes with the mesh."""
+    """Mean over the populations of [K, C], added one by one: the order of a reduction changes with the mesh."""
     return functools.reduce(jnp.add, list(values.T)) / values.shape[1]
 
 
 def _stages(num_rounds: int) -> list[int]:
-    """Lengths of the stages of a warm-up, each about twice the one before, so that later ladders have more rounds."""
+    """Lengths of the warm-up's stages, each about twice the one before, so that later ladders have more rounds."""
     num = max(1, int(math.log2(num_rounds / _SNAPSHOT)))  # the first has about one snapshot
     ends = [round(num_rounds * (2**i - 1) / (2**num - 1)) for i in range(num + 1)]
     return np.diff(ends).tolist()

@@ -1,4 +1,4 @@
-"""Draws of a tempered population, with log Z, its error and diagnostics."""
+"""The result of tempering: draws, log Z with its error, diagnostics."""
 
 import dataclasses
 import functools
@@ -17,14 +17,14 @@ from kaem_jax.mcmc.rounds import RoundInfo, TemperedState
 
 @dataclasses.dataclass(frozen=True)
 class Until:
-    """When to stop: rounds double until all three targets are met at two checks in a row, or the budget is used up.
+    """When to stop: rounds double until all targets are met at two checks in a row, or `max_rounds` is reached.
 
-    One check is not enough: chains that have missed a rare mode look converged.
+    Chains that missed a rare mode look converged, so one check is not enough.
 
     Attributes:
-      ess: effective draws of the last rung, in the coordinate that has the fewest.
+      ess: effective draws on the last rung, in the coordinate with the fewest.
       round_trips: round trips of all populations together.
-      log_z_error: standard error of log Z, in nats.
+      log_z_error: standard error of log Z, nats.
       first_rounds, max_rounds: rounds before the first check, and the budget.
     """
 
@@ -36,15 +36,15 @@ class Until:
 
 
 class Tuning(NamedTuple):
-    """What a warm-up learns: the ladder [T], step sizes [T] and the units of coordinates [T, D], by rung."""
+    """What a warm-up learns: the ladder [T], step sizes [T] and units of coordinates [T, D], by rung."""
 
     betas: Any
     step_size: Any
     scale: Any
 
 
-class Progress(NamedTuple):
-    """What the next round needs: the key, the number of rounds done (warm-up included), replicas and tuning."""
+class RunState(NamedTuple):
+    """What the next round needs: key, number of rounds done (warm-up included), replicas, tuning."""
 
     key: Array
     num_rounds: int
@@ -58,50 +58,47 @@ class TemperedRun:
 
     Attributes:
       draws: a pytree like one position, with leading axes [C, N]: the last rung after every `thin`-th round.
-      trace: the record of every round: `log_likelihood` [R, T, C], log target minus log reference in nats, and
-        `round_trips` [R, C]; `acceptance` [R, T] and `swap_acceptance` [R, T-1] are averaged over populations.
+      trace: by round: `log_likelihood` [R, T, C], log target minus log reference in nats, and `round_trips` [R, C];
+        `acceptance` [R, T] and `swap_acceptance` [R, T-1] are means over populations.
       thin: rounds between draws, a power of two.
       until: the stopping rule.
-      progress: the state from which `more` continues.
+      state: where `more` continues.
     """
 
     draws: Any
     trace: RoundInfo
     thin: int
     until: Until
-    progress: Progress
+    state: RunState
     extend: Callable[["TemperedRun", int], "TemperedRun"] = dataclasses.field(repr=False)
 
     def more(self, num_rounds: int) -> "TemperedRun":
-        """The run continued by `num_rounds` rounds, bit for bit as if all rounds had been run at once."""
+        """Continues by `num_rounds` rounds, bit for bit as if all rounds had been run at once."""
         return self.extend(self, num_rounds)
 
     @property
     def betas(self) -> np.ndarray:
         """The ladder [T]."""
-        return np.asarray(self.progress.tuning.betas)
+        return np.asarray(self.state.tuning.betas)
 
     @property
     def round_trips(self) -> np.ndarray:
-        """Int [C], round trips of all replicas of a population, from the reference to the target and back."""
+        """Int [C], round trips of each population from the reference to the target and back."""
         return np.sum(self.trace.round_trips, axis=0)
 
     @property
     def acceptance(self) -> np.ndarray:
-        """Mean acceptance probability of the moves, by rung, [T]."""
+        """Mean acceptance probability of moves, by rung, [T]."""
         return np.asarray(np.mean(self.trace.acceptance, axis=0, dtype=np.float64))
 
     @property
     def swap_acceptance(self) -> np.ndarray:
-        """Mean probability of exchanging neighbours, [T-1]."""
+        """Mean exchange probability of neighbours, [T-1]."""
         return np.asarray(np.mean(self.trace.swap_acceptance, axis=0, dtype=np.float64))
 
     @functools.cached_property
     def barrier(self) -> float:
-        """Lambda, the communication barrier: about 2 Lambda rungs are best.
-
-        Each pair adds at most 1, so rare swaps make this an underestimate.
-        """
+        """Lambda, the communication barrier; about 2 Lambda rungs are best. Rare swaps make it an underestimate."""
         return float(communication_barrier(self.swap_acceptance)[-1])
 
     @functools.cached_property
@@ -110,12 +107,12 @@ class TemperedRun:
 
     @property
     def log_z(self) -> float:
-        """Log of the target's integral, in nats; see `bridge_log_z`."""
+        """Log of the target's integral, nats; see `bridge_log_z`."""
         return self._evidence[0]
 
     @property
     def log_z_error(self) -> float:
-        """Standard error of `log_z`, in nats."""
+        """Standard error of `log_z`, nats."""
         return self._evidence[1]
 
     @functools.cached_property
@@ -151,7 +148,7 @@ class TemperedRun:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings about these draws as sentences; empty if there are none."""
+        """Sentences about what is wrong with these draws; empty if nothing is."""
         conditions = {
             DrawWarning.R_HAT: not self.max_r_hat < 1.1,
             DrawWarning.NO_ROUND_TRIPS: not np.any(self.round_trips),
@@ -192,17 +189,16 @@ def _name(path: tuple[Any, ...]) -> str:
 def bridge_log_z(log_likelihood: np.ndarray, betas: np.ndarray) -> tuple[float, float]:
     """Log Z_1 - log Z_0 from C populations on one ladder, and its standard error.
 
-    Each pair of neighbours uses Bennett's acceptance ratio (1976), the bridge of least variance. Steppingstone would
-    use draws of the hotter rung only, whose weights exp(Delta l) have no bound. The error is that of the mean over
-    rounds of the estimate's influence function. It includes correlations between rungs and between rounds, and
-    differences between populations, but not a mode that no chain has found.
+    Each pair of neighbours uses Bennett's acceptance ratio (1976), the bridge of least variance; steppingstone weights
+    exp(Delta l) would be unbounded. The error is that of the mean influence function: it includes correlations between
+    rungs and rounds and differences between populations, but not a mode that no chain has found.
 
     Args:
       log_likelihood: [R, T, C] nats, by round, rung and population; R >= 4 and T >= 2.
       betas: [T].
 
     Returns:
-      Both in nats. The error is infinite if neighbours do not overlap at all, or if there are NaN.
+      Both in nats. The error is infinite for NaN, or if neighbours do not overlap.
     """
     trace = np.asarray(log_likelihood, np.float64)
     width = np.diff(np.asarray(betas, np.float64))[:, None]

@@ -1,4 +1,4 @@
-"""Tempered populations: chains on power posteriors p(x|z)^beta p(z) that exchange rungs."""
+"""Tempered populations as a pure function: chains on power posteriors p(x|z)^beta p(z) that exchange rungs."""
 
 import functools
 from collections.abc import Callable
@@ -13,23 +13,22 @@ from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE, MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import communication_barrier
-from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments, check_frame, check_start
+from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments, check_start
 from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame
 from kaem_jax.mcmc.rounds import SWAPS, Refresh, RoundInfo, init, rung_order, step_round, top_of
 from kaem_jax.settings.arguments import check_choice, check_integer
 
 
 class TemperedInfo(NamedTuple):
-    """Diagnostics of a run, after warm-up.
+    """Diagnostics after warm-up.
 
     Attributes:
-      swap_acceptance: [T-1] mean acceptance probability of exchanges, over rounds and data.
-      acceptance: [T] mean acceptance probability of the moves, by rung.
-      round_trips: int32 [B], number of round trips of all replicas of a datum.
-      log_likelihood: [R, T, B] nats, by round and rung: the trace that gives autocorrelations and evidence.
+      swap_acceptance: [T-1] mean exchange probability of neighbours, over rounds and data.
+      acceptance: [T] mean acceptance probability of moves, by rung.
+      round_trips: int32 [B], round trips of all replicas of a datum.
+      log_likelihood: [R, T, B] nats, by round and rung.
       r_hat: [B] split R-hat of the last rung's log-likelihood; NaN for fewer than 4 rounds.
-      barrier: Lambda, the communication barrier of the ladder; about 2 Lambda rungs are best. Each pair adds at most 1,
-        so rare exchanges make this an underestimate: take more rungs and look again.
+      barrier: Lambda, the communication barrier; about 2 Lambda rungs are best. Rare swaps make it an underestimate.
     """
 
     swap_acceptance: Array
@@ -41,17 +40,16 @@ class TemperedInfo(NamedTuple):
 
 
 class TemperedPosterior(NamedTuple):
-    """The end of the chains in the order of rungs: `z[-1]` are posterior draws.
+    """The ends of the chains in the order of rungs: `z[-1]` are posterior draws.
 
     Attributes:
       z: [T, B, *event].
-      top: [B, *event], equal to `z[-1]`, but cheaper if rungs are on several devices and the others are not used.
+      top: [B, *event], equal to `z[-1]`, but cheaper if rungs are spread over devices.
       log_likelihood: [T, B] nats, untempered.
       info: diagnostics.
-      step_size: [T] as used after warm-up.
-      heading: int32 [T, B], of the chain on each rung: 0 until it first visits the first rung; then -1 if it last
-        visited the first rung, 1 if the last one.
-      warning: int32 [B], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
+      step_size: [T] after warm-up.
+      heading: int32 [T, B], of the chain on each rung; see `kaem_jax.mcmc.rounds.TemperedState`.
+      warning: int32 [B], a sum of `DrawWarning` flags; see `explain_warning`.
     """
 
     z: Array
@@ -82,33 +80,30 @@ def tempered_posterior(
     heading: Array | None = None,
     frame: Frame | None = None,
 ) -> TemperedPosterior:
-    """Runs a population of T chains for each datum, `warmup_rounds` and then `num_rounds` rounds; see `step_round`.
+    """Runs T chains for each datum, `warmup_rounds` and then `num_rounds` rounds of moves and exchanges.
 
-    A pure function, to be used in other programs. `tempered` runs one target to a requested precision, and tunes the
-    ladder too.
+    A pure function, to be used in other programs. `tempered` also tunes the ladder and runs to a requested precision.
 
     Args:
-      key: a PRNG key.
-      log_prior, log_likelihood: positions [..., B, *event] to nats [..., B], one value for each chain.
-      z0: [B, *event], from which all replicas start, or [T, B, *event].
+      log_prior, log_likelihood: positions [..., B, *event] to nats [..., B], one value per chain.
+      z0: [B, *event], where all replicas start, or [T, B, *event].
       betas: [T], increasing to 1, such as a `power_ladder`; T = 1 is plain Langevin.
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
       num_rounds: R, the rounds that count.
       steps_per_round: moves between exchanges.
       step_size: eta > 0, a scalar or [T], by rung; None starts at 0.1.
-      swap: one of `SWAPS`.
+      swap: one of `kaem_jax.mcmc.rounds.SWAPS`; see `exchange` there.
       bounds: (low, high), the support of every coordinate; None is the real line.
-      refresh: maps (key, (B,)) to exact prior draws [B, *event]: the rung at beta = 0 then takes one in every step.
-      warmup_rounds: rounds before those that count, in which step sizes move towards the kernel's acceptance. By
-        default 0 if step sizes are given, otherwise `num_rounds`.
-      first_round: number of the first round; its parity decides which pairs exchange first. If a population continues
-        from an earlier call, give the number of rounds that it has done.
-      heading: [T, B], from that earlier call, so that round trips are counted across calls.
-      frame: from `kaem_jax.mcmc.principal_frame`: chains move in its coordinates, in units that suit their rung.
+      refresh: maps (key, (B,)) to exact prior draws [B, *event], which the rung at beta = 0 then takes in every step.
+      warmup_rounds: rounds in which step sizes adapt. By default 0 if step sizes are given, otherwise `num_rounds`.
+      first_round: number of the first round, whose parity decides which pairs swap first. To continue an earlier call,
+        give the number of rounds done.
+      heading: [T, B], from that earlier call, to count round trips across calls.
+      frame: from `kaem_jax.mcmc.preconditioner.principal_frame`: the coordinates of moves, in units that suit their
+        rung.
 
     Raises:
-      ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel that accepts every move is asked to
-        adapt.
+      ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel without accept step would adapt.
 
     Example:
       >>> found = kaem.mcmc.tempered_posterior(
@@ -117,7 +112,7 @@ def tempered_posterior(
       ... )
     """
     kernel, z0 = make_kernel(kernel), check_start(z0, log_prior, log_likelihood)
-    check_chain_arguments(step_size, bounds)
+    check_chain_arguments(step_size, bounds, frame)
     check_choice("swap", swap, SWAPS)
     if step_size is None and not kernel.is_exact:
         raise ValueError(f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size")
@@ -134,12 +129,11 @@ def tempered_posterior(
             raise ValueError(f"betas={values.tolist()} must be [T], and increase from 0 or above to 1")
     ladder = jnp.asarray(betas, z0.dtype)
     if frame is not None:
-        check_frame(bounds)
         event_shape = z0.shape[jax.eval_shape(log_likelihood, z0).ndim :]
         z_of = functools.partial(from_frame, frame, event_shape=event_shape)
-        log_prior, log_likelihood = _composed(log_prior, z_of), _composed(log_likelihood, z_of)
-        z0, bounds = to_frame(frame, z0, len(event_shape)), None
-        refresh = None if refresh is None else _refresh_in_frame(frame, refresh, len(event_shape))
+        y_of = functools.partial(to_frame, frame, event_ndim=len(event_shape))
+        log_prior, log_likelihood = _then(z_of, log_prior), _then(z_of, log_likelihood)
+        z0, refresh = y_of(z0), None if refresh is None else _then(refresh, y_of)
     state = init(z0, log_prior, log_likelihood, ladder.size, heading)
     start = FIRST_STEP_SIZE if step_size is None else step_size
     eta = jnp.broadcast_to(jnp.asarray(start, z0.dtype), ladder.shape)
@@ -180,26 +174,21 @@ def tempered_posterior(
 
 
 def adapted_steps(kernel: Kernel, step_size: Array, acceptance: Array, count: Array, is_exact: Array) -> Array:
-    """Step sizes [T] after the `count`-th round, with acceptance [T, B]; those of rungs with exact draws stay."""
+    """Step sizes [T] after the `count`-th round with acceptance [T, B]; rungs with exact draws keep theirs."""
     adapted = adapt_step_size(kernel, step_size[:, None], acceptance, count)[:, 0]
     return jnp.where(is_exact, step_size, adapted)
 
 
 def _summary(infos: RoundInfo) -> TemperedInfo:
-    """Diagnostics of all rounds [R, ...] together."""
     swap_acceptance = jnp.mean(infos.swap_acceptance, axis=(0, 2))
     return TemperedInfo(
-        swap_acceptance=swap_acceptance,
-        acceptance=jnp.mean(infos.acceptance, axis=(0, 2)),
-        round_trips=jnp.sum(infos.round_trips, axis=0),
-        log_likelihood=infos.log_likelihood,
-        r_hat=split_r_hat(infos.log_likelihood[:, -1]),
-        barrier=communication_barrier(swap_acceptance)[-1],
-    )
+        swap_acceptance=swap_acceptance, acceptance=jnp.mean(infos.acceptance, axis=(0, 2)),
+        round_trips=jnp.sum(infos.round_trips, axis=0), log_likelihood=infos.log_likelihood,
+        r_hat=split_r_hat(infos.log_likelihood[:, -1]), barrier=communication_barrier(swap_acceptance)[-1],
+    )  # fmt: skip
 
 
 def _warnings(info: TemperedInfo, infos: RoundInfo) -> Array:
-    """`DrawWarning` flags of each datum, int32 [B]."""
     moved = jnp.mean(infos.acceptance[:, -1], axis=0)  # on the last rung
     conditions = {DrawWarning.R_HAT: ~(info.r_hat < 1.1), DrawWarning.REJECTED: moved < 0.1}
     if info.acceptance.size > 1:
@@ -207,9 +196,5 @@ def _warnings(info: TemperedInfo, infos: RoundInfo) -> Array:
     return warn_if(conditions)
 
 
-def _composed(log_density: LogDensity, z_of: Callable[[Array], Array]) -> LogDensity:
-    return lambda y: log_density(z_of(y))
-
-
-def _refresh_in_frame(frame: Frame, refresh: Refresh, event_ndim: int) -> Refresh:
-    return lambda key, shape: to_frame(frame, refresh(key, shape), event_ndim)
+def _then(first: Callable[..., Array], second: Callable[[Array], Array]) -> Callable[..., Array]:
+    return lambda *args: second(first(*args))

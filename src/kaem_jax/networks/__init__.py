@@ -7,13 +7,5 @@ from kaem_jax.networks.mlp import MLP
 from kaem_jax.networks.sequence import SequenceDecoder, SequenceEncoder
 
 __all__ = [
-    "KAN",
-    "MLP",
-    "ConvDecoder",
-    "ConvEncoder",
-    "Decoder",
-    "Encoder",
-    "Network",
-    "SequenceDecoder",
-    "SequenceEncoder",
-]
+    "KAN", "MLP", "ConvDecoder", "ConvEncoder", "Decoder", "Encoder", "Network", "SequenceDecoder", "SequenceEncoder",
+]  # fmt: skip

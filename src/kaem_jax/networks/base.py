@@ -26,7 +26,7 @@ OUTPUTS: dict[str, Callable[[Array], Array]] = {
 
 
 class Network(Settings, abc.ABC):
-    """The settings of a network. The model adds the sizes of its input and output.
+    """The settings of a network; the model adds the sizes of its input and output.
 
     Attributes:
       output: a key of `OUTPUTS`, applied to a decoder's output.
@@ -61,7 +61,7 @@ class Decoder(abc.ABC):
 
     Attributes:
       data_shape: shape of one datum.
-      output: a key of `OUTPUTS`, with which `fit` checks the range of data and `Model` the likelihood.
+      output: a key of `OUTPUTS`, by which `fit` checks the range of data and `Model` the likelihood.
       in_features: Q, if it is known; `Model` then refuses a prior of another width.
       is_autoregressive: whether each value depends on those before it. `apply` then takes the data x [B, *data_shape]
         as a third argument, and `roll_out` generates.
@@ -90,7 +90,7 @@ class Decoder(abc.ABC):
         return 0.0
 
     def roll_out(self, key: Array, params: Params, features: Array, choose: Callable[[Array, Array], Array]) -> Array:
-        """Generates data [..., *data_shape] value by value from features [..., Q]; see `BoundSequenceDecoder`."""
+        """Generates data [..., *data_shape] value by value from features [..., Q]; see `TokenDecoder.roll_out`."""
         raise NotImplementedError(f"{type(self).__name__} is not autoregressive")
 
 
@@ -108,10 +108,10 @@ class Encoder(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class NnxNetwork:
-    """A flax.nnx module used for its definition only: parameters are a plain dictionary and `call` is pure.
+    """A flax.nnx module as pure functions of a plain dictionary of parameters.
 
     Attributes:
-      module: builds the network; called as `module(**options, rngs=...)`. It maps [N, ...] to [N, ...].
+      module: called as `module(**options, rngs=...)`, it builds a network that maps [N, ...] to [N, ...].
       options: keyword arguments of `module` as pairs, which keep this object hashable.
       is_large: whether the layers of several minibatches at once would not fit into a CPU's cache.
     """
@@ -131,7 +131,7 @@ class NnxNetwork:
         return nnx.to_pure_dict(nnx.state(network, nnx.Param))
 
     def call(self, params: Params, inputs: Array, event_ndim: int = 1) -> Array:
-        """Applies the network to [..., *event], where an event has `event_ndim` axes and any number of axes lead."""
+        """Applies the network to [..., *event], where an event has `event_ndim` axes."""
         lead = inputs.ndim - event_ndim
         single = tuple(axis for axis in range(lead - 1) if inputs.shape[axis] == 1)
         if single:  # one draw or one chain for each datum: `vmap` would transpose and copy every layer
@@ -154,7 +154,6 @@ class NnxNetwork:
         return jax.lax.platform_dependent(inputs, cpu=in_turn, default=at_once)
 
     def network(self, params: Params) -> Any:
-        """The module with these parameters."""
         return nnx.merge(nnx.graphdef(nnx.eval_shape(self._build, jax.random.key(0))), params)
 
     def _build(self, key: Array) -> nnx.Module:
@@ -164,8 +163,8 @@ class NnxNetwork:
 def _of_merged(network: Callable[[Array], Array], inputs: Array, lead: int) -> Array:
     """Applies `network` with the first `lead` axes merged into one, in which the axis of the data leads.
 
-    XLA's convolutions have one batch axis, and a merged axis keeps the layout on a mesh of its leading part only. With
-    `vmap` every device would compute all data.
+    XLA's convolutions have one batch axis, and a mesh keeps the layout of its leading part only. With `vmap` every
+    device would compute all data.
     """
     by_datum = jnp.moveaxis(inputs, lead - 1, 0)
     out = network(constrain(by_datum.reshape(-1, *inputs.shape[lead:]), ("data", "temp")))
@@ -174,13 +173,7 @@ def _of_merged(network: Callable[[Array], Array], inputs: Array, lead: int) -> A
 
 @dataclasses.dataclass(frozen=True)
 class NnxDecoder(NnxNetwork, Decoder):
-    """A decoder whose network maps [N, Q] to [N, prod(data_shape)] or to [N, *data_shape].
-
-    Attributes:
-      data_shape: shape of one datum.
-      output: a key of `OUTPUTS`, applied to the network's output.
-      in_features: Q, if it is known; `Model` then refuses a prior of another width.
-    """
+    """A decoder whose network maps [N, Q] to [N, prod(data_shape)] or to [N, *data_shape]; fields as of `Decoder`."""
 
     data_shape: tuple[int, ...]
     output: str = "identity"
@@ -194,11 +187,6 @@ class NnxDecoder(NnxNetwork, Decoder):
 @dataclasses.dataclass(frozen=True)
 class NnxEncoder(NnxNetwork, Encoder):
     """An encoder whose network maps [N, *data_shape] to [N, 2 prod(event_shape)].
-
-    Attributes:
-      data_shape: shape of one datum.
-      event_shape: shape of one latent.
-      takes_tokens: whether data are whole numbers.
 
     Raises:
       ValueError: `apply` is given data of another shape, or uint8 pixels.

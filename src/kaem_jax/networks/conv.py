@@ -1,8 +1,7 @@
 """Convolutional decoders and encoders of images.
 
-On CPUs each convolution is one matrix product of patches, because XLA's convolutions and their gradients are slow
-inside loops there (docs/decisions/convolutions.md). On other platforms it is XLA's convolution. The platform is the
-one for which a program is lowered, and exports carry both forms.
+On CPUs each convolution is one matrix product of patches, since XLA's convolutions are slow inside loops there
+(docs/decisions/convolutions.md). The form is chosen when a program is lowered, and exports carry both.
 """
 
 import dataclasses
@@ -26,8 +25,8 @@ _MEAN, _DEVIATION = 0.5, 0.25  # of pixels in [0, 1], about
 class Upsample(nnx.Module):
     """The transposed convolution with kernel size 4, stride 2 and SAME padding: [N, H, W, C] to [N, 2H, 2W, C'].
 
-    It computes the same map as flax's ConvTranspose. On CPUs one matrix product turns every input pixel into a 4 x 4
-    patch of the output; patches overlap by half and are added. The kernel is [C, 4, 4, C'].
+    The same map as flax's ConvTranspose, with a kernel [C, 4, 4, C']. On CPUs one matrix product turns every input
+    pixel into a 4 x 4 patch of the output; patches overlap by half and are added.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
@@ -59,7 +58,7 @@ def _upsample_by_patches(x: Array, kernel: Array) -> Array:
 def overlap_add(patches: Array) -> Array:
     """Adds 4 x 4 patches [N, H, W, 4, 4, C] at every second pixel and cuts the border: [N, 2H, 2W, C].
 
-    It adds rows first, then columns as contiguous pairs of pixels: the fastest of seven orders that were timed.
+    Rows first, then columns as contiguous pairs of pixels: the fastest of seven orders that were timed.
     """
     batch, height, width, _, _, channels = patches.shape
     # Rows 0 and 1 of a patch add to one pair of output rows, rows 2 and 3 to the next pair; likewise for columns.
@@ -71,7 +70,7 @@ def overlap_add(patches: Array) -> Array:
 
 
 def _add_shifted(first: Array, second: Array, axis: int) -> Array:
-    """first_i + second_{i-1}, one entry longer than either."""
+    """The sum first_i + second_{i-1}, one entry longer than either."""
     zero = jnp.zeros_like(jax.lax.slice_in_dim(first, 0, 1, axis=axis))
     return jnp.concatenate([first, zero], axis) + jnp.concatenate([zero, second], axis)
 
@@ -79,7 +78,7 @@ def _add_shifted(first: Array, second: Array, axis: int) -> Array:
 class Downsample(nnx.Module):
     """The convolution with kernel size 4, stride 2 and SAME padding: [N, H, W, C] to [N, H / 2, W / 2, C'].
 
-    It computes the same map as flax's Conv, with the same initial values. On CPUs it is one product of 4 x 4 patches.
+    The same map and initial values as of flax's Conv. On CPUs it is one product of 4 x 4 patches.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
@@ -154,8 +153,8 @@ class UpConvolutions(nnx.Module):
 class DownConvolutions(nnx.Module):
     """The network of a `ConvEncoder`: convolutions, then a dense layer, [N, H, W, C] to [N, out_features].
 
-    The readout sums over thousands of features, which one update moves together. Without scaling, codes would jump by
-    more than their posterior's scale (docs/decisions/encoders.md).
+    The readout sums thousands of features that one update moves together. Unscaled, codes would jump by more than their
+    posterior's scale (docs/decisions/encoders.md).
     """
 
     def __init__(self, settings: "ConvEncoder", data_shape: tuple[int, int, int], out_features: int, *, rngs: nnx.Rngs):
@@ -180,7 +179,7 @@ class DownConvolutions(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class ConvDecoder(Network):
-    """A dense projection, then transposed convolutions that double the image, one for each entry of `hidden`.
+    """A dense projection, then transposed convolutions that double the image, one per entry of `hidden`.
 
     Attributes:
       hidden: channels of the projection's image and of the hidden layers.
@@ -212,14 +211,13 @@ class ConvDecoder(Network):
 
 @dataclasses.dataclass(frozen=True)
 class ConvEncoder(Network):
-    """Convolutions that halve the image, one for each entry of `hidden`, then a dense layer.
+    """Convolutions that halve the image, one per entry of `hidden`, then a dense layer.
 
     Attributes:
       hidden: channels of the hidden layers.
       activation: the non-linearity after every hidden layer.
       standardize: map pixels from [0, 1] by 4 x - 2, to about mean 0 and standard deviation 1.
-      readout_scale: factor on the output of the dense layer, whose initial kernel is divided by it. Initial codes do
-        not change, and one update of Adam moves codes by `readout_scale` times as much.
+      readout_scale: factor by which updates of the dense layer are scaled; initial codes do not change.
 
     Example:
       >>> posterior = kaem.Variational(encoder=kaem.ConvEncoder(hidden=(32, 64)))

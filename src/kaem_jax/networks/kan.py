@@ -19,13 +19,7 @@ _SILU_SECOND_MOMENT = 0.356
 
 @dataclasses.dataclass(frozen=True)
 class KanDecoder(Decoder):
-    """y_j = sum_i f_{i,j}(x_i) in every layer, f = silu base plus a basis expansion on `domain`.
-
-    Attributes:
-      settings: basis, grid and output.
-      widths: layer widths from Q to prod(data_shape).
-      data_shape: shape of one datum.
-    """
+    """A KAN with layers of the `widths`: y_j = sum_i f_{i,j}(x_i), f = silu base plus a basis expansion."""
 
     settings: "KAN"
     widths: tuple[int, ...]
@@ -72,7 +66,7 @@ class KanDecoder(Decoder):
 
 @dataclasses.dataclass(frozen=True)
 class KAN(Network):
-    """A Kolmogorov-Arnold network: layers of univariate functions summed over their inputs; see `KanDecoder`.
+    """A Kolmogorov-Arnold network: layers of univariate functions summed over their inputs.
 
     Attributes:
       hidden: widths of the hidden layers.

@@ -12,17 +12,16 @@ from jax import Array
 
 from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.likelihoods import Categorical
-from kaem_jax.networks.attention import Block, Cache, dense
 from kaem_jax.networks.base import Decoder, Network, NnxEncoder, NnxNetwork, Params
-from kaem_jax.networks.ngrams import HashedNgrams
+from kaem_jax.networks.token_layers import Block, Cache, HashedNgrams, dense
 from kaem_jax.settings import positive, setting
 
 
 class TokenDecoder(nnx.Module):
     """The network of a `SequenceDecoder`, for T tokens of a vocabulary of V.
 
-    The features pass through a dense layer, layer norm and gelu, and are added to every position. Blocks of causal
-    self-attention follow (over all positions if no tokens are read), then a dense layer to V logits for each position.
+    A dense layer, layer norm and gelu embed the features, which are added to every position. Blocks of causal
+    self-attention follow (over all positions if no tokens are read), then a dense layer to V logits per position.
     """
 
     def __init__(self, settings: "SequenceDecoder", in_features: int, length: int, vocabulary: int, *, rngs: nnx.Rngs):
@@ -83,21 +82,13 @@ class TokenDecoder(nnx.Module):
         return x + self.read_token(before) if self.context else x
 
     def _mask(self) -> Array:
-        """Whether position i attends to position j, bool [T, T]."""
         distance = jnp.arange(self.length)[:, None] - jnp.arange(self.length)
         return (distance >= 0) & (distance < (self.context or self.length))
 
 
 @dataclasses.dataclass(frozen=True)
 class BoundSequenceDecoder(NnxNetwork, Decoder):
-    """A decoder of tokens; see `TokenDecoder`.
-
-    Attributes:
-      data_shape: (T,).
-      vocabulary: V.
-      in_features: Q.
-      is_autoregressive: whether it reads the tokens before each position, so that its output depends on the data too.
-    """
+    """A decoder of T tokens of a vocabulary of V; see `TokenDecoder`. Autoregressive if it reads earlier tokens."""
 
     data_shape: tuple[int, ...]
     vocabulary: int
@@ -105,17 +96,16 @@ class BoundSequenceDecoder(NnxNetwork, Decoder):
     is_autoregressive: bool
 
     def penalty(self, params: Params) -> Array | float:
-        """What training adds to the loss, nats per datum: the size of the table of n-grams, by its weight."""
+        """The size of the n-gram table, by its weight, nats per datum."""
         weight = dict(self.options)["settings"].ngram_penalty
         return weight * jnp.sum(jnp.abs(params["ngrams"]["table"])) if weight else 0.0
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """(T, V), the shape of the logits."""
         return (*self.data_shape, self.vocabulary)
 
     def apply(self, params: Params, features: Array, *data: Array) -> Array:
-        """Features [..., B, Q], and tokens x [B, T] for an autoregressive decoder, to logits [..., B, T, V]."""
+        """Features [..., B, Q], with tokens x [B, T] if autoregressive, to logits [..., B, T, V]."""
         size = features.shape[-2] if features.ndim > 1 else 1
         tokens = data[0].astype(jnp.int32) if data else jnp.zeros((size, *self.data_shape), jnp.int32)
         network = self.network(params)
@@ -128,7 +118,6 @@ class BoundSequenceDecoder(NnxNetwork, Decoder):
         return one(features) if features.ndim > 1 else one(features[None])[0]
 
     def roll_out(self, key: Array, params: Params, features: Array, choose: Callable[[Array, Array], Array]) -> Array:
-        """Generates tokens in order, int32 [..., T], from features [..., Q]; see `TokenDecoder.roll_out`."""
         flat = features.reshape(-1, features.shape[-1])
         return self.network(params).roll_out(key, flat, choose).reshape(*features.shape[:-1], *self.data_shape)
 
@@ -159,7 +148,7 @@ class TokenEncoder(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _Attention(Network):
-    """Blocks of self-attention over tokens.
+    """Settings of blocks of self-attention over tokens.
 
     Attributes:
       width: width of the blocks, a multiple of `num_heads`.

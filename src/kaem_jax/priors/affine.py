@@ -4,12 +4,12 @@
     shared    y_c = s_c (U z - m_c)
     full      y_c = R_c (s_c U_c (z - m_c))
 
-U is lower triangular with ones on its diagonal, s_c > 0 scales each coordinate and R_c is a rotation, so the logarithm
-of the determinant is the sum of log s_c. Gradients train all but R_c, which only `fit_prior` sets: a triangular map
-whitens a normal distribution, and only a rotation finds independent axes.
+U is lower triangular with a unit diagonal, s_c > 0 scales coordinates and R_c is a rotation: the log-determinant is the
+sum of log s_c. A triangular map whitens a normal distribution; only a rotation finds independent axes. `fit_prior` sets
+rotations, gradients do not train them.
 
 Parameters: `location` m and `log_scale` [C, Q]; `lower` [Q, Q], or [C, Q, Q] for full maps; `rotation` R [C, Q, Q] for
-full maps of clusters with learned shapes (a rotation does not change a normal distribution).
+full maps of learned shapes.
 """
 
 import math
@@ -25,7 +25,7 @@ Params = dict[str, Array]
 
 
 def init_map(key: Array, kind: Map, shape: tuple[int, int], spread: float, rotates: bool) -> Params:
-    """Unit scales, no shear, and locations N(0, spread^2): clusters that start alike would stay alike."""
+    """Unit scales, no shear, locations N(0, spread^2): clusters that start alike would stay alike."""
     num_clusters, num_latents = shape
     params = {"location": spread * jax.random.normal(key, shape), "log_scale": jnp.zeros(shape, float)}
     if kind != "diagonal":
@@ -37,10 +37,7 @@ def init_map(key: Array, kind: Map, shape: tuple[int, int], spread: float, rotat
 
 
 def triangular_params(kind: Map, location: np.ndarray, triangular: np.ndarray) -> Params:
-    """Parameters of y_c = T_c (z - m_c): m [C, Q], T [C, Q, Q] lower triangular, or diagonal for diagonal maps.
-
-    For shared maps T_c = s_c U with one U for all clusters.
-    """
+    """Parameters of y_c = T_c (z - m_c): m [C, Q], T [C, Q, Q] lower triangular. For shared maps T_c = s_c U."""
     scale = np.diagonal(triangular, axis1=-2, axis2=-1)
     params = {"location": jnp.asarray(location, float), "log_scale": jnp.asarray(np.log(scale), float)}
     if kind != "diagonal":
@@ -53,7 +50,7 @@ def triangular_params(kind: Map, location: np.ndarray, triangular: np.ndarray) -
 
 
 def to_standard(kind: Map, params: Params, z: Array) -> Array:
-    """The coordinates of latents [..., Q] in every cluster, [..., C, Q]."""
+    """Coordinates of latents [..., Q] in every cluster, [..., C, Q]."""
     scale = jnp.exp(params["log_scale"])
     y = _sheared(kind, params, z)[..., None, :] - params["location"]
     if kind != "full":
@@ -76,13 +73,12 @@ def squared_norms(kind: Map, params: Params, z: Array) -> Array:
 
 @jax.custom_jvp
 def _norms_one_by_one(z: Array, location: Array, scale: Array) -> Array:
-    """No digits are lost where a narrow cluster lies far out."""
+    """Keeps the digits of a narrow cluster that lies far out."""
     return jnp.sum(jnp.square(scale * (z[..., None, :] - location)), axis=-1)
 
 
 @_norms_one_by_one.defjvp
 def _derivative_by_products(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    """On a CPU, gradients of the sum would be slow sums over the batch."""
     return _norms_one_by_one(*primals), jax.jvp(_norms_by_products, primals, tangents)[1]
 
 
@@ -97,7 +93,7 @@ def _norms_by_products(z: Array, location: Array, scale: Array) -> Array:
 
 
 def directions(kind: Map, params: Params) -> Array:
-    """The derivative of y in z: [C, Q] for diagonal maps, the matrices [C, Q, Q] for others."""
+    """The derivative of y in z: [C, Q] for diagonal maps, matrices [C, Q, Q] for others."""
     scale = jnp.exp(params["log_scale"])
     if kind == "diagonal":
         return scale
@@ -119,16 +115,15 @@ def inverse_of(kind: Map, params: Params) -> Array | None:
 
 
 def from_standard(location: Array, log_scale: Array, shared_inverse: Array | None, y: Array) -> Array:
-    """Maps coordinates y [..., Q] to latents, for diagonal maps or for a shared map with the given U^-1.
+    """Coordinates y [..., Q] as latents, for diagonal maps or a shared one with this U^-1.
 
-    `location` and `log_scale` [..., Q] are those of the cluster of each y.
+    `location` and `log_scale` [..., Q] belong to the cluster of each y.
     """
     z = location + y * jnp.exp(-log_scale)
     return z if shared_inverse is None else jnp.matmul(z, shared_inverse.T, precision="highest")
 
 
 def _sheared(kind: Map, params: Params, z: Array) -> Array:
-    """U z of latents [..., Q] under a shared map, else z."""
     return jnp.matmul(z, _unit_lower(params["lower"]).T, precision="highest") if kind == "shared" else z
 
 

@@ -1,45 +1,47 @@
-"""What all priors are: settings that make a density of parameters."""
+"""Base classes of priors: settings (`Prior`), and the density that they make of parameters (`BoundPrior`)."""
 
 import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.priors.base_density import BaseDensity, Gaussian
+from kaem_jax.priors.base_density import BaseDensity, StandardNormal
 from kaem_jax.settings import Settings
 from kaem_jax.settings.arguments import Shape, as_shape, at_least_float32, check_latent
 
 Params = dict[str, Any]
+
+Proportions = Literal["learned", "uniform"]
 
 drawing = functools.partial(jax.jit, static_argnames=("shape", "points"))
 
 
 @dataclasses.dataclass(frozen=True)
 class BoundPrior(abc.ABC):
-    """A prior bound to its parameters: a density p(z). A pytree; its methods are pure and compiled once.
+    """A prior at its parameters: a density p(z). A pytree with pure, compiled methods.
 
         p = prior.bind(params["prior"])
         z = p.sample(key, (1000,))
         p.log_prob(z), p.cdf(z), p.quantile(u)
 
-    Methods check shapes and call what a subclass implements under the same name with an underscore: `_sample` and
+    Methods check shapes and call their namesakes with an underscore, which subclasses define: `_sample` and
     `_log_prob`; `_quantile`, `_cdf`, `_density`, `_curvature` if `prior` says that it has them; `_values`, `_features`.
-    Gradients in `params` include log Z if `bind` is inside the function that is differentiated.
+    For gradients in `params`, which include log Z, call `bind` inside the differentiated function.
 
     Attributes:
       prior: static.
-      params: its parameters.
-      table: what is computed from them once.
+      table: what `bind` computes from them once.
 
     Raises:
-      ValueError: the last axes of a latent are not `prior.event_shape`, u is outside 0..1 (traced values are not
-        checked), or `points` is unknown or needs quantiles that the prior lacks.
+      ValueError: the last axes of a latent are not `prior.event_shape`, u is outside 0..1 (unless traced), or `points`
+        is unknown or needs quantiles that the prior lacks.
       NotImplementedError: the prior lacks what was asked for.
     """
 
@@ -53,7 +55,6 @@ class BoundPrior(abc.ABC):
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one latent."""
         return self.prior.event_shape
 
     def sample(self, key: Array, shape: Shape = (), points: str = "random") -> Array:
@@ -65,11 +66,7 @@ class BoundPrior(abc.ABC):
         return self._log_prob(self._latent(z))
 
     def sample_given(self, key: Array, z: Array, is_known: Array, shape: Shape = ()) -> Array:
-        """Exact draws given some coordinates of one latent z; the known ones, bool is_known, are unchanged.
-
-        Coordinates of most priors are independent. In a clustered prior they depend on each other through the cluster,
-        which is drawn first, from p(c | known coordinates).
-        """
+        """Exact draws given some coordinates of one latent z; `is_known` (bool) marks those that stay."""
         if not self.prior.has_exact_conditionals:
             raise NotImplementedError(
                 f"a {type(self.prior).__name__} has no exact draws given some of its coordinates: its latents depend "
@@ -94,7 +91,7 @@ class BoundPrior(abc.ABC):
         return self._density(check_latent(z, self.prior.value_shape, "z"))
 
     def curvature(self, z: Array) -> Array:
-        """-d^2 log p / dz^2 of each coordinate of latents, [..., *event_shape], for Laplace approximations."""
+        """-d^2 log p / dz^2 of each coordinate of latents, [..., *event_shape]."""
         return self._curvature(self._latent(z))
 
     def log_normalizer(self) -> Array:
@@ -116,7 +113,6 @@ class BoundPrior(abc.ABC):
     def _log_prob(self, z: Array) -> Array: ...
 
     def _others(self, key: Array, z: Array, is_known: Array, shape: tuple[int, ...]) -> Array:
-        """Draws of the coordinates that are not known."""
         return self._sample(key, shape, "random")
 
     def _quantile(self, u: Array) -> Array:
@@ -144,11 +140,9 @@ class BoundPrior(abc.ABC):
         )
 
     def _latent(self, z: Array, name: str = "z") -> Array:
-        """Latents as floats of their width; JAX would broadcast another one silently."""
         return check_latent(z, self.prior.event_shape, name)
 
     def _probabilities(self, u: Array) -> Array:
-        """Refuses values outside 0..1; traced arrays, and those of several processes, are not checked."""
         u = self._latent(u, "u")
         if not isinstance(u, jax.core.Tracer) and u.is_fully_addressable:
             host = np.asarray(u)  # in NumPy, since inside a jit jnp would trace even what is concrete
@@ -159,14 +153,14 @@ class BoundPrior(abc.ABC):
 
 
 class Prior(Settings, abc.ABC):
-    """The settings of a prior over latents. Static and hashable: `bind` makes a density of them and of parameters.
+    """The settings of a prior. Static and hashable; `bind` makes a density of them and of parameters.
 
-    A subclass is a frozen dataclass with `event_shape`, `init` and `_bind`, which returns a `BoundPrior` of its own.
+    A subclass is a frozen dataclass with `event_shape`, `init` and `_bind`, which returns its own `BoundPrior`.
 
     Attributes:
-      is_normalized: whether `log_prob` is normalised; where it is not, `log_normalizer` and `curvature` raise.
+      is_normalized: whether `log_prob` is normalised; if not, `log_normalizer` and `curvature` raise.
       has_exact_draws: whether `sample` draws from the prior itself, not from chains that approach it.
-      is_standard_normal: whether latents are standard normal coordinates, whatever the parameters.
+      is_standard_normal: whether latents are standard normal, whatever the parameters.
     """
 
     is_normalized: ClassVar[bool] = True
@@ -175,18 +169,18 @@ class Prior(Settings, abc.ABC):
 
     @property
     def has_quantiles(self) -> bool:
-        """Whether the coordinates have `quantile`, `cdf` and `density`; if not, these raise."""
+        """Whether coordinates have `quantile`, `cdf` and `density`."""
         return True
 
     @property
     def has_exact_conditionals(self) -> bool:
-        """Whether `sample_given` can draw some coordinates given others."""
+        """Whether `sample_given` works."""
         return self.has_exact_draws and self.has_quantiles
 
     @functools.cached_property
     def base(self) -> BaseDensity:
         """pi0, the density that the energies tilt."""
-        return Gaussian()
+        return StandardNormal()
 
     @property
     @abc.abstractmethod
@@ -205,7 +199,7 @@ class Prior(Settings, abc.ABC):
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The support of every latent coordinate, None where it is the real line."""
+        """The support of every latent coordinate; None for the real line."""
         return self.base.support
 
     @abc.abstractmethod
@@ -216,12 +210,10 @@ class Prior(Settings, abc.ABC):
     def _bind(self, params: Params) -> BoundPrior: ...
 
     def bind(self, params: Params) -> Any:
-        """The prior at these parameters: bind once, draw many times.
-
-        Floats of less than 32 bits are widened, since probabilities are sums of many terms.
+        """The prior at these parameters: bind once, draw many times. Floats of less than 32 bits are widened.
 
         Raises:
-          ValueError: `params` are not a dictionary.
+          ValueError: `params` is not a dictionary.
         """
         if not isinstance(params, Mapping):
             raise ValueError(f"params is a {type(params).__name__}; wanted: the parameters, as `init` returns them")
@@ -231,3 +223,15 @@ class Prior(Settings, abc.ABC):
 @functools.partial(jax.jit, static_argnums=0)
 def _bound(prior: Prior, params: Params) -> BoundPrior:
     return prior._bind(params)
+
+
+def init_proportions(kind: Proportions, shape: tuple[int, ...]) -> dict[str, Array]:
+    """Parameters of equal proportions of this shape: `logits` if they are learned, else none."""
+    return {"logits": jnp.zeros(shape, float)} if kind == "learned" else {}
+
+
+def log_proportions(params: dict[str, Any], shape: tuple[int, ...]) -> Array:
+    """Logarithms of proportions, which add up to 1 along the last axis."""
+    if "logits" in params:
+        return jax.nn.log_softmax(params["logits"], axis=-1)
+    return jnp.full(shape, -math.log(shape[-1]), float)

@@ -1,7 +1,6 @@
 """Base densities pi0: analytic log-density, tail masses and quantiles (docs/method.md, section 3).
 
-Every function acts elementwise and computes in the dtype of its argument. All log-densities are in nats. A base
-without trainable parameters has an empty dictionary as `params`.
+All functions act elementwise, in the dtype of their argument. Log-densities are in nats.
 """
 
 import dataclasses
@@ -25,24 +24,24 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 @dataclasses.dataclass(frozen=True)
 class BaseDensity:
-    """An analytic univariate density. This base class is the standard normal, transformed by a monotone map.
+    """An analytic univariate density: the standard normal, transformed by a monotone map. Static and hashable.
 
     A subclass defines the map from z to the standard normal with the log of its slope (`_standardise`), and the inverse
-    map (`_locate`); the rest follows. Static and hashable.
+    (`_locate`).
     """
 
     @property
     def has_tails(self) -> bool:
-        """Whether there is mass outside the domain; False where the support is the domain itself."""
+        """Whether there is mass outside the domain."""
         return True
 
     @property
     def support(self) -> tuple[float, float] | None:
-        """(low, high) where the density is positive, None for the whole line."""
+        """(low, high) where the density is positive; None for the whole line."""
         return None
 
     def init(self, shape: tuple[int, ...]) -> Params:
-        """Initial parameters, one entry for each density; empty if nothing is learned."""
+        """Initial parameters, one entry per density; empty if nothing is learned."""
         return {}
 
     def log_prob(self, params: Params, z: Array) -> Array:
@@ -59,11 +58,11 @@ class BaseDensity:
         return special.log_ndtr(-self._standardise(params, z)[0])
 
     def quantile(self, params: Params, p: Array) -> Array:
-        """The z with mass p below it; the ends of the support at p = 0 and p = 1."""
+        """The z with mass p below it; the ends of the support at p = 0 and 1."""
         return self._locate(params, special.ndtri(p))
 
     def upper_quantile(self, params: Params, p: Array) -> Array:
-        """The z with mass p above it; as accurate for small p as `quantile`."""
+        """The z with mass p above it, as accurate for small p as `quantile`."""
         return self._locate(params, -special.ndtri(p))
 
     def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
@@ -71,21 +70,20 @@ class BaseDensity:
         return z, jnp.zeros_like(z)
 
     def _locate(self, params: Params, standard: Array) -> Array:
-        """Inverse of `_standardise`."""
         return standard
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian(BaseDensity):
+class StandardNormal(BaseDensity):
     """The standard normal N(0, 1)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LearnableGaussian(BaseDensity):
-    """N(mu, s^2) with mu and s = softplus(raw_deviation) + 0.01 learned; starts at N(0, 1).
+    """N(mu, s^2) with learned mu and s = softplus(raw_deviation) + 0.01; starts at N(0, 1).
 
     Attributes:
-      min_deviation: smallest s; a narrower peak would fall between quadrature nodes and make log Z wrong.
+      min_deviation: smallest s; a narrower peak would fall between quadrature nodes.
     """
 
     min_deviation: float = _MIN_DEVIATION
@@ -128,10 +126,7 @@ class Lognormal(BaseDensity):
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(BaseDensity):
-    """The uniform density on [low, high]; `flat` is the paper's name for the same density.
-
-    It has no tails, so only its `log_prob` is ever asked for.
-    """
+    """The uniform density on [low, high], the paper's `flat`. It has no tails, so only `log_prob` is used."""
 
     low: float
     high: float
@@ -153,12 +148,11 @@ BaseDensityName = Literal["flat", "gaussian", "learnable_gaussian", "lognormal",
 
 
 def make_base_density(name: BaseDensityName, domain: tuple[float, float], num_intervals: int) -> BaseDensity:
-    """Builds the base density `name`; a bounded density has the domain as its support.
-
-    `num_intervals` is that of the grid on the domain. It sets the smallest deviation of `learnable_gaussian`.
+    """The base density `name`; a bounded one has the domain as its support.
 
     Raises:
-      ValueError: the domain is not inside the support, or its intervals are so wide that log Z would be wrong.
+      ValueError: the domain is outside the support, or its `num_intervals` grid intervals are so wide that log Z would
+        be wrong.
     """
     if name == "lognormal" and domain[0] <= 0:
         raise ValueError(f"domain={domain} must lie above 0 for base_density='lognormal', for instance (0.05, 8.0)")
@@ -171,7 +165,7 @@ def make_base_density(name: BaseDensityName, domain: tuple[float, float], num_in
         )
     match name:
         case "gaussian":
-            return Gaussian()
+            return StandardNormal()
         case "learnable_gaussian":
             return LearnableGaussian(max(_MIN_DEVIATION, _NARROWEST * length / num_intervals))
         case "lognormal":

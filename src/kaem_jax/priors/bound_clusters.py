@@ -30,10 +30,10 @@ class ClusteredTable:
     """What a clustered prior computes once from its parameters.
 
     Attributes:
-      coordinates: the densities of each cluster's own coordinates, [C, Q]; None if they are standard normal.
-      inverse: see `affine.inverse_of`; [Q, Q] for shared maps, [C, Q, Q] for full maps, None for diagonal maps.
+      coordinates: densities of each cluster's own coordinates, [C, Q]; None if they are standard normal.
+      inverse: see `affine.inverse_of`.
       log_proportions: [C] nats.
-      log_normalizer: [Q, C] log Z of every density, in nats.
+      log_normalizer: [Q, C] log Z of every density, nats.
     """
 
     coordinates: DensityTable | None
@@ -43,30 +43,26 @@ class ClusteredTable:
 
 
 class BoundClusters(BoundPrior):
-    """A clustered prior at its parameters; C clusters of K classes over latents [..., Q]."""
+    """A clustered prior at its parameters: C clusters in K classes over latents [..., Q]."""
 
     prior: "ClusteredPrior"
     table: ClusteredTable
 
     @property
     def dtype(self) -> Any:
-        """The dtype of draws."""
         return self.params["location"].dtype
 
     def only(self, cluster: int) -> "BoundClusters":
-        """One cluster alone."""
         is_other = jnp.arange(self.prior.num_clusters, dtype=jnp.int32) != cluster
         log_proportions = jnp.where(is_other, -jnp.inf, 0).astype(self.dtype)
         return dataclasses.replace(self, table=dataclasses.replace(self.table, log_proportions=log_proportions))
 
     def sample_with_cluster(self, key: Array, shape: Shape = (), points: str = "random") -> tuple[Array, Array]:
-        """Exact draws and the clusters that made them: [*shape, Q] and int32 [*shape]."""
+        """Exact draws [*shape, Q] and the clusters that made them, int32 [*shape]."""
         return self._sample_with_cluster(key, as_shape(shape), points)
 
     def sample_of_cluster(self, key: Array, cluster: Array | int, shape: Shape | None = None) -> Array:
-        """Exact draws of one cluster, or of the clusters [*shape]: [*shape, Q].
-
-        `shape` defaults to that of `cluster`.
+        """Exact draws [*shape, Q] of one cluster, or of the clusters [*shape], whose shape is the default.
 
         Raises:
           ValueError: a cluster is not one of 0..C-1; traced clusters are not checked.
@@ -76,12 +72,10 @@ class BoundClusters(BoundPrior):
         return self._draw_from(key, jnp.asarray(cluster, jnp.int32), where)
 
     def sample_of_class(self, key: Array, label: Array | int, shape: Shape | None = None) -> Array:
-        """Exact draws of one class, or of the classes `label` [*shape]: [*shape, Q].
-
-        `shape` defaults to that of `label`.
+        """Exact draws [*shape, Q] of one class, or of the classes `label` [*shape], whose shape is the default.
 
         Raises:
-          ValueError: a label is not one of 0..K-1 (traced labels are not checked), or clusters belong to no classes.
+          ValueError: a label is not one of 0..K-1 (traced labels are not checked), or there are no classes.
         """
         self.prior.check_label(label)
         where = jnp.shape(label) if shape is None else as_shape(shape)
@@ -95,9 +89,6 @@ class BoundClusters(BoundPrior):
         """Latents whose coordinates in their cluster have CDF values u: u [..., Q], clusters [...] -> [..., Q].
 
         With diagonal maps these are the quantiles of each latent in its cluster. u = 1/2 is the middle of the cluster.
-
-        Raises:
-          ValueError: see `sample_of_cluster`; or u is outside 0..1.
         """
         self.prior.check_cluster(cluster)
         return self._invert(jnp.asarray(cluster, jnp.int32), self._probabilities(u))
@@ -111,7 +102,7 @@ class BoundClusters(BoundPrior):
         return self._log_responsibilities(self._latent(z))
 
     def coordinates_of_clusters(self, z: Array) -> Array:
-        """The coordinates W_c (z - m_c) in every cluster: [..., C, Q]."""
+        """Coordinates W_c (z - m_c) in every cluster: [..., C, Q]."""
         return self._coordinates(self._latent(z))
 
     def log_joint_of_known(self, z: Array, is_known: Array) -> Array:
@@ -121,7 +112,7 @@ class BoundClusters(BoundPrior):
         return self.table.log_proportions + jnp.sum(log_density, axis=-1)
 
     def log_prob_with_class(self, z: Array, label: Array) -> Array:
-        """Log p(z, y), where y is the class of the cluster: z [..., B, Q], int labels [B] -> [..., B] nats.
+        """Log p(z, y), y the class of the cluster: z [..., B, Q], int labels [B] -> [..., B] nats.
 
         Raises:
           ValueError: see `sample_of_class`.
@@ -166,7 +157,6 @@ class BoundClusters(BoundPrior):
 
     @jax.jit
     def _invert(self, cluster: Array, u: Array) -> Array:
-        """Maps probabilities u [*shape, Q] in the clusters [*shape] to latents."""
         table = self.table.coordinates
         if table is None:
             return self.place(cluster, self.prior.base.quantile({}, u))
@@ -213,19 +203,16 @@ class BoundClusters(BoundPrior):
         return affine.to_standard(self.prior.map, self.prior.map_params(self.params), z)
 
     def _log_densities(self, y: Array) -> Array:
-        """Log p_{q,c}(y_q) of coordinates [..., C, Q]."""
         log_density = self.prior.base.log_prob({}, y)
         if self.prior.is_gaussian:
             return log_density
         return log_density + self._energy(y) - self.table.log_normalizer.T
 
     def _energy(self, y: Array) -> Array:
-        """The energy f of each coordinate, [..., C, Q]."""
         return self.prior.bank.evaluate(self.params["bank"], jnp.clip(y, *self.prior.bank.domain))
 
     @jax.jit
     def _curvature(self, z: Array) -> Array:
-        """From the derivatives of each coordinate's own log-density."""
         share = jnp.exp(self._log_responsibilities(z))[..., None]  # [..., C, 1]
         y = self._coordinates(z)
         slope, bend = -y, -jnp.ones_like(y)
@@ -295,5 +282,4 @@ class BoundClusters(BoundPrior):
         return jnp.exp(self.params["log_scale"]) * (z[..., None, :] - self.params["location"])
 
     def _mean(self, values: Array) -> Array:
-        """The mean over clusters weighted by their proportions, [..., C, Q] to [..., Q]."""
         return jnp.einsum("c,...cq->...q", jnp.exp(self.table.log_proportions), values, precision="highest")

@@ -13,9 +13,8 @@ from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, BSpline
 from kaem_jax.priors import affine
 from kaem_jax.priors.affine import Map
-from kaem_jax.priors.base import Params, Prior
+from kaem_jax.priors.base import Params, Prior, Proportions, init_proportions, log_proportions
 from kaem_jax.priors.bound_clusters import BoundClusters, ClusteredTable
-from kaem_jax.priors.proportions import Proportions, init_proportions, log_proportions
 from kaem_jax.priors.univariate import DensityTable, component_densities
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import BASES
@@ -27,9 +26,9 @@ DOMAIN = (-5.0, 5.0)  # of a shape, in deviations of its cluster; beyond it the 
 class ClusteredPrior(Prior):
     """p(z) = sum_c pi_c |det W_c| prod_q p_{q,c}((W_c (z - m_c))_q) for z [Q], p(y) = exp(f(y)) N(y; 0, 1) / Z.
 
-    A mixture of independent component analysers. With `shape="gaussian"`, f = 0, it is a Gaussian mixture. One cluster
+    A mixture of independent component analysers. With `shape="gaussian"`, f = 0, it is a Gaussian mixture; one cluster
     with a full map is an independent component analysis with learned densities. All normalisers are one-dimensional
-    integrals, and a draw takes one categorical draw, Q inverse transforms and a linear map.
+    integrals. A draw takes one categorical draw, Q inverse transforms and a linear map.
 
     Attributes:
       num_latents: Q.
@@ -68,16 +67,11 @@ class ClusteredPrior(Prior):
 
     @functools.cached_property
     def bank(self) -> FunctionBank:
-        """The energies f of all C Q coordinates, on one grid."""
+        """The energies f of all C Q coordinates."""
         return FunctionBank(
-            outer=self.num_clusters,
-            inner=self.num_latents,
-            basis=self.basis,
-            base_activation="none",
-            num_intervals=self.grid_size,
-            domain=DOMAIN,
-            coefficient_scale=0.0,
-        )
+            outer=self.num_clusters, inner=self.num_latents, basis=self.basis, base_activation="none",
+            num_intervals=self.grid_size, domain=DOMAIN, coefficient_scale=0.0,
+        )  # fmt: skip
 
     @property
     def event_shape(self) -> tuple[int]:
@@ -85,12 +79,11 @@ class ClusteredPrior(Prior):
 
     @property
     def has_quantiles(self) -> bool:
-        """True for diagonal maps: each latent then has a univariate mixture density."""
+        """True for diagonal maps, under which each latent has a univariate mixture density."""
         return self.map == "diagonal"
 
     @property
     def is_gaussian(self) -> bool:
-        """Whether f = 0."""
         return self.shape == "gaussian"
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -103,21 +96,18 @@ class ClusteredPrior(Prior):
         return params if self.is_gaussian else params | {"bank": self.bank.init(key_bank)}
 
     def check_cluster(self, cluster: Array | int) -> None:
-        """Refuses clusters that are not integers from 0 to C - 1; traced ones are not checked."""
         _check_member("cluster", cluster, self.num_clusters)
 
     def check_label(self, label: Array | int) -> None:
-        """Refuses labels that are not integers from 0 to K - 1, and a prior without classes."""
         self.check_has_classes()
         _check_member("label", label, self.num_classes)
 
     def check_has_classes(self) -> None:
-        """Refuses a prior whose clusters belong to no classes."""
         if not self.num_classes:
             raise ValueError("the clusters of this prior belong to no classes: make it with num_classes")
 
     def map_params(self, params: Params) -> Params:
-        """The parameters of the map; a Gaussian mixture drops rotations, which do not change it."""
+        """Parameters of the map, without the rotations of a Gaussian mixture, which do not change it."""
         return {name: leaf for name, leaf in params.items() if name != "rotation" or not self.is_gaussian}
 
     def _bind(self, params: Params) -> BoundClusters:

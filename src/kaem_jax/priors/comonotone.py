@@ -11,7 +11,7 @@ from jax.scipy import special
 
 from kaem_jax.priors.base import BoundPrior, Params, Prior, drawing
 from kaem_jax.priors.base_density import BaseDensity
-from kaem_jax.priors.product import BoundProduct, ProductPrior
+from kaem_jax.priors.tabulated import BoundProduct, ProductPrior
 from kaem_jax.priors.uniform import uniform_points
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import PRIORS
@@ -21,10 +21,9 @@ from kaem_jax.settings.registry import PRIORS
 class ComonotonePrior(Prior):
     """One uniform u_p gives every z_{q,p} = F_{q,p}^-1(u_p).
 
-    z moves on a P-dimensional curve in R^(Q x P) and has no density there, so the latent is epsilon ~ N(0, I) of shape
-    [P], with u = Phi(epsilon). The densities act through their quantiles, inside the likelihood; log p(epsilon) has no
-    parameters. `quantile` maps u [..., P] to z [..., Q, P]. `cdf` maps such a z back to u, a mean over q: all q give
-    the same u. `density` and `log_normalizer` are those of the univariate densities.
+    z moves on a P-dimensional curve in R^(Q x P) and has no density there. The latent is therefore epsilon ~ N(0, I) of
+    shape [P], with u = Phi(epsilon); the densities act through their quantiles, inside the likelihood. `quantile` maps
+    u [..., P] to z [..., Q, P], and `cdf` maps z back to u. `density` and `log_normalizer` are univariate.
 
     Attributes:
       densities: the product prior of the univariate densities.
@@ -111,6 +110,5 @@ class BoundComonotone(BoundPrior):
         return jnp.sum(self._values(z), axis=-1)
 
     def _share(self, coordinates: Array) -> Array:
-        """[..., P] to [..., Q, P]."""
         shape = (*coordinates.shape[:-1], *self.prior.value_shape)
         return jnp.broadcast_to(coordinates[..., None, :], shape)

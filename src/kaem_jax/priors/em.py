@@ -22,12 +22,7 @@ _MIN_VARIANCE = 1e-4  # in units of the mean variance of a coordinate: columns m
 Sums = tuple[Array, Array, Array]  # of p(c | z), p(c | z) z and p(c | z) z z': [C], [C, Q], [C, Q, Q]
 
 
-def fit_gaussians(
-    seed: int,
-    prior: ClusteredPrior,
-    z: np.ndarray,
-    labels: np.ndarray | None = None,
-) -> Params:
+def fit_gaussians(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None = None) -> Params:
     """Fits location, map and proportions of each cluster by expectation maximisation from a k-means start.
 
     Args:
@@ -35,9 +30,6 @@ def fit_gaussians(
       prior: a prior with `shape="gaussian"`.
       z: float [N, Q].
       labels: int [N], the classes of `z`, for a prior with `num_classes`.
-
-    Returns:
-      The parameters of `prior`.
     """
     few = np.random.default_rng(seed).permutation(len(z))[: _ROWS_PER_CLUSTER * prior.num_clusters]
     terms, of_few = terms_of_labels(prior, labels), None if labels is None else labels[few]
@@ -67,7 +59,7 @@ def terms_of_labels(prior: ClusteredPrior, labels: np.ndarray | None) -> np.ndar
 def expectation(
     prior: ClusteredPrior, params: Params, z: np.ndarray, terms: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P(c | z) [N, C] and log p(z) [N] nats. `terms` [N, C] add log p(. | c) of other values that are known.
+    """P(c | z) [N, C] and log p(z) [N] nats. `terms` [N, C] add log p(. | c) of other known values.
 
     Under diagonal maps, latents may be NaN: they are integrated out.
     """
@@ -85,7 +77,7 @@ def mean_log_prob(prior: ClusteredPrior, params: Params, z: np.ndarray) -> float
 
 
 def weighted_sums(share: np.ndarray, z: np.ndarray) -> Sums:
-    """`sums_of` all responsibilities [N, C] and latents [N, Q], in parts."""
+    """`sums_of` responsibilities [N, C] and latents [N, Q], in chunks."""
     parts = [sums_of(own, rows) for rows, own, _ in chunks(z, share)]
     return jax.tree.map(lambda *leaves: sum(leaves), *parts)
 
@@ -126,7 +118,7 @@ def sums_of(share: Array, z: Array) -> Sums:
 
 
 def start(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """One-hot responsibilities from k-means, run separately for each class if there are labels: [N, C]."""
+    """One-hot responsibilities [N, C] from k-means, run separately for each class if there are labels."""
     from sklearn.cluster import MiniBatchKMeans  # takes a second to import: only where it is used
 
     share = np.zeros((len(z), prior.num_clusters), np.float32)
@@ -143,7 +135,7 @@ def start(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | 
 def maximise(prior: ClusteredPrior, sums: Sums) -> Params:
     """The M step: parameters from the sums.
 
-    Q pseudo-counts shrink each covariance towards the pooled one, so that small clusters have regular matrices.
+    Q pseudo-counts shrink each covariance towards the pooled one, which keeps those of small clusters regular.
     """
     count, first, second = (np.asarray(leaf, np.float64) for leaf in sums)
     size = prior.num_latents

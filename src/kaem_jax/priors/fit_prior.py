@@ -36,7 +36,7 @@ def fit_prior(
     `z` may also be the rows of a table, to model the density of the data themselves.
 
     Args:
-      key: a PRNG key, of the starts and of the held-out tenth of `z`, which selects sizes, rotations and shapes.
+      key: for the starts, and for the held-out tenth of `z` that selects sizes, rotations and shapes.
       z: float [N, Q], or [S, N, Q] with S posterior draws of each of N data.
       prior: the prior to fit. None chooses the number of clusters, and full or diagonal maps.
       labels: int [N], the classes of `z`, if clusters belong to classes.
@@ -82,18 +82,14 @@ def fit_prior(
 
 
 def held_out_tenth(seed: int, num: int) -> list[np.ndarray]:
-    """Positions of the data, of `num`, that `fit_prior` holds out and of those to which it fits."""
+    """Positions of the held-out data among `num`, and of those to fit."""
     return np.split(np.random.default_rng(seed).permutation(num), [max(1, num // 10)])
 
 
 def _fitted(
-    seed: int,
-    prior: ClusteredPrior,
-    z: np.ndarray,
-    held_out: np.ndarray,
-    of_z: np.ndarray | None = None,
+    seed: int, prior: ClusteredPrior, z: np.ndarray, held_out: np.ndarray, of_z: np.ndarray | None = None,
     of_held_out: np.ndarray | None = None,
-) -> Params:
+) -> Params:  # fmt: skip
     normal = dataclasses.replace(prior, shape="gaussian")
     gaussian = fit_gaussians(seed, normal, z, of_z)
     if prior.is_gaussian:
@@ -110,7 +106,7 @@ def choose(
 ) -> _Fit:
     """The fit with the largest value, among priors of growing size that `num` rows of `size` columns can support.
 
-    After `seconds` of processor time no larger mixture is tried, nor one with the same maps after two sizes without a
+    No larger mixture is tried after `seconds` of processor time, nor, of one kind of maps, after two sizes without a
     gain.
     """
     # Processor time: a busy machine must not choose a smaller mixture.

@@ -1,7 +1,6 @@
-"""The neural prior of Pang et al. (2020, arXiv 2006.08205): an MLP energy on N(0, I), the baseline users compare with.
+"""The neural prior of Pang et al. (2020, arXiv 2006.08205): an MLP energy on N(0, I).
 
-Nothing about it is exact: its normaliser is unknown, its draws come from Langevin chains of a fixed length, and
-training needs the sampled contrastive term.
+Its normaliser is unknown, draws come from Langevin chains of a fixed length, and training needs the contrastive term.
 """
 
 import dataclasses
@@ -22,7 +21,7 @@ from kaem_jax.settings import setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeuralPrior(Prior):
-    """p(z) proportional to exp(f(z)) N(z; 0, I) for z of shape [Q], f a multilayer perceptron.
+    """p(z) proportional to exp(f(z)) N(z; 0, I) for z [Q], with a multilayer perceptron f.
 
     Attributes:
       num_latents: Q.
@@ -81,13 +80,9 @@ class BoundNeural(BoundPrior):
         key_start, key_chain = jax.random.split(key)
         start = jax.random.normal(key_start, (*shape, self.prior.num_latents), self.params["dense_0"]["kernel"].dtype)
         chain = langevin_posterior(
-            key_chain,
-            self.log_prob,
-            start,
-            kernel=ULA(),
-            num_steps=self.prior.num_steps,
+            key_chain, self.log_prob, start, kernel=ULA(), num_steps=self.prior.num_steps,
             step_size=self.prior.step_size,
-        )
+        )  # fmt: skip
         return chain.z
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""A prior as a numpyro distribution, for models that are written and sampled there. Needs the extra `numpyro`."""
+"""A prior as a numpyro distribution. Needs the extra `numpyro`."""
 
 import math
 from typing import Any
@@ -18,13 +18,11 @@ except ImportError as error:
 
 
 class PriorDistribution(Distribution):
-    """The latents of a prior, with event shape `prior.event_shape`, no batch and a normalised `log_prob` in nats.
+    """The latents of a normalised prior: event shape `prior.event_shape`, no batch, log p in nats.
 
-    The constructor computes the table of the densities: call it once, outside the numpyro model, unless the model
-    changes the parameters. The distribution is a pytree whose leaves are the parameters and the table, so it goes
-    through jit and vmap. To differentiate in the parameters, construct it inside the function that is differentiated,
-    since the table, with log Z, depends on them. Draws are exact, and differentiable in all parameters except the
-    proportions of clusters: `has_rsample` is False if these are learned.
+    The constructor binds the prior, so call it outside the numpyro model, unless the model changes the parameters. For
+    gradients in the parameters, construct it inside the differentiated function. A pytree, for jit and vmap. Draws are
+    exact and reparametrised, except that learned proportions of clusters get no gradient; `has_rsample` is then False.
 
     Args:
       prior: of any kind but `neural`.
@@ -49,12 +47,10 @@ class PriorDistribution(Distribution):
 
     @property
     def has_rsample(self) -> bool:
-        """Whether draws are differentiable in all parameters."""
         return not (isinstance(self.prior, ClusteredPrior) and self.prior.proportions == "learned")
 
     @property
     def support(self) -> constraints.Constraint:
-        """The real line, or the bounds of the prior, for each coordinate."""
         bounds = self.prior.bounds
         if bounds is None:
             one = constraints.real
@@ -65,10 +61,8 @@ class PriorDistribution(Distribution):
         return constraints.independent(one, len(self.event_shape))
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
-        """Exact draws, [*sample_shape, *event_shape]."""
         return self.bound.sample(key, sample_shape)
 
     @validate_sample
     def log_prob(self, value: Array) -> Any:
-        """Log p(z) of latents [..., *event_shape] in nats, [...]."""
         return self.bound.log_prob(value)

@@ -1,8 +1,8 @@
 """Axes and shapes of the clusters of a fitted Gaussian mixture (docs/method.md, section 14).
 
-A rotation of each cluster's whitened coordinates makes them as independent as possible (FastICA). The density of each
-coordinate is then fitted by penalised maximum likelihood, with the responsibilities as weights. Rotations and
-densities are kept only where they raise the likelihood of held-out latents.
+FastICA rotates each cluster's whitened coordinates to be as independent as possible. The density of each coordinate is
+then fitted by penalised maximum likelihood, weighted by responsibilities. Both are kept only where they raise the
+likelihood of held-out latents.
 """
 
 import warnings
@@ -28,12 +28,9 @@ _MOST_AT_ONCE = 2**22  # entries of the arrays of many densities
 
 
 def fit_shapes(
-    seed: int,
-    prior: ClusteredPrior,
-    gaussian: Params,
-    data: tuple[np.ndarray, np.ndarray],
+    seed: int, prior: ClusteredPrior, gaussian: Params, data: tuple[np.ndarray, np.ndarray],
     held_out: tuple[np.ndarray, np.ndarray],
-) -> Params:
+) -> Params:  # fmt: skip
     """Fits the energies f of all clusters, and their rotations if maps are full.
 
     Args:
@@ -42,9 +39,6 @@ def fit_shapes(
       gaussian: parameters of the same prior with `shape="gaussian"`.
       data: latents to fit, float [N, Q], and their responsibilities [N, C].
       held_out: the same for M other latents, which select rotations, energies and penalties.
-
-    Returns:
-      The parameters of `prior`.
     """
     params = prior.init(jax.random.key(0)) | gaussian
     coefficients, gain = _fit(prior, params, data, held_out)
@@ -69,20 +63,20 @@ def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndar
     counts, held_out = (_count(prior, params, *part) for part in data)
     features, log_mass = _features(prior), _log_base_mass()
     total = np.maximum(held_out.sum(axis=1), 1e-9)
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for penalty in _PENALTIES:
+
+    def fitted(penalty: float) -> tuple[float, np.ndarray, np.ndarray]:
         coefficients = _maximum(counts, features, log_mass, penalty)
         energy = coefficients @ features.T
         energy -= special.logsumexp(energy + log_mass, axis=1, keepdims=True)  # log p / N(0, 1) in each bin
         mean = np.sum(held_out * energy, axis=1) / total
         error = np.sqrt(np.sum(held_out * (energy - mean[:, None]) ** 2, axis=1)) / total
+        is_kept = mean > _NUM_ERRORS * error
         value = float(np.sum(mean * total))  # of all shapes: those that pass the gate would prefer a rough fit
-        if best is None or value > best[0]:
-            is_kept = mean > _NUM_ERRORS * error
-            best = value, np.where(is_kept[:, None], coefficients, 0), np.where(is_kept, mean * total, 0)
-    assert best is not None
+        return value, np.where(is_kept[:, None], coefficients, 0), np.where(is_kept, mean * total, 0)
+
+    _, coefficients, gain = max(map(fitted, _PENALTIES), key=lambda fit: fit[0])
     shape = (prior.num_clusters, prior.num_latents)
-    return best[1].reshape(*shape, -1), best[2].reshape(shape) / len(data[1][0])
+    return coefficients.reshape(*shape, -1), gain.reshape(shape) / len(data[1][0])
 
 
 def _maximum(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, penalty: float) -> np.ndarray:
@@ -94,7 +88,7 @@ def _maximum(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, pen
 
 
 def _newton(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, rough: np.ndarray) -> np.ndarray:
-    """Maximises the mean log-likelihood minus theta' rough theta / (2 count), which is concave: [K, G]."""
+    """Maximises the concave mean log-likelihood minus theta' rough theta / (2 count): [K, G]."""
     num_features = features.shape[1]
     products = (features[:, :, None] * features[:, None, :]).reshape(len(features), -1)
     weight = np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -148,7 +142,7 @@ def _rotations(seed: int, prior: ClusteredPrior, params: Params, z: np.ndarray, 
 def _better_rotations(
     prior: ClusteredPrior, params: Params, coefficients: np.ndarray, z: np.ndarray, share: np.ndarray
 ) -> jax.Array:
-    """Rotations moved towards maximum likelihood under the fitted shapes, [C, Q, Q].
+    """Rotations [C, Q, Q] moved towards maximum likelihood under the fitted shapes.
 
     Newton steps with the scores of the shapes and the Hessian of independent coordinates (Ablin et al., 2018, "Faster
     ICA under orthogonal constraint").
@@ -194,7 +188,6 @@ def _count(prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarr
 
 
 def _bin_of(y: np.ndarray) -> np.ndarray:
-    """The bin of each coordinate; the first and last hold the tails."""
     low, high = DOMAIN
     return np.clip((y - low) * (_NUM_BINS / (high - low)), 0, _NUM_BINS - 1).astype(np.int64)
 

@@ -1,7 +1,7 @@
 """Uniform points of the open unit cube: pseudo-random draws, or scrambled Sobol points that run under jit."""
 
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ from jax import Array
 from kaem_jax.settings.arguments import check_choice
 
 Points = Literal["random", "sobol"]
-POINTS = ("random", "sobol")
+POINTS = get_args(Points)
 _BITS = 32
 
 
 def open_uniform(key: Array, shape: tuple[int, ...], dtype=None) -> Array:
-    """Uniform draws from the open interval (0, 1): the midpoints of the cells of `jax.random.uniform`, never 0 or 1."""
+    """Uniform draws from (0, 1): midpoints of the cells of `jax.random.uniform`, never 0 or 1."""
     u = jax.random.uniform(key, shape, dtype)
     return u + jnp.finfo(u.dtype).eps / 2
 
@@ -26,11 +26,11 @@ def uniform_points(
 ) -> Array:
     """Points of the cube (0, 1)^event, [*shape, *event_shape].
 
-    `random`: independent draws. `sobol`: one scrambled Sobol set of prod(shape) points. Each point is uniform, and the
-    set is far more even than random points, so integrals of smooth functions converge faster. Powers of two are best.
+    `random` points are independent. `sobol` points are one scrambled Sobol set of prod(shape) points, far more even
+    than random points, so that integrals of smooth functions converge faster; powers of two are best.
 
     Raises:
-      ValueError: `points` is not one of `POINTS`, or there are more coordinates than Sobol numbers (21,201).
+      ValueError: `points` is unknown, or there are more coordinates than Sobol numbers (21,201).
     """
     check_choice("points", points, POINTS)
     if points == "random":
@@ -42,11 +42,8 @@ def uniform_points(
 def sobol_points(key: Array, n: int, dimension: int, dtype=None) -> Array:
     """The first n Sobol points with a random linear scramble and a digital shift (Matousek, 1998): [n, dimension].
 
-    Every point is uniform on (0, 1)^dimension, so averages over points are unbiased. Each key gives its own scramble,
-    so the spread of averages over keys is a valid error.
-
-    Raises:
-      ValueError: `dimension` is more than 21,201.
+    Every point is uniform on (0, 1)^dimension, so averages are unbiased. Each key gives its own scramble, so the spread
+    over keys is a valid error.
     """
     key_scramble, key_shift = jax.random.split(key)
     num_bits = max(n - 1, 1).bit_length()

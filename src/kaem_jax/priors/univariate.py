@@ -1,11 +1,11 @@
 """Univariate densities p(z) = exp(f(z)) pi0(z) / Z: the energy f, log Z, CDF and quantile (docs/method.md, section 4).
 
 Log Z is a sum of Gauss-Legendre rules on panels of the domain [a, b] on which f is smooth. A `DensityTable` adds what
-draws need: on each panel a quartic interpolates p at five nodes, and its antiderivative is the CDF there. Masses of
-panels are accumulated from both ends, so that the upper tail is as exact as the lower. Outside [a, b] the energy is
-constant: the density is a multiple of the base, whose tails are analytic.
+draws need: on each panel a quartic interpolates p at five nodes, and its antiderivative is the CDF. Masses of panels
+are accumulated from both ends, so that the upper tail is as exact as the lower. Outside [a, b] the energy is constant,
+and the density is a multiple of the base, whose tails are analytic.
 
-Shapes: *L leads, one entry for each density; M panels, the same for all densities; K = 5 nodes.
+Shapes: *L leads, one entry per density; M panels, the same for all densities; K = 5 nodes.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ _NODES, _CUMULATIVE = _interpolation()
 
 
 def init_components(key: Array, bank: FunctionBank, base: BaseDensity) -> Params:
-    """{"bank": ..., "base": ...}: parameters of the energies and of the base densities."""
+    """Parameters of the energies and of the base densities."""
     return {"bank": bank.init(key), "base": base.init(bank.argument_shape)}
 
 
@@ -61,7 +61,7 @@ def component_log_weight(bank: FunctionBank, base: BaseDensity, params: Params, 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def component_log_normalizer(bank: FunctionBank, base: BaseDensity, params: Params) -> Array:
-    """Log Z, the log of the integral of exp(f) pi0 over the real line, for every component: [Q, P] nats."""
+    """Log Z, the log of the integral of exp(f) pi0, for every component: [Q, P] nats."""
     edges = panel_edges(bank, -(-bank.basis.panels_per_interval // _PANELS_IN_ONE))
     width = np.diff(edges)[:, None]
     log_weight = _log_weight_at(bank, base, params, edges[:-1, None] + width * (_LONG_NODES + 1) / 2)
@@ -76,7 +76,7 @@ def component_densities(
     """Every component's normalised density at the nodes of a table.
 
     Returns:
-      edges [M + 1]; density [Q, P, M, K] at `panel_nodes(edges)`, probabilities lower_tail and upper_tail [Q, P]
+      edges [M + 1]; density [Q, P, M, K] at `panel_nodes(edges)`; probabilities lower_tail and upper_tail [Q, P]
       outside the domain; log_normalizer [Q, P] nats.
     """
     edges = panel_edges(bank, bank.basis.panels_per_interval)
@@ -107,7 +107,6 @@ def _log_sum_exp(x: Array) -> Array:
 
 
 def _log_weight_at(bank: FunctionBank, base: BaseDensity, params: Params, nodes: np.ndarray) -> Array:
-    """Energy + log pi0 of every component at the same nodes [M, K]: [Q, P, M, K] nats."""
     energy = bank.evaluate_all(params["bank"], nodes.ravel())
     wide = jax.tree.map(lambda leaf: leaf[..., None], params["base"])
     log_weight = energy + base.log_prob(wide, jnp.asarray(nodes.ravel(), energy.dtype))
@@ -115,7 +114,6 @@ def _log_weight_at(bank: FunctionBank, base: BaseDensity, params: Params, nodes:
 
 
 def _log_tails(bank: FunctionBank, base: BaseDensity, params: Params) -> tuple[Array, Array]:
-    """Log-masses below and above the domain of every component: [Q, P] nats."""
     at_ends = bank.evaluate_all(params["bank"], np.array(bank.domain))
     if not base.has_tails:
         nothing = jnp.full_like(at_ends[..., 0], -jnp.inf)
@@ -130,19 +128,18 @@ def _log_tails(bank: FunctionBank, base: BaseDensity, params: Params) -> tuple[A
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DensityTable:
-    """Normalised univariate densities, built once for each parameter value; a pytree.
+    """Normalised univariate densities, built once per parameter value; a pytree.
 
-    Values [..., *L] match the densities [*L] one by one. With `row` [...], each value [...] belongs to the density with
-    that index in the flattened [*L].
+    Values [..., *L] match the densities [*L] one by one. With `row` [...], values [...] belong to the densities with
+    these indices in the flattened [*L].
 
     Attributes:
       edges: [M + 1] panel edges; the first and last are the domain [a, b].
-      lower: [*L, M + 1] probability below each edge.
-      upper: [*L, M + 1] probability above each edge.
-      polynomial: [*L, M, K]; the probability from a panel's left edge to its relative position t is
-        sum_k polynomial_k t^(k+1).
-      base_params: parameters of the base density, [*L] each; empty where it has none.
-      log_normalizer: log Z of every component, in nats: [*L], or [Q, P] where P components are mixed.
+      lower, upper: [*L, M + 1] probability below and above each edge.
+      polynomial: [*L, M, K]; the probability from a panel's left edge to its relative position t is sum_k polynomial_k
+        t^(k+1).
+      base_params: parameters of the base density, [*L] each.
+      log_normalizer: log Z of every component, nats: [*L], or [Q, P] where P components are mixed.
       base: pi0, static.
     """
 
@@ -156,15 +153,9 @@ class DensityTable:
 
     @classmethod
     def of_densities(
-        cls,
-        base: BaseDensity,
-        edges: np.ndarray,
-        density: Array,
-        lower_tail: Array,
-        upper_tail: Array,
-        log_normalizer: Array,
-        base_params: dict[str, Array],
-    ) -> "DensityTable":
+        cls, base: BaseDensity, edges: np.ndarray, density: Array, lower_tail: Array, upper_tail: Array,
+        log_normalizer: Array, base_params: dict[str, Array],
+    ) -> "DensityTable":  # fmt: skip
         """The table of densities [*L, M, K] at `panel_nodes(edges)` with probabilities [*L] outside the domain."""
         polynomial = jnp.einsum(
             "...mj,jk->...mk",
@@ -182,7 +173,7 @@ class DensityTable:
         return cls(jnp.asarray(edges, density.dtype), lower, upper, polynomial, base_params, log_normalizer, base)
 
     def cdf(self, z: Array, row: Array | None = None) -> Array:
-        """Probability below z: [..., *L] -> [..., *L]. It is 0 below and 1 above a bounded support."""
+        """Probability below z: [..., *L] -> [..., *L]."""
         own, base = functools.partial(_own, row=row), self.base
         first, last = self.edges[0], self.edges[-1]
         rows, panel, t, _ = self._locate(jnp.clip(z, first, last), row)
@@ -212,35 +203,32 @@ class DensityTable:
     def quantile(self, u: Array, row: Array | None = None) -> Array:
         """The point with probability u below it: [..., *L] -> [..., *L], in the dtype of `u`.
 
-        u = 0 and u = 1 give the ends of the support. Differentiable in u and in the leaves of the table by the implicit
-        rule dz = (du - dF(z)) / p(z), with the table's own slope as p.
+        u = 0 and 1 give the ends of the support. Differentiable in u and in the table by the implicit rule
+        dz = (du - dF(z)) / p(z), with the table's own slope as p.
         """
         return _invert(self, row, u, 1 - u)
 
     def normal_quantile(self, epsilon: Array) -> Array:
-        """F^-1(Phi(epsilon)): standard normal coordinates to points, [..., *L] -> [..., *L], differentiable.
+        """F^-1(Phi(epsilon)), [..., *L] -> [..., *L], differentiable.
 
         The upper half goes through Phi(-epsilon): a float32 Phi rounds to 1 at epsilon = 5.5. Epsilon is clipped to
-        [-12, 12]: near 13 its tail probability rounds to 0, whose quantile is infinite, and heavy-tailed proposals
-        reach such points.
+        [-12, 12], since heavy-tailed proposals reach points whose tail probability rounds to 0, near 13.
         """
         epsilon = jnp.clip(epsilon, -_LARGEST, _LARGEST)
         return _invert(self, None, special.ndtr(epsilon), special.ndtr(-epsilon))
 
     def rows(self) -> Array:
-        """The row [*L] of each density in the flattened leaves."""
         shape = self.lower.shape[:-1]
         return jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
 
     def _locate(self, z: Array, row: Array | None) -> tuple[Array, Array, Array, Array]:
-        """Row, panel, relative position in the panel and panel width of points inside the domain."""
+        """Row, panel, relative position in the panel, and panel width of points in the domain."""
         row = self.rows() if row is None else row
         panel = jnp.clip(jnp.searchsorted(self.edges, z, side="right") - 1, 0, self.edges.size - 2)
         left, right = self.edges[panel], self.edges[panel + 1]
         return row, panel, (z - left) / (right - left), right - left
 
     def _polynomial_at(self, row: Array, panel: Array) -> Array:
-        """The polynomial [..., K] of each panel."""
         return self.polynomial.reshape(-1, NUM_NODES)[row * self.polynomial.shape[-2] + panel]
 
     def _invert_at_once(self, row: Array | None, below: Array, above: Array) -> Array:
@@ -307,12 +295,12 @@ def _invert_jvp(primals, tangents):
 
 
 def _own(values: Array, row: Array | None) -> Array:
-    """The entries of `values` [*L] at the flattened indices `row`, or all of them if it is None."""
+    """The entries of `values` [*L] at the flattened indices `row`; all of them for None."""
     return values if row is None else values.reshape(-1)[row]
 
 
 def _at(leaf: Array, row: Array, column: Array | int) -> Array:
-    """leaf[row, column] of a leaf [*L, M], with [*L] flattened; the table is not copied."""
+    """leaf[row, column] of a leaf [*L, M], with [*L] flattened, without a copy of the table."""
     return leaf.reshape(-1)[row * leaf.shape[-1] + column]
 
 

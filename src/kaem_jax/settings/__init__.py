@@ -1,7 +1,4 @@
-"""Settings: classes whose fields are the settings, the registries of their kinds, and the reader of experiments.
-
-A field, its type, its default, its range and its description stand once, in the class.
-"""
+"""Settings: classes whose fields are the settings, registries of kinds, and the reader of experiments."""
 
 from kaem_jax.settings.fields import Settings, positive, setting
 from kaem_jax.settings.reading import apply_overrides, flatten, read, to_dict

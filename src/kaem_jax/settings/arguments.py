@@ -1,4 +1,4 @@
-"""Converts callers' arguments to one form, or refuses them: shapes, words, arrays of a known width."""
+"""Converts callers' arguments to one form, or refuses them."""
 
 import numbers
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
 
 
 def check_integer(name: str, value: Any, low: int) -> None:
-    """Raises a ValueError unless the argument `name` is an integer, of Python or NumPy, of at least `low`."""
+    """Raises a ValueError unless the argument `name` is an integer of at least `low`."""
     if not isinstance(value, numbers.Integral) or value < low:
         raise ValueError(f"{name}={value!r} must be an integer of at least {low}")
 
@@ -38,14 +38,14 @@ def check_key(key: Any) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Raises a ValueError unless `model` is a model; it is not if arguments were swapped."""
+    """Raises a ValueError unless `model` is a model, for instance if arguments were swapped."""
     if not hasattr(model, "log_joint"):
         given = type(model).__name__
         raise ValueError(f"model={given} is not a kaem_jax.Model, which comes before its parameters")
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
-    """Converts `values` [..., *event_shape] to an array of floats of at least 32 bits.
+    """`values` [..., *event_shape] as an array of floats of at least 32 bits.
 
     Raises:
       ValueError: the last axes are not `event_shape`; JAX would broadcast them silently.
@@ -60,7 +60,7 @@ def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
 
 
 def at_least_float32(array: Any) -> Any:
-    """Widens floats of 16 bits to 32, since sums of many terms lose nats in 16 bits; other values are unchanged."""
+    """Widens floats of 16 bits, in which sums of many terms lose nats; other values are unchanged."""
     dtype = jnp.result_type(array)
     is_narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
     return jnp.asarray(array, jnp.float32) if is_narrow else array

@@ -37,10 +37,10 @@ def setting(
 
     Args:
       default: its default; a field without one must be given.
-      low, high, above: low <= value <= high, value > above; for a tuple, they hold for each entry.
-      kinds: the field is an object of one of these kinds. It takes the object, the name of a kind, or a mapping.
-      needs: maps names of other fields to the values for which this field has an effect, or to a function that tests
-        for them. Otherwise this field must keep its default.
+      low, high, above: low <= value <= high, value > above; for every entry of a tuple.
+      kinds: the field is an object of one of these kinds, given as the object, the name of a kind, or a mapping.
+      needs: maps names of other fields to the values, or a test of them, for which this field has an effect. Otherwise
+        this field must keep its default.
     """
     metadata = {"low": low, "high": high, "above": above, "kinds": kinds, "needs": needs or {}}
     return dataclasses.field(default=default, metadata=metadata)
@@ -49,8 +49,8 @@ def setting(
 class Settings:
     """Base of frozen dataclasses whose fields are settings: checks types and ranges, and makes harmless conversions.
 
-    A float may be given as an integer, a tuple as a list, a Python number as NumPy's, and an object of a kind by the
-    name of that kind, with all its defaults.
+    A float may be given as an integer, a tuple as a list, a Python number as NumPy's, an object by the name of its
+    kind.
 
     Raises:
       ValueError: a field has a wrong type or value; the message begins with "field=value".
@@ -82,7 +82,7 @@ hints_of: Any = functools.cache(typing.get_type_hints)
 
 
 def is_idle(values: Any, field: Any) -> str | None:
-    """The name of the field whose value makes `field` useless, if `field` is not at its default; else None."""
+    """The name of the field whose value makes `field`, which is not at its default, useless; else None."""
     if getattr(values, field.name) == field.default:
         return None
     for name, allowed in field.metadata.get("needs", {}).items():
@@ -93,7 +93,6 @@ def is_idle(values: Any, field: Any) -> str | None:
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
-    """`value` as the annotated type."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if (value is None or (isinstance(value, Raw) and value == "None")) and type(None) in args:

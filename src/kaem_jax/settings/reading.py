@@ -12,12 +12,11 @@ from kaem_jax.settings.registry import Registry, near_name
 
 
 def read(cls: Any, values: Any, path: str = "") -> Any:
-    """Builds an object of the dataclass `cls` from a mapping; fields that are left out have their defaults.
+    """Builds an object of the dataclass `cls` from a mapping; missing fields have their defaults.
 
     Args:
       cls: a frozen dataclass.
-      values: a mapping; where a field is an object of some kind, its entry is a mapping with `kind`, the name of a
-        kind, or an object.
+      values: a mapping; the entry of a field with kinds is a mapping with `kind`, the name of a kind, or an object.
       path: prefix of the names in messages, such as "prior.".
 
     Raises:
@@ -57,11 +56,11 @@ def read_kind(kinds: Registry, values: Any, path: str, default: Any = dataclasse
 def to_dict(value: Any, kinds: Registry | None = None, changed: bool = False) -> Any:
     """The nested dictionary from which `read` makes an equal object; tuples are lists, as in JSON.
 
-    A part that is neither a dataclass nor a plain value becomes its name.
+    Parts that are neither dataclasses nor plain values become their names.
 
     Args:
       value: a dataclass, or a value of a field.
-      kinds: the registry of `value`'s class, if it has one; the name of its kind is then included.
+      kinds: the registry of `value`'s class, if any; the name of its kind is then included.
       changed: leave out fields that have their defaults.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -91,14 +90,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def apply_overrides(cls: Any, values: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """An experiment's dictionary with `--config.KEY=VALUE` arguments applied.
+    """An experiment's dictionary `values` of `cls` with `--config.KEY=VALUE` arguments applied.
 
-    If a choice such as `posterior.kind` is overridden, settings of the experiment that no longer apply are dropped.
-
-    Args:
-      cls: the dataclass that `values` describe.
-      values: the nested dictionary; it is not changed.
-      arguments: the arguments of the command line that other options did not take.
+    An overridden choice, such as `posterior.kind`, drops settings that no longer apply.
 
     Raises:
       ConfigError: an argument is not of this form, or sets a field of a single value.
@@ -148,7 +142,7 @@ def _merged(cls: Any, values: Mapping[str, Any], overrides: Mapping[str, Any]) -
 
 
 def _merged_entries(of_entry: Any, name: str, entries: list[Any], overrides: Mapping[str, Any]) -> list[Any]:
-    """Applies overrides to a list of groups; their names are numbers from 0."""
+    """Applies overrides to a list of groups, whose names are numbers from 0."""
     for number, override in overrides.items():
         if not (number.isdecimal() and int(number) < len(entries) and isinstance(override, Mapping)):
             raise ConfigError(f"{name}.{number} is not one of the {len(entries)} entries of {name}, {name}.0 to ...")
@@ -157,14 +151,13 @@ def _merged_entries(of_entry: Any, name: str, entries: list[Any], overrides: Map
 
 
 def _class_of_entries(cls: Any, field: Any) -> Any:
-    """The class of the groups of which a field has a tuple, None for other fields."""
+    """The class of the groups in a tuple field, None for other fields."""
     hint = hints_of(cls)[field.name]
     args = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
     return args[0] if args and dataclasses.is_dataclass(args[0]) else None
 
 
 def _class_of_group(cls: Any, field: Any, before: Any, override: Any) -> Any:
-    """The class of a group of settings, None for a single value."""
     kinds = field.metadata.get("kinds")
     if kinds is None:
         hint = hints_of(cls)[field.name]

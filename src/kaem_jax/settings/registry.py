@@ -13,7 +13,7 @@ class Registry:
 
     Args:
       what: the word for an entry in messages.
-      base: "module:Class", the base class of all entries; None if they only share a protocol.
+      base: "module:Class", the base class of all entries; None for no check.
       **entries: name to class, or to its "package.module:name".
     """
 
@@ -22,9 +22,7 @@ class Registry:
         self._entries = dict(entries)
 
     def register(self, name: str, entry: Any) -> None:
-        """Adds `entry` as `name`.
-
-        A class replaces an earlier one of the same module and name, since a notebook's cell may run twice.
+        """Adds `entry` as `name`; it may replace an earlier class of the same module and name, as in a notebook.
 
         Raises:
           ValueError: the name is taken by another entry, or is not an identifier.
@@ -79,9 +77,9 @@ BASES = Registry(
     "basis",
     "kaem_jax.kan.bases:Basis",
     b_spline="kaem_jax.kan.bases.b_spline:BSpline",
-    chebyshev="kaem_jax.kan.bases.chebyshev:Chebyshev",
+    chebyshev="kaem_jax.kan.bases.trigonometric:Chebyshev",
     dog="kaem_jax.kan.bases.wavelets:DerivativeOfGaussian",
-    fourier="kaem_jax.kan.bases.fourier:Fourier",
+    fourier="kaem_jax.kan.bases.trigonometric:Fourier",
     mexican_hat="kaem_jax.kan.bases.wavelets:MexicanHat",
     morlet="kaem_jax.kan.bases.wavelets:Morlet",
     rbf="kaem_jax.kan.bases.rbf:RadialBasis",
@@ -99,9 +97,9 @@ PRIORS = Registry(
     "prior",
     clustered="kaem_jax.priors.clustered:ClusteredPrior",
     comonotone="kaem_jax.priors.comonotone:ComonotonePrior",
-    mixture="kaem_jax.priors.mixture:MixturePrior",
+    mixture="kaem_jax.priors.tabulated:MixturePrior",
     neural="kaem_jax.priors.neural:NeuralPrior",
-    product="kaem_jax.priors.product:ProductPrior",
+    product="kaem_jax.priors.tabulated:ProductPrior",
 )
 DECODERS = Registry(
     "decoder",
@@ -118,8 +116,8 @@ ENCODERS = Registry(
 )
 LIKELIHOODS = Registry(
     "likelihood",
-    bernoulli="kaem_jax.likelihoods.bernoulli:Bernoulli",
-    categorical="kaem_jax.likelihoods.categorical:Categorical",
+    bernoulli="kaem_jax.likelihoods.discrete:Bernoulli",
+    categorical="kaem_jax.likelihoods.discrete:Categorical",
     columns="kaem_jax.likelihoods.columns:Columns",
     discretized_logistic="kaem_jax.likelihoods.scaled:DiscretizedLogistic",
     gaussian="kaem_jax.likelihoods.scaled:Gaussian",
@@ -128,7 +126,7 @@ SAMPLERS = Registry(
     "posterior",
     "kaem_jax.inference.samplers.base:Sampler",
     importance="kaem_jax.inference.samplers.importance_sampler:Importance",
-    langevin="kaem_jax.inference.samplers.langevin_sampler:Langevin",
+    langevin="kaem_jax.inference.samplers.chains:Langevin",
     particles="kaem_jax.inference.samplers.particles:Particles",
     tempered="kaem_jax.inference.samplers.tempered_sampler:Tempered",
     variational="kaem_jax.inference.samplers.variational_sampler:Variational",

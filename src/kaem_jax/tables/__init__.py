@@ -1,1 +1,1 @@
-"""Tools built on the package: explorer, tuning, replicas, tables, compilation for absent hardware, numpyro."""
+"""The density of a table, and its scikit-learn estimator."""

@@ -8,7 +8,6 @@ import numpy as np
 
 from kaem_jax.jax_utils.processes import say
 from kaem_jax.settings import Settings
-from kaem_jax.tables.yeo_johnson import fitted_power, from_power, log_slope, to_power
 
 _FEWEST = 3  # different numbers to which a power is fitted: any power keeps two values two
 
@@ -21,7 +20,7 @@ class Column(Settings):
       name: its heading.
       categories: the allowed values, as text; empty for a column of numbers.
       mean, scale: mean and standard deviation by which numbers are standardised.
-      power: power of the transform that follows, see `kaem_jax.tables.yeo_johnson`; 1 changes nothing.
+      power: power of the transform that follows, see `to_power`; 1 changes nothing.
       shift, stretch: mean and standard deviation after the power, by which numbers are standardised again.
       low, high: bounds of the numbers, or None. Bounded numbers first become logarithms or log-odds.
     """
@@ -68,11 +67,10 @@ class Column(Settings):
 
     @property
     def value_names(self) -> list[str]:
-        """A name for each of the values that the model sees."""
         return [f"{self.name}={category}" for category in self.categories] or [self.name]
 
     def encode(self, cells: Sequence[Any]) -> np.ndarray:
-        """[N, size] float32, NaN where a cell is None or holds a category that was not seen in training.
+        """Values [N, size] float32, NaN where a cell is None or holds a category unseen in training.
 
         Raises:
           ValueError: a column of numbers holds something else.
@@ -90,7 +88,7 @@ class Column(Settings):
         return ((raised - self.shift) / self.stretch).astype(np.float32)[:, None]
 
     def decode(self, values: np.ndarray) -> list[Any]:
-        """The inverse of `encode`; it gives the most probable category."""
+        """The inverse of `encode`, with the most probable category."""
         if not self.categories:
             return [None if np.isnan(v) else float(v) for v in self.in_units(values[:, 0])]
         missing = np.isnan(values).any(axis=1)
@@ -98,7 +96,7 @@ class Column(Settings):
         return [None if m else self.categories[i] for m, i in zip(missing, best, strict=True)]
 
     def in_units(self, values: np.ndarray) -> np.ndarray:
-        """Converts values of the model to the user's units, float64 of any shape; those of categories are unchanged."""
+        """Values of the model in the user's units, float64 of any shape; those of categories are unchanged."""
         free = self._standard(values) * self.scale + self.mean
         match self.low, self.high:
             case None, None:
@@ -124,7 +122,6 @@ class Column(Settings):
         return np.where(np.isnan(values[:, 0]), 0, total)
 
     def is_outside(self, numbers: np.ndarray) -> np.ndarray:
-        """Which numbers do not lie between the bounds."""
         below = False if self.low is None else numbers <= self.low
         return np.zeros(numbers.shape, bool) | below | (False if self.high is None else numbers >= self.high)
 
@@ -142,7 +139,7 @@ class Column(Settings):
 
 
 def warn_of_unknown(columns: Sequence[Column], table: Mapping[str, Sequence[Any]]) -> None:
-    """Says how many cells of a table hold categories that training did not see."""
+    """Says how many cells of a table hold categories unseen in training."""
     for column in columns:
         known, cells = set(column.categories), table.get(column.name, ())
         if unknown := [cell for cell in cells if known and not is_empty(cell) and str(cell) not in known]:
@@ -155,3 +152,36 @@ def warn_of_unknown(columns: Sequence[Column], table: Mapping[str, Sequence[Any]
 def is_empty(cell: Any) -> bool:
     """Whether a cell of a table has no value."""
     return cell is None or (isinstance(cell, float) and bool(np.isnan(cell)))
+
+
+def to_power(x: np.ndarray, power: float) -> np.ndarray:
+    """Yeo and Johnson's transform (Biometrika, 2000), which makes skewed columns more symmetric.
+
+    A value becomes ((1 + x)^power - 1) / power for x >= 0, and -((1 - x)^(2 - power) - 1) / (2 - power) below.
+    """
+    from scipy.stats import yeojohnson
+
+    return np.asarray(yeojohnson(x, power))
+
+
+def from_power(y: np.ndarray, power: float) -> np.ndarray:
+    """The inverse of `to_power`."""
+    from scipy import special
+
+    return np.sign(y) * special.inv_boxcox1p(np.abs(y), np.where(y >= 0, power, 2 - power))
+
+
+def log_slope(x: np.ndarray, power: float) -> np.ndarray:
+    """The log-derivative of `to_power` at x."""
+    return (power - 1) * np.sign(x) * np.log1p(np.abs(x))
+
+
+def fitted_power(x: np.ndarray) -> float:
+    """The power from 0 to 2 under which the values x [N] are most nearly normal.
+
+    Outside [0, 2] the transform has a bounded range, beyond which values of the model would have no inverse.
+    """
+    from scipy import optimize, stats
+
+    found = optimize.minimize_scalar(lambda p: -stats.yeojohnson_llf(p, x), bounds=(0, 2), method="bounded")
+    return round(float(found.x), 2)  # digits in which versions of scipy agree

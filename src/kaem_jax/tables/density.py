@@ -3,8 +3,8 @@
     p(x) = sum_c pi_c p_c(numbers) prod_k theta_{c,k}(category k)
 
 Expectation maximisation with gaps is exact for the Gaussian part of the clusters (Ghahramani and Jordan, 1994). The
-shapes are then fitted to rows whose gaps are filled by draws. Log p of a row is exact if it has no gap, or if maps are
-diagonal. Elsewhere it is that of the Gaussian part, corrected by importance sampling of the gaps.
+shapes are then fitted to rows whose gaps are filled by draws. Log p of a row is exact without gaps or with diagonal
+maps. Elsewhere it is that of the Gaussian part, corrected by importance sampling of the gaps.
 """
 
 import dataclasses
@@ -21,12 +21,11 @@ from scipy import special
 
 from kaem_jax.inference.samplers.importance_sampler import resample
 from kaem_jax.priors import affine
-from kaem_jax.priors.base import Params
+from kaem_jax.priors.base import Params, log_proportions
 from kaem_jax.priors.bound_clusters import BoundClusters
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.em import MAX_ITERATIONS, TOLERANCE, Sums, chunks, expectation, maximise, start, weighted_sums
 from kaem_jax.priors.fit_prior import choose
-from kaem_jax.priors.proportions import log_proportions
 from kaem_jax.priors.shapes import fit_shapes
 
 _ENTRIES_AT_ONCE = 2**21  # entries of the matrices of rows with gaps
@@ -49,7 +48,6 @@ class Rows:
 
     @property
     def has_gaps(self) -> np.ndarray:
-        """Which rows lack a number, bool [N]."""
         return np.isnan(self.z).any(axis=1)
 
 
@@ -59,7 +57,6 @@ class TableDensity:
 
     Attributes:
       prior: the prior of the numbers.
-      params: its parameters.
       gaussian: parameters of its Gaussian part, `dataclasses.replace(prior, shape="gaussian")`.
       log_theta: log-probabilities of the categories of each column, [C, size] nats.
     """
@@ -74,7 +71,6 @@ class TableDensity:
         return self.infer(seed, rows)[1]
 
     def responsibilities(self, seed: int, rows: Rows) -> np.ndarray:
-        """P(c | known cells) of each row, [N, C]; `seed` decides the draws of gaps."""
         return self.infer(seed, rows)[0]
 
     def infer(self, seed: int, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -113,11 +109,9 @@ class TableDensity:
         return np.concatenate(parts)[np.arange(len(z)), cluster]
 
     def numbers_at(self, y: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-        """The inverse of `coordinates`."""
         return np.asarray(self._bound.place(jnp.asarray(cluster, jnp.int32), jnp.asarray(y, float)))
 
     def sample(self, seed: int, num: int) -> Rows:
-        """Exact draws."""
         z, cluster = self._bound.sample_with_cluster(jax.random.key(seed), num)
         return Rows(np.asarray(z), self._codes(np.random.default_rng(seed), np.asarray(cluster)))
 
@@ -126,11 +120,10 @@ class TableDensity:
         return self.prior.bind(self.params)
 
     def _is_sampled(self, rows: Rows) -> np.ndarray:
-        """Which rows have gaps whose integral is not known in closed form, bool [N]."""
+        """Which rows have gaps without a closed-form integral, bool [N]."""
         return rows.has_gaps & (self.prior.map != "diagonal")
 
     def _codes(self, rng: np.random.Generator, cluster: np.ndarray) -> np.ndarray:
-        """Draws the categories of rows in the clusters [*shape]: [*shape, K]."""
         columns = [_draw_categories(rng, log_theta[cluster]) for log_theta in self.log_theta]
         return np.stack(columns, axis=-1) if columns else np.zeros((*cluster.shape, 0), int)
 
@@ -162,12 +155,12 @@ def fit_table_density(
     *,
     seconds: float = 40.0,
 ) -> TableDensity:
-    """Fits a density to the rows of a table by maximum likelihood; held-out rows choose the clusters and their maps.
+    """Fits a density to the rows of a table by maximum likelihood.
 
     Args:
       seed: seed of initial values and of draws of gaps.
       rows: the rows to fit.
-      held_out: rows that choose sizes, axes and shapes.
+      held_out: rows that choose the clusters, their maps, axes and shapes.
       sizes: number of categories of each column.
       prior: the prior of the numbers; None chooses it.
       seconds: without `prior`, no larger mixture is tried after this processor time.
@@ -200,7 +193,7 @@ def _fitted(seed: int, prior: ClusteredPrior, rows: Rows, held_out: Rows, sizes:
 def _maximum(
     seed: int, normal: ClusteredPrior, rows: Rows, sizes: tuple[int, ...]
 ) -> tuple[Params, tuple[np.ndarray, ...]]:
-    """The parameters of the Gaussian part and the shares of categories, by expectation maximisation."""
+    """Parameters of the Gaussian part and shares of categories, by expectation maximisation."""
     gaps, rng = rows.has_gaps, np.random.default_rng(seed)
     whole, lacking = rows[~gaps], rows[gaps]
     guess = np.stack([_hot_deck(rng, column) for column in rows.z.T], axis=1)
@@ -239,7 +232,7 @@ def _normal(prior: ClusteredPrior) -> ClusteredPrior:
 
 
 def _hot_deck(rng: np.random.Generator, column: np.ndarray) -> np.ndarray:
-    """A column [N] whose gaps are filled by its own values, or by 0, the mean, where it has none."""
+    """A column [N] whose gaps are filled by its own values, or by 0, the mean, if it has none."""
     known = column[~np.isnan(column)]
     return np.where(np.isnan(column), rng.choice(known if known.size else np.zeros(1), len(column)), column)
 
@@ -342,14 +335,9 @@ def _draw_categories(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray
 
 
 def _propose(
-    normal: ClusteredPrior,
-    params: Params,
-    seed: int,
-    z: np.ndarray,
-    terms: np.ndarray,
-    num_draws: int,
+    normal: ClusteredPrior, params: Params, seed: int, z: np.ndarray, terms: np.ndarray, num_draws: int,
     is_shared: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Draws [S, N, Q] of whole rows given their known cells, under the Gaussian part, and log p of these cells [N].
 
     With `is_shared` all rows have the same noise, so that log p of a row does not depend on its place among others.

@@ -12,22 +12,9 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from kaem_jax.priors.affine import Map
 from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.tables import frames
 from kaem_jax.tables.column import warn_of_unknown
 from kaem_jax.tables.density import Rows, TableDensity, fit_table_density
-from kaem_jax.tables.frames import (
-    Bounds,
-    Columns,
-    blurred,
-    cells_of,
-    describe,
-    encoded,
-    is_gap,
-    is_truth,
-    log_volume,
-    middle,
-    numbers_of,
-    typed,
-)
 
 _HELD_OUT = 0.2  # of the rows, by which sizes are chosen and false alarms counted
 _WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the columns
@@ -72,7 +59,7 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         map: Map = "full",
         contamination: float = 0.05,
         exclude: Sequence[str] = (),
-        bounds: Mapping[str, Bounds] | None = None,
+        bounds: Mapping[str, frames.Limits] | None = None,
         seconds: float = 40.0,
         random_state: Any = None,
     ):
@@ -95,7 +82,7 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         table = self._table(X, reset=True)
         is_frame = hasattr(X, "columns")
         self._frame = type(X) if is_frame else None
-        self._truths = {str(name) for name in X.columns if is_truth(X[name])} if is_frame else set()
+        self._truths = {str(name) for name in X.columns if frames.is_truth(X[name])} if is_frame else set()
         seed = check_random_state(self.random_state).randint(2**31)
         rng, num = np.random.default_rng(seed), len(next(iter(table.values())))
         if num < 2:
@@ -107,26 +94,26 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         kept = {name: cells for name, cells in table.items() if name not in self.exclude}
         few, many = np.split(rng.permutation(num), [min(max(1, int(_HELD_OUT * num)), num - 1)])
 
-        def fitted(columns: Columns, prior: ClusteredPrior | None, seconds: float) -> TableDensity:
+        def fitted(columns: frames.TableColumns, prior: ClusteredPrior | None, seconds: float) -> TableDensity:
             sizes = tuple(column.size for column in columns if column.categories)
-            rows = blurred(seed, columns, encoded(columns, kept))
+            rows = frames.blurred(seed, columns, frames.encoded(columns, kept))
             return fit_table_density(seed, rows[many], rows[few], sizes, prior, seconds=seconds)
 
-        def value(columns: Columns) -> float:
-            rows = encoded(columns, kept)[few]
+        def value(columns: frames.TableColumns) -> float:
+            rows = frames.encoded(columns, kept)[few]
             density = fitted(columns, _prior(columns, 1, "full", "gaussian"), 0)
-            return float(np.mean(density.log_prob(seed, rows) - log_volume(columns, rows)))
+            return float(np.mean(density.log_prob(seed, rows) - frames.log_volume(columns, rows)))
 
         # Powers make columns symmetric, but they bend linear relations between columns.
         described = [
-            tuple(describe(name, cells, transform, bounds.get(name)) for name, cells in kept.items())
+            tuple(frames.describe(name, cells, transform, bounds.get(name)) for name, cells in kept.items())
             for transform in ("power", "standard")
         ]
         self._seed, self.columns_ = seed, max(described, key=value)
         prior = None
         if self.num_clusters is not None:
             prior = _prior(self.columns_, self.num_clusters, self.map, "learned")
-        rows, self.density_ = encoded(self.columns_, kept), fitted(self.columns_, prior, self.seconds)
+        rows, self.density_ = frames.encoded(self.columns_, kept), fitted(self.columns_, prior, self.seconds)
         filled = self.density_.fill(seed, rows[many], 1)
         self._kernels: Rows = Rows(filled[0][0], filled[1][0])[:_MOST_KERNELS]
         numbers = self._raw(self._kernels)
@@ -143,21 +130,21 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         Rows with fewer known cells have larger values: compare them by `decision_function` or `p_values`.
         """
         table, rows = self._read(X)
-        value = self.density_.log_prob(self._seed, rows) - log_volume(self.columns_, rows)
-        for column in numbers_of(self.columns_):
+        value = self.density_.log_prob(self._seed, rows) - frames.log_volume(self.columns_, rows)
+        for column in frames.numbers_of(self.columns_):
             value[column.is_outside(table[column.name])] = -np.inf
-        if not numbers_of(self.columns_):  # less the density of the number that stands for none
+        if not frames.numbers_of(self.columns_):  # less the density of the number that stands for none
             value -= self.density_.log_prob(self._seed, Rows(rows.z, np.full_like(rows.codes, -1)))
         return value
 
     def cell_scores(self, X: Any) -> np.ndarray:
-        """Log p of each cell given the others of its row, [N, D] nats; NaN where it is missing.
+        """Log p of each cell given the others of its row, [N, D] nats; columns are those of `columns_`.
 
-        The cells with the lowest scores make a row unlikely. Columns are those of `columns_`. A number outside its
-        bounds has -inf, and counts as missing for the others.
+        The lowest cells make a row unlikely; missing ones have NaN. A number outside its bounds has -inf, and counts as
+        missing for the others.
         """
         table, rows = self._read(X)
-        numbers = numbers_of(self.columns_)
+        numbers = frames.numbers_of(self.columns_)
         outside = {column.name: column.is_outside(table[column.name]) for column in numbers}
         for column, values in zip(numbers, rows.z.T, strict=False):
             values[outside[column.name]] = np.nan  # other cells are scored as if it were missing
@@ -178,14 +165,14 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         return np.stack(result, axis=1)
 
     def plot_columns(self) -> Any:
-        """A matplotlib figure: the density of each column of numbers, beside the histogram of its training rows.
+        """A matplotlib figure: the density of each column of numbers over the histogram of its training rows.
 
-        Grey lines are the parts of the largest clusters, whose sum over all clusters is the density.
+        Grey lines are the shares of the largest clusters.
         """
         check_is_fitted(self)
         from matplotlib.figure import Figure
 
-        columns, seen = numbers_of(self.columns_), self._raw(self._kernels)
+        columns, seen = frames.numbers_of(self.columns_), self._raw(self._kernels)
         overall = self.density_.responsibilities(self._seed, self._kernels).mean(axis=0)
         heaviest = np.argsort(-overall)[:_NUM_CLUSTERS_SHOWN]
         across = min(4, len(columns))
@@ -216,9 +203,9 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
     def decision_function(self, X: Any) -> np.ndarray:
         """How much more normal each row is than the threshold for alarms, [N] nats; outliers are below 0.
 
-        Normality is the mean of log p under the clusters and under kernels at the training rows. The clusters model how
-        columns depend on each other, and the kernels where no training row was. The threshold is a quantile of the
-        normality of held-out training rows with the same cells missing.
+        Normality is the mean of log p under the clusters and under kernels at the training rows: clusters model how
+        columns depend on each other, kernels where no training row was. The threshold is a quantile of the normality of
+        held-out training rows with the same cells missing.
         """
         _, rows = self._read(X)
         return self._against_held_out(
@@ -238,30 +225,26 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         return np.where(self.decision_function(X) < -1e-6, -1, 1)
 
     def impute(self, X: Any, num_draws: int = 0) -> Any:
-        """The rows with their gaps filled: by means and most probable categories, or by draws.
-
-        Returns:
-          Rows of the type of `X`, or a list of `num_draws` of them.
-        """
+        """The rows with gaps filled by means and most probable categories, or `num_draws` random versions in a list."""
         table, rows = self._read(X)
         z, codes = self.density_.fill(self._seed, rows, num_draws or _NUM_IMPUTATIONS)
         values = [self._in_units(Rows(*draw)) for draw in zip(z, codes, strict=True)]
         if num_draws:
             return [self._like(X, table, value) for value in values]
-        means = {c.name: middle([value[c.name] for value in values], c) for c in self.columns_}
+        means = {c.name: frames.middle([value[c.name] for value in values], c) for c in self.columns_}
         return self._like(X, table, means)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """Exact draws, n_samples rows: a frame where the rows of training were one, else an array."""
+        """Exact draws, n_samples rows: a frame if the training rows were one, else an array."""
         check_is_fitted(self)
         seed = self._seed if random_state is None else check_random_state(random_state).randint(2**31)
         return self._as_trained(self.density_.sample(seed, n_samples))
 
     def transform(self, X: Any) -> np.ndarray:
-        """Where each row lies: its most probable cluster, and its place there, [N, 1 + Q + K].
+        """The most probable cluster of each row, and its place there, [N, 1 + Q + K].
 
         The first column is the cluster, 0..C-1. The next Q are coordinates in that cluster's own axes, of unit scale
-        and almost independent within the cluster. The last K are codes of categories. Gaps are filled by draws.
+        and almost independent. The last K are codes of categories. Gaps are filled by draws.
         """
         _, rows = self._read(X)
         cluster = self.density_.responsibilities(self._seed, rows).argmax(axis=1)
@@ -269,13 +252,12 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         return np.concatenate([cluster[:, None], self.density_.coordinates(z, cluster), codes], axis=1).astype(float)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns of `transform`."""
         check_is_fitted(self)
         axes = [f"axis{i}" for i in range(self.density_.prior.num_latents)]
         return np.array(["cluster", *axes, *(c.name for c in self.columns_ if c.categories)], object)
 
     def inverse_transform(self, X: Any) -> Any:
-        """The rows that lie where `transform` said: a frame where the rows of training were one, else an array."""
+        """The rows that `transform` maps to X: a frame if the training rows were one, else an array."""
         check_is_fitted(self)
         prior = self.density_.prior
         places, names = check_array(X, dtype=float), self.get_feature_names_out()
@@ -293,18 +275,17 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         return tags
 
     def _read(self, X: Any) -> tuple[dict[str, np.ndarray], Rows]:
-        """The columns of rows by name, and their values."""
         check_is_fitted(self)
         table = self._table(X)
         warn_of_unknown(self.columns_, {name: cells.tolist() for name, cells in table.items()})
-        return table, encoded(self.columns_, table)
+        return table, frames.encoded(self.columns_, table)
 
     def _table(self, X: Any, reset: bool = False) -> dict[str, np.ndarray]:
         """The columns of rows by name, as arrays of numbers or of objects."""
         if hasattr(X, "columns"):
             if not all(X.shape):
                 raise ValueError(f"X has shape {X.shape}; wanted: a row and a column or more")
-            table = {str(name): cells_of(X[name]) for name in X.columns}
+            table = {str(name): frames.cells_of(X[name]) for name in X.columns}
             if infinite := [name for name, cells in table.items() if cells.dtype.kind == "f" and np.isinf(cells).any()]:
                 raise ValueError(f"the columns {infinite} have infinite numbers; NaN marks a gap")
             if not reset and (missing := set(self.feature_names_in_) - set(table)):
@@ -327,28 +308,28 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         }
 
     def _as_trained(self, rows: Rows) -> Any:
-        """Rows in the user's units, of the type of the training rows."""
         table = self._in_units(rows)
         if self._frame is not None:
-            return self._frame({name: typed(cells, name in self._truths) for name, cells in table.items()})
+            return self._frame({name: frames.typed(cells, name in self._truths) for name, cells in table.items()})
         return np.stack(list(table.values()), axis=1)
 
     def _like(self, X: Any, table: Mapping[str, np.ndarray], filled: Mapping[str, np.ndarray]) -> Any:
-        """Rows of the type of `X` whose gaps are filled."""
         if not hasattr(X, "columns"):
-            cells = [np.where(is_gap(own), filled[name], own) if name in filled else own for name, own in table.items()]
+            cells = [
+                np.where(frames.is_gap(own), filled[name], own) if name in filled else own
+                for name, own in table.items()
+            ]
             return np.stack(cells, axis=1)
         whole = {}
         for column in X.columns:
             own = table.get(str(column))
-            if own is None or str(column) not in filled or not (gap := is_gap(own)).any():
+            if own is None or str(column) not in filled or not (gap := frames.is_gap(own)).any():
                 whole[column] = X[column]
             else:
-                whole[column] = typed(np.where(gap, filled[str(column)], own), is_truth(X[column]))
+                whole[column] = frames.typed(np.where(gap, filled[str(column)], own), frames.is_truth(X[column]))
         return type(X)(whole) if hasattr(X, "to_pandas") else type(X)(whole, index=X.index)
 
     def _normality(self, rows: Rows) -> np.ndarray:
-        """See `decision_function`, [N] nats."""
         return (self.density_.log_prob(self._seed, rows) + self._log_kernel(rows, self._width)) / 2
 
     def _log_kernel(self, rows: Rows, width: float) -> np.ndarray:
@@ -369,8 +350,7 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         return np.nan_to_num((self._raw(rows) - self._centre) / self._spread)
 
     def _raw(self, rows: Rows) -> np.ndarray:
-        """Numbers in the user's units, [N, Q]."""
-        values = [c.in_units(v) for c, v in zip(numbers_of(self.columns_), rows.z.T, strict=False)]
+        values = [c.in_units(v) for c, v in zip(frames.numbers_of(self.columns_), rows.z.T, strict=False)]
         return np.stack(values, axis=1) if values else rows.z.astype(float)
 
     def _against_held_out(self, rows: Rows, compare: Any) -> np.ndarray:
@@ -389,6 +369,8 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         return result
 
 
-def _prior(columns: Columns, num_clusters: int, map: Map, shape: Literal["learned", "gaussian"]) -> ClusteredPrior:
-    size = max(1, len(numbers_of(columns)))
+def _prior(
+    columns: frames.TableColumns, num_clusters: int, map: Map, shape: Literal["learned", "gaussian"]
+) -> ClusteredPrior:
+    size = max(1, len(frames.numbers_of(columns)))
     return ClusteredPrior(num_latents=size, num_clusters=num_clusters, map=map, shape=shape, proportions="learned")

@@ -8,15 +8,15 @@ import numpy as np
 from kaem_jax.tables.column import Column
 from kaem_jax.tables.density import Rows
 
-Columns = tuple[Column, ...]
-Bounds = tuple[float | None, float | None]
+TableColumns = tuple[Column, ...]
+Limits = tuple[float | None, float | None]
 
 _TIES = 0.9  # a column with fewer different values in its rows is blurred
 _BLUR = 0.1  # at least, in deviations
 
 
 def cells_of(column: Any) -> np.ndarray:
-    """Converts a pandas or polars column to float64 with NaN in empty cells, or to texts with None."""
+    """A pandas or polars column as float64 with NaN in empty cells, or as texts with None."""
     if hasattr(column, "is_null"):  # of polars
         is_number, cells = column.dtype.is_numeric(), column.to_numpy()
         return np.asarray(cells, float) if is_number else _texts(cells, column.is_null().to_numpy())
@@ -30,18 +30,18 @@ def _texts(cells: np.ndarray, is_gap: np.ndarray) -> np.ndarray:
 
 
 def is_truth(column: Any) -> bool:
-    """Whether a column of pandas or polars has the type of truth values."""
+    """Whether a column of pandas or polars holds truth values."""
     return str(column.dtype).lower() in ("bool", "boolean")
 
 
 def typed(cells: np.ndarray, as_truths: bool) -> Any:
-    """Numbers, texts or truth values for a frame, of the cells of a column without gaps."""
+    """Numbers, texts or truth values for a frame, from the cells of a column without gaps."""
     if as_truths:
         return cells == "True"
     return cells.tolist() if cells.dtype == object else cells
 
 
-def describe(name: str, cells: np.ndarray, transform: str, bounds: Bounds | None) -> Column:
+def describe(name: str, cells: np.ndarray, transform: str, bounds: Limits | None) -> Column:
     """Describes a column by its training rows."""
     known = cells[~is_gap(cells)]
     if not len(known):
@@ -51,12 +51,12 @@ def describe(name: str, cells: np.ndarray, transform: str, bounds: Bounds | None
     return Column.of_numbers(name, known, transform, *(bounds or (None, None)))
 
 
-def numbers_of(columns: Columns) -> list[Column]:
+def numbers_of(columns: TableColumns) -> list[Column]:
     """The columns of numbers, in order."""
     return [column for column in columns if not column.categories]
 
 
-def encoded(columns: Columns, table: Mapping[str, np.ndarray]) -> Rows:
+def encoded(columns: TableColumns, table: Mapping[str, np.ndarray]) -> Rows:
     """Encodes N rows, whose cells are numbers or texts."""
     numbers, codes = [], []
     for column in columns:
@@ -71,7 +71,7 @@ def encoded(columns: Columns, table: Mapping[str, np.ndarray]) -> Rows:
     return Rows(z, np.stack(codes, axis=1) if codes else np.zeros((num, 0), int))
 
 
-def blurred(seed: int, columns: Columns, rows: Rows) -> Rows:
+def blurred(seed: int, columns: TableColumns, rows: Rows) -> Rows:
     """Adds uniform noise to columns with ties: as wide as a step between neighbouring values, and at least `_BLUR`."""
     width = np.zeros(rows.z.shape[1])
     for i, values in enumerate(rows.z.T if numbers_of(columns) else ()):
@@ -83,8 +83,8 @@ def blurred(seed: int, columns: Columns, rows: Rows) -> Rows:
     return Rows((rows.z + width * noise).astype(np.float32), rows.codes)
 
 
-def log_volume(columns: Columns, rows: Rows) -> np.ndarray:
-    """Log p of the density's values less log p in the user's units, [N] nats."""
+def log_volume(columns: TableColumns, rows: Rows) -> np.ndarray:
+    """Log p of the density's values minus log p in the user's units, [N] nats."""
     total = np.zeros(len(rows))
     for column, values in zip(numbers_of(columns), rows.z.T, strict=False):
         total += np.where(np.isnan(values), 0, column.log_volume(values[:, None]))

@@ -1,4 +1,4 @@
-"""The minibatches that a training step takes: which data, in which order, on which scale."""
+"""The minibatches of a training step."""
 
 import dataclasses
 import functools
@@ -19,12 +19,12 @@ class Batch:
     """K minibatches as the training step takes them.
 
     Attributes:
-      stored: all examples [N, *data_shape], or the minibatches [K, B, *data_shape], in their stored dtype. If
-        `data_shape` is given, each example is a flat row, [N, D] or [K, B, D]: a TPU would pad images [N, H, W, C].
+      stored: all examples [N, *data_shape], or the minibatches [K, B, *data_shape], in their stored dtype; flat rows
+        [N, D] or [K, B, D] if `data_shape` is given, since a TPU would pad images.
       rows: int32 [K, B], rows of `stored` if it holds all examples, else None.
       indices: int32 [K, B], the index of each datum in the data set, by which persistent chains are stored.
       classes: int32 [N], the class of every datum in the data set, None if training does not use them.
-      data_shape: shape of one example, to which flat rows are reshaped; None if rows are not flat.
+      data_shape: static, the shape of one example, None if rows are not flat.
     """
 
     stored: Array
@@ -35,7 +35,6 @@ class Batch:
 
     @property
     def num_updates(self) -> int:
-        """The number K of minibatches."""
         return self.indices.shape[0]
 
     def data(self, k: Array | int) -> Array:
@@ -46,15 +45,14 @@ class Batch:
         return constrain(to_unit_interval(x), "data")
 
     def labels(self, k: Array | int) -> Array | None:
-        """The classes of minibatch k, int32 [B], sharded along the data axis of the mesh."""
         return None if self.classes is None else constrain(self.classes[self.indices[k]], "data")
 
 
 def batch_indices(step: int, *, size: int, batch_size: int, seed: int) -> np.ndarray:
     """Which of `size` examples batch `step` holds: int32 [batch_size].
 
-    The order is a function of the step alone, so a resumed run sees the same batches, on any number of hosts. Each
-    epoch is a fresh permutation; a batch may span two epochs.
+    A function of the step alone, so that a resumed run sees the same batches, on any number of hosts. Each epoch is a
+    fresh permutation; a batch may span two epochs.
     """
     indices = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = indices // size
@@ -70,7 +68,7 @@ def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def as_seen(values: np.ndarray) -> np.ndarray:
-    """Data as the model sees them, on the host: see `to_unit_interval`."""
+    """`to_unit_interval` on the host."""
     return np.asarray(to_unit_interval(jnp.asarray(values)))
 
 
@@ -81,5 +79,5 @@ def refuse_bytes_of_bits(what: str, x: np.ndarray) -> None:
 
 
 def to_unit_interval(x: Array) -> Array:
-    """Examples as the model sees them: uint8 is divided by 255, on the device; other dtypes are unchanged."""
+    """Examples as the model sees them: uint8 is divided by 255, other dtypes are unchanged."""
     return x.astype(jnp.result_type(float)) / 255 if x.dtype == jnp.uint8 else x

@@ -29,12 +29,10 @@ class Fitted(NamedTuple):
     """A trained model.
 
     Attributes:
-      model: static.
       params: its arrays.
       history: metrics by name, float64 [R] each; `step` is the number of updates done. `loss` is in nats per datum.
-      posterior: the sampler with the step sizes and ladder that training reached, for
-        `posterior.draw(key, model, params, x)`. Chains that training kept are dropped, so each draw starts afresh;
-        `kaem_jax.infer_latents` draws more accurately.
+      posterior: the sampler with the step sizes and ladder that training reached, for `posterior.draw(key, model,
+        params, x)`, where chains start afresh. `kaem_jax.infer_latents` draws more accurately.
 
     Example:
       >>> fitted = kaem.fit(key, model, x, num_steps=20, progress=False)
@@ -65,20 +63,18 @@ def fit(
     """Trains a model on data by stochastic gradients of log p(x).
 
     Args:
-      key: a PRNG key.
       model: as `kaem_jax.Model(prior, decoder, likelihood, data_shape)`.
       x: [N, *data_shape] floats on the scale of the likelihood, or uint8 pixels, which are divided by 255; or tokens.
-      posterior: the sampler, such as `kaem_jax.Variational(encoder=kaem_jax.MLP())`. The default for up to four latents
-        is importance sampling with 1,000 proposals; for more latents, persistent MALA chains that adapt their step size
-        in the first half of the updates.
+      posterior: the sampler, such as `kaem_jax.Variational(encoder=kaem_jax.MLP())`. By default importance sampling
+        with 1,000 proposals for up to four latents; for more, persistent MALA chains that adapt their step size in the
+        first half of the updates.
       num_steps: number of updates.
       batch_size: B; N if there are fewer data.
       learning_rate: Adam's rate after a warm-up of 50 steps, or a tenth of `num_steps` if that is less. It then decays
-        along a cosine to a fiftieth of this value.
+        along a cosine to a fiftieth.
       optimizer: used instead of this Adam.
       params: initial parameters; drawn by default.
-      log_every: steps between rows of the history; by default a fiftieth of `num_steps`. The first and the last step
-        are always rows.
+      log_every: steps between rows of the history, by default a fiftieth of `num_steps`; the first and last are added.
       progress: whether to report progress on standard error.
 
     Raises:
@@ -119,12 +115,7 @@ def fit(
         average_decay = optimizer.average_decay
         optimizer = optimizer.build(num_steps, sampler.trains_encoder)
     state = init_train_state(key_state, model, optimizer, sampler, num_data, params, average_decay > 0)
-    step_function = make_train_step(
-        model,
-        optimizer,
-        sampler,
-        average_decay=average_decay,
-    )
+    step_function = make_train_step(model, optimizer, sampler, average_decay=average_decay)
     order = {"size": num_data, "batch_size": batch_size, "seed": int(jax.random.bits(key_order))}
     rows: list[dict[str, float]] = []
     started, done = time.perf_counter(), 0

@@ -15,15 +15,14 @@ def posterior_loss(
     """-E[log p(x, z)] over fixed posterior draws; its gradient estimates that of -mean_b log p(x_b).
 
     log p(z) is normalised and differentiated through the quadrature, so the negative phase E_p[grad f] is exact and
-    needs no draws. Where the prior is known up to a factor only, the mean of log p(z) over prior draws is added to the
-    loss: the normaliser then cancels, and the gradient is the contrastive E_prior[grad f] - E_post[grad f].
+    needs no draws. Without a normaliser, the mean of log p(z) over prior draws is added: the normaliser cancels, and
+    the gradient is the contrastive E_prior[grad f] - E_post[grad f].
 
-    With draws of an encoder it is the negative lower bound on log p(x), differentiated through the draws; with `labels`
-    y, that on log p(x, y), which needs a clustered prior whose clusters belong to classes.
+    Draws of an encoder give the negative lower bound on log p(x), differentiated through the draws; with `labels` y,
+    that on log p(x, y), which needs a clustered prior with classes.
 
     Args:
       key: used by priors without a normaliser only.
-      model: static.
       params: the model's parameters, with those of the sampler.
       x: [B, *data_shape].
       draws: the result of a sampler's `draw`.
@@ -31,8 +30,8 @@ def posterior_loss(
 
     Returns:
       The loss, a scalar in nats per datum, and the sampler's metrics with `loss` added (-mean log-evidence if the
-      sampler estimates it). If it does not, `log_likelihood` (mean log p(x|z) over the posterior, or the sum over rungs
-      of `RungDraws`) is added too.
+      sampler estimates it). If it does not, `log_likelihood` is added too: the posterior mean of log p(x|z), or the sum
+      over rungs of `RungDraws`.
 
     Raises:
       ValueError: x or the labels do not fit the prior or the draws.

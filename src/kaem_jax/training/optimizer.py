@@ -1,4 +1,4 @@
-"""Adam on two groups of parameters, the prior's and the rest, each with a schedule of its own."""
+"""Adam on two groups of parameters, the prior's and the rest, each with its own schedule."""
 
 import dataclasses
 from typing import Any, Literal
@@ -19,7 +19,7 @@ _TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
 class Group(Settings):
     """The rate of Adam on one group of parameters: linear warm-up, then constant or a cosine.
 
-    With a rate of 0 the group keeps its initial values, such as a prior N(0, I) of a variational autoencoder.
+    A rate of 0 keeps the initial values, such as the prior N(0, I) of a variational autoencoder.
 
     Attributes:
       learning_rate: rate after the warm-up.
@@ -51,13 +51,13 @@ class Group(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer(Settings):
-    """Adam after clipping by the global norm. A table of n-grams has a higher rate; grids are not trained.
+    """Adam after clipping by the global norm. A table of n-grams has a higher rate.
 
     Attributes:
       prior: rates of the prior.
       decoder: rates of the decoder, the likelihood and an encoder.
-      clip_norm: largest norm of the gradient of prior, decoder and likelihood together. The gradient of an encoder is
-        clipped to the same norm on its own, so that its bad start does not slow the model down.
+      clip_norm: largest norm of the gradient of prior, decoder and likelihood together. An encoder's gradient is
+        clipped on its own, so that its bad start does not slow the model down.
       average_decay: decay of an exponential moving average of the parameters, which evaluation then uses; 0: none.
 
     Example:
@@ -92,7 +92,6 @@ class Optimizer(Settings):
 
 
 def _clipped_together(params: Params) -> Any:
-    """`encoder` for the leaves of an encoder, else `model`."""
     return {
         name: jax.tree.map(lambda _, label=name if name == "encoder" else "model": label, part)
         for name, part in params.items()
@@ -100,8 +99,6 @@ def _clipped_together(params: Params) -> Any:
 
 
 def _labels(params: Params) -> Any:
-    """The group of each leaf: `prior`, `encoder`, `table` for a table of n-grams, else `decoder`."""
-
     def label(path: Any, _: Any) -> str:
         names = [getattr(entry, "key", None) for entry in path]
         if names[0] in ("prior", "encoder"):

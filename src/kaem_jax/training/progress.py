@@ -1,4 +1,4 @@
-"""Says how far training is."""
+"""Progress of training, on standard error."""
 
 import datetime
 import time
@@ -8,12 +8,7 @@ from kaem_jax.jax_utils.processes import say
 
 
 class ProgressReporter:
-    """Says how far a run is, one line per report.
-
-    Args:
-      num_steps: number of updates of the run.
-      first_step: number of updates done before.
-    """
+    """Says how far a run is, one line per report, from `first_step` of `num_steps` updates."""
 
     def __init__(self, num_steps: int, first_step: int):
         self._num_steps, self._first_step, self._step = num_steps, first_step, first_step
@@ -26,7 +21,6 @@ class ProgressReporter:
         self._said.add(sentence)
 
     def report(self, row: dict[str, Any]) -> None:
-        """Shows a row of training."""
         self._step, rate = row["step"], row["perf/steps_per_second"]
         pace = (time.monotonic() - self._started) / (self._step - self._first_step)  # with evaluations
         left = datetime.timedelta(seconds=round(pace * (self._num_steps - self._step)))
@@ -38,5 +32,4 @@ class ProgressReporter:
         self.say(*parts, f"{rate:.1f} steps/s", f"ETA {left}")
 
     def say(self, *parts: str) -> None:
-        """Says something of the last step that was reported."""
         say("  ".join([f"step {self._step}/{self._num_steps}", *parts]))

@@ -36,13 +36,10 @@ def refit(
 ) -> tuple[Model, Params]:
     """Replaces the prior by one fitted to posterior draws of x; decoder, encoder and likelihood are kept.
 
-    The draws follow the aggregate posterior, which equals the prior in a good model. A prior N(0, I) does not match it,
-    and neither does a prior trained by gradients together with an encoder.
+    The draws follow the aggregate posterior, which equals the prior in a good model, but neither a prior N(0, I) nor
+    one trained by gradients together with an encoder.
 
     Args:
-      key: a PRNG key.
-      model: the trained model.
-      params: its parameters.
       x: [N, *data_shape], training data.
       posterior: the sampler that `kaem_jax.fit` returns, or that of a run.
       prior: the prior to fit; None chooses one, see `fit_prior`.
@@ -74,7 +71,7 @@ def refit(
 def refit_state(state: TrainState, model: Model, sampler: Sampler, x: Any, labels: Any, step: int) -> TrainState:
     """The trained state with its prior refitted to kept chains, or to posterior draws under the evaluated parameters.
 
-    The trained prior is kept if held-out draws are as probable under it: few data make many clusters overfit.
+    The trained prior stays if held-out draws are as probable under it: few data make many clusters overfit.
     """
     clustered: Any = model.prior  # the experiment refuses others
     key = refit_key(state.root_key, step)
@@ -108,7 +105,6 @@ def refit_state(state: TrainState, model: Model, sampler: Sampler, x: Any, label
 def _codes_and_key(
     key: Array, model: Model, params: Params, x: Any, posterior: FrozenSampler, num_draws: int
 ) -> tuple[np.ndarray, Array]:
-    """What `fit_prior` takes: posterior draws [S, N, Q], and a key."""
     key_codes, key_fit = jax.random.split(key)
     return posterior_codes(key_codes, model, params, x, posterior, num_draws), key_fit
 

@@ -18,7 +18,7 @@ from kaem_jax.training.step import make_train_step
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage(Settings):
-    """Consecutive updates. Each stage starts with the parameters of the one before it and a fresh optimiser.
+    """Consecutive updates. A stage starts with the parameters of the one before it and a fresh optimiser.
 
     Attributes:
       num_steps: number of updates.
@@ -34,29 +34,20 @@ class Stage(Settings):
 
     @property
     def keeps_average(self) -> bool:
-        """Whether a moving average of the parameters is kept."""
         return self.optimizer.average_decay > 0
 
     def make_optimizer(self) -> optax.GradientTransformation:
-        """Adam with the schedules of this stage."""
         return self.optimizer.build(self.num_steps, self.posterior.trains_encoder)
 
     def train_step(
         self, model: Model, optimizer: optax.GradientTransformation, transpose: bool = False
     ) -> jax.stages.Wrapped:
-        """The jitted training step; see `make_train_step`."""
         decay = self.optimizer.average_decay
         return make_train_step(model, optimizer, self.posterior, average_decay=decay, transpose=transpose)
 
-    def next_state(
-        self, state: TrainState, model: Model, num_data: int, optimizer: optax.GradientTransformation | None
-    ) -> TrainState:
-        """The state before the first update of this stage, after an earlier one."""
-        return state_of_next_stage(state, model, optimizer, self.posterior, num_data, self.keeps_average)
-
 
 def stage_after(stages: Sequence[Stage], step: int) -> int:
-    """The index of the stage to which update number `step` belongs; the first for 0."""
+    """The index of the stage to which update `step` belongs; the first for 0."""
     last = 0
     for index, stage in enumerate(stages):
         last += stage.num_steps
@@ -68,15 +59,11 @@ def stage_after(stages: Sequence[Stage], step: int) -> int:
 def state_after(
     stages: Sequence[Stage], step: int, key: Array, model: Model, num_data: int, trains: bool = True
 ) -> TrainState:
-    """A state as it is after `step` updates in structure, and in value for `step` 0.
-
-    Args:
-      key: see `init_train_state`.
-      trains: whether the state has that of the optimiser.
-    """
+    """A state with the structure after `step` updates; for `step` 0, its value too. `trains` adds the optimiser's."""
     first, *later = stages[: stage_after(stages, step) + 1]
     optimizer = first.make_optimizer() if trains else None
     state = init_train_state(key, model, optimizer, first.posterior, num_data, averaged=first.keeps_average)
     for stage in later:
-        state = stage.next_state(state, model, num_data, stage.make_optimizer() if trains else None)
+        optimizer = stage.make_optimizer() if trains else None
+        state = state_of_next_stage(state, model, optimizer, stage.posterior, num_data, stage.keeps_average)
     return state

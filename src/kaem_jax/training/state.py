@@ -1,4 +1,4 @@
-"""Everything that a run needs to continue where it stopped, and its form on disk."""
+"""The state of training, and its form on disk."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from kaem_jax.model import Model, Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """The state of training.
+    """All that a run needs to continue.
 
     Attributes:
       step: int32 scalar, number of updates done.
@@ -27,7 +27,7 @@ class TrainState:
       opt_state: optax state; None, like the root key, if the state was restored for evaluation.
       sampler: state of the posterior sampler.
       root_key: typed key of the run, never advanced; see `kaem_jax.keys.step_keys`.
-      average: exponential moving average of `params`, None where none is kept.
+      average: exponential moving average of `params`, or None.
     """
 
     step: Array
@@ -45,18 +45,13 @@ class TrainState:
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "sampler", "num_data", "averaged"))
 def init_train_state(
-    key: Array,
-    model: Model,
-    optimizer: optax.GradientTransformation | None,
-    sampler: Sampler,
-    num_data: int,
-    params: Params | None = None,
-    averaged: bool = False,
-) -> TrainState:
+    key: Array, model: Model, optimizer: optax.GradientTransformation | None, sampler: Sampler, num_data: int,
+    params: Params | None = None, averaged: bool = False,
+) -> TrainState:  # fmt: skip
     """The state before the first step. `key` gives the run's root key and, unless `params` is given, the parameters.
 
     Args:
-      optimizer: None leaves out the optimiser's state, for evaluation.
+      optimizer: None leaves out its state, for evaluation.
       averaged: whether a moving average of the parameters is kept.
     """
     key_params, root_key = jax.random.split(key)
@@ -64,25 +59,18 @@ def init_train_state(
         params = model.init(key_params)
     params = sampler.init_params(sampler_params_key(root_key), model) | params
     return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=None if optimizer is None else optimizer.init(params),
-        sampler=sampler.init(chain_start_key(root_key), model, params, num_data),
-        root_key=root_key,
+        step=jnp.zeros((), jnp.int32), params=params, opt_state=None if optimizer is None else optimizer.init(params),
+        sampler=sampler.init(chain_start_key(root_key), model, params, num_data), root_key=root_key,
         average=params if averaged else None,
-    )
+    )  # fmt: skip
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "sampler", "num_data", "averaged"))
 def state_of_next_stage(
-    state: TrainState,
-    model: Model,
-    optimizer: optax.GradientTransformation | None,
-    sampler: Sampler,
-    num_data: int,
+    state: TrainState, model: Model, optimizer: optax.GradientTransformation | None, sampler: Sampler, num_data: int,
     averaged: bool,
-) -> TrainState:
-    """The state before the first step of a later stage, which keeps the parameters and their average; see above."""
+) -> TrainState:  # fmt: skip
+    """The state before the first step of a later stage, which keeps the parameters and their average."""
     key_params, key_chains = jax.random.split(stage_key(state.root_key, state.step))
     params = sampler.init_params(key_params, model) | state.params
     average = params if state.average is None else params | state.average
@@ -97,7 +85,7 @@ def state_of_next_stage(
 
 
 def to_nested(state: TrainState) -> dict[str, Any]:
-    """The state as nested dictionaries of arrays with stable names: the form on disk, free of library classes."""
+    """The state as nested dictionaries of arrays with stable names, the form on disk."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return traverse_util.unflatten_dict({_names(path): leaf for path, leaf in leaves})
 

@@ -29,13 +29,12 @@ def make_train_step(
     """Builds the jitted step (state, batch) -> (state, metrics), with one update per minibatch of the batch.
 
     Each update draws from the posterior, differentiates the loss at the draws and updates the parameters. The input
-    state is donated; the outputs are replicated over the mesh. Metrics are device scalars of the last update: those of
-    `posterior_loss`, the `sampler_loss` if there is one, and `grad_norm`, the norm of the gradient before clipping. It
-    covers all parameters; the norm used for clipping leaves out an encoder.
+    state is donated; outputs are replicated over the mesh. Metrics are device scalars of the last update: those of
+    `posterior_loss`, `sampler_loss` if there is one, and `grad_norm`, the norm of the whole gradient before clipping.
 
     Args:
       average_decay: decay of the moving average of the parameters, if the state keeps one. It is at most
-        (1 + step) / (10 + step), so early averages forget faster.
+        (1 + step) / (10 + step), so that early averages forget faster.
       transpose: whether to swap height and width of each square image or field with probability 1/2.
     """
 
@@ -69,13 +68,9 @@ def make_train_step(
                 decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
                 average = optax.incremental_update(params, average, 1 - decay)
         new_state = TrainState(
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            sampler=carried,
-            root_key=state.root_key,
+            step=state.step + 1, params=params, opt_state=opt_state, sampler=carried, root_key=state.root_key,
             average=average,
-        )
+        )  # fmt: skip
         return new_state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -12,8 +12,7 @@ from sklearn.preprocessing import PowerTransformer
 from kaem_jax.app.data import PIXELS, Field, Table, Text, form_from_dict
 from kaem_jax.app.runs.export import use
 from kaem_jax.app.runs.export.write import _scales
-from kaem_jax.tables.column import Column
-from kaem_jax.tables.yeo_johnson import fitted_power, from_power, log_slope
+from kaem_jax.tables.column import Column, fitted_power, from_power, log_slope
 
 POWERS = (0.0, 0.3, 1.0, 1.7, 2.0)
 words = st.text(max_size=5)

@@ -18,7 +18,7 @@ from kaem_jax.inference.evidence import Effort, Evidence, ImportanceEstimator
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, Importance, Sampler
 from kaem_jax.inference.samplers.chains import ChainState
 from kaem_jax.keys import sample_key
-from kaem_jax.mcmc import Metric
+from kaem_jax.mcmc.preconditioner import Metric
 from kaem_jax.tables.column import Column
 from tests.app.evaluation.conftest import CENTRES, far_clusters, numbers_of
 from tests.linear_gaussian import linear_gaussian

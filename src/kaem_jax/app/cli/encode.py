@@ -14,7 +14,7 @@ from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
 from kaem_jax.app.cli.options import check_file
 from kaem_jax.app.data import write_table
 from kaem_jax.files import write_npz
-from kaem_jax.inference.infer_latents import infer_latents
+from kaem_jax.inference.queries import infer_latents
 from kaem_jax.keys import inference_key
 
 

@@ -6,15 +6,6 @@ from kaem_jax.inference.evidence.estimators import AIS, Auto, Effort, Estimator,
 from kaem_jax.inference.evidence.log_evidence import Method, log_evidence
 
 __all__ = [
-    "AIS",
-    "Auto",
-    "Effort",
-    "Estimator",
-    "Evidence",
-    "EvidenceBounds",
-    "ImportanceEstimator",
-    "Method",
-    "bidirectional_bounds",
-    "log_evidence",
-    "mean_is_bound",
-]
+    "AIS", "Auto", "Effort", "Estimator", "Evidence", "EvidenceBounds", "ImportanceEstimator", "Method",
+    "bidirectional_bounds", "log_evidence", "mean_is_bound",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Annealed importance sampling (Neal, 2001), also in reverse from an exact posterior draw (Grosse et al., 2015)."""
+"""Annealed importance sampling (Neal, 2001), also in reverse from exact posterior draws (Grosse et al., 2015)."""
 
 import functools
 import math
@@ -13,15 +13,15 @@ from kaem_jax.inference.proposals import Proposal
 from kaem_jax.inference.proposals.annealing_path import Path, evidence_path
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import full_precision, scan
-from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, moves, power_ladder
-from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE
+from kaem_jax.mcmc import MALA, Kernel, LogDensity, moves, power_ladder
+from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE, Bounds, make_kernel
 from kaem_jax.model import Model, Params
 
 _MAX_STEP_SIZE = 1.9  # of the pilot; positions are whitened, or those of a prior of about unit scale
 
 
 class EvidenceBounds(NamedTuple):
-    """Bounds on log p(x) of simulated data: in expectation lower <= log p(x) <= upper, [B] nats each."""
+    """Bounds for simulated data x: in expectation lower <= log p(x) <= upper, [B] nats each."""
 
     x: Array
     lower: Array
@@ -29,21 +29,13 @@ class EvidenceBounds(NamedTuple):
 
 
 def annealed_log_weights(
-    key: Array,
-    log_prior: LogDensity,
-    log_likelihood: LogDensity,
-    z0: Array,
-    betas: Array,
-    step_size: Array,
-    *,
-    kernel: Kernel | str = MALA(),
-    bounds: Bounds = None,
-    reverse: bool = False,
-) -> Array:
+    key: Array, log_prior: LogDensity, log_likelihood: LogDensity, z0: Array, betas: Array, step_size: Array, *,
+    kernel: Kernel | str = MALA(), bounds: Bounds = None, reverse: bool = False,
+) -> Array:  # fmt: skip
     """Log-weights [C, B], sum_k (beta_k - beta_{k-1}) log p(x|z_{k-1}) along chains that move at every beta.
 
-    Forward, from exact prior draws z0, the mean of exp(w) is p(x). In reverse, from exact draws of the posterior, the
-    mean of exp(-w) is 1 / p(x). Both need kernels that leave each power posterior invariant: never ULA.
+    Forward, from exact prior draws z0, the mean of exp(w) is p(x). In reverse, from exact posterior draws, the mean of
+    exp(-w) is 1 / p(x).
 
     Args:
       log_prior, log_likelihood: positions [C, B, *event] to nats [C, B].
@@ -52,7 +44,7 @@ def annealed_log_weights(
       step_size: [K], for the moves at betas[1:].
 
     Raises:
-      ValueError: `kernel` has no accept step.
+      ValueError: `kernel` has no accept step, so that it leaves no power posterior invariant.
     """
     kernel = make_kernel(kernel)
     if not kernel.is_exact:
@@ -106,22 +98,18 @@ def bidirectional_bounds(
 ) -> EvidenceBounds:
     """Simulates data, whose latents are exact posterior draws, and bounds their log p(x) from both sides.
 
-    The gap between the bounds says how far `log_evidence(method="ais")` with the same settings can be trusted on data
-    like the model's own.
+    The gap between the bounds says how far `log_evidence(method="ais")` with these settings can be trusted on data like
+    the model's own.
 
     Args:
-      key: a PRNG key.
-      model: the model.
-      params: its parameters.
       num_data: B, how many data are simulated.
-      num_chains: chains of each datum in each direction.
-      num_temperatures: T, inverse temperatures from 0 to 1, both included.
+      num_chains: chains per datum in each direction.
+      num_temperatures: T, inverse temperatures from 0 to 1.
       kernel: one with an accept step, an object or its registered name.
       proposal: as for `log_evidence`.
 
     Raises:
-      ValueError: the prior has no exact draws, there is a proposal and the prior has no normaliser, or sizes do not
-        fit.
+      ValueError: the prior has no exact draws, there is a proposal but no normaliser, or sizes do not fit.
     """
     proposal = checked_proposal(model, proposal)
     if not model.prior.has_exact_draws:

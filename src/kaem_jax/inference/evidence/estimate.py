@@ -1,4 +1,4 @@
-"""The result of every estimator of log p(x), and the test whether it is only a bound."""
+"""The result of every estimator of log p(x)."""
 
 from typing import NamedTuple
 
@@ -19,13 +19,11 @@ class Evidence(NamedTuple):
     Attributes:
       value: [B] nats.
       standard_error: [B] nats, Monte Carlo error of `value`.
-      mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. With `importance` from the prior,
-        data share their draws: errors are correlated, and this is not the root mean square of `standard_error` over
-        sqrt(B).
-      ess: [B] effective sample size of the importance weights, or of the rung of a tempered population with the fewest
-        effective rounds.
-      is_bound: [B] bool, whether `value` is only a lower bound: `ess` is too small, see the function `is_bound`, or the
-        proposal has one mode and may miss others.
+      mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. If data share draws of the prior,
+        their errors are correlated, and this is not the root mean square of `standard_error` over sqrt(B).
+      ess: [B] effective sample size of the importance weights.
+      is_bound: [B] bool, whether `value` is only a lower bound, because `ess` is too small (see the function
+        `is_bound`) or the proposal has one mode and may miss others.
     """
 
     value: Array
@@ -37,11 +35,11 @@ class Evidence(NamedTuple):
 
 @jax.jit
 def evidence_of_weights(log_weights: Array) -> Evidence:
-    """The estimate from separate independent weights for each datum, whose exponentials average to p(x_b).
+    """The estimate from independent weights of each datum, whose exponentials average to p(x_b).
 
     Args:
-      log_weights: [R, S, B] nats, from R independently fitted proposals. If these found different modes, their means
-        differ by more than the spread of the weights suggests, and the error is taken from that difference.
+      log_weights: [R, S, B] nats, from R independently fitted proposals. If these found different modes, the difference
+        of their means gives the error.
     """
     num_fits, num, num_data = log_weights.shape
     total = num_fits * num
@@ -62,13 +60,11 @@ def evidence_of_weights(log_weights: Array) -> Evidence:
 
 
 def is_bound(ess: Array, num_draws: int) -> Array:
-    """Whether an estimate is only a lower bound, whose standard error says nothing about its distance to the truth.
-
-    With so few effective draws, the weights may have missed nearly all of the posterior without showing it.
+    """Whether an estimate is only a lower bound: so few effective draws may have missed nearly all of the posterior.
 
     Args:
       ess: [B] effective sample size.
-      num_draws: proposals, chains or rounds for each datum.
+      num_draws: draws or chains per datum.
     """
     return ~(ess >= max(_MIN_ESS, _MIN_SHARE * num_draws))  # True for NaN
 
@@ -78,13 +74,18 @@ def mean_is_bound(is_bound: Array) -> Array:
     return is_bound.mean() > _MAX_BOUNDS
 
 
+def is_prior(proposal: Proposal | None) -> bool:
+    """Whether latents are proposed by the prior, whose draws all data share."""
+    return proposal is None or isinstance(proposal, PriorProposal)
+
+
 def checked_proposal(model: Model, proposal: Proposal | None) -> Proposal | None:
     """The proposal, None for the prior.
 
     Raises:
-      ValueError: the proposal is not the prior, and the prior is not normalised.
+      ValueError: the prior is not normalised, and the proposal is another one.
     """
-    if proposal is None or isinstance(proposal, PriorProposal):
+    if is_prior(proposal):
         return None
     if not model.prior.is_normalized:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Estimators of log p(x) with fixed options, to be called with a key, a model, its parameters and data."""
+"""Estimators of log p(x) with fixed options: functions of a key, a model, its parameters and data."""
 
 import abc
 import dataclasses
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.inference.evidence.estimate import Evidence, is_bound
+from kaem_jax.inference.evidence.estimate import Evidence, is_bound, is_prior
 from kaem_jax.inference.evidence.log_evidence import Method, log_evidence, num_fits
-from kaem_jax.inference.proposals import PriorProposal, Proposal
+from kaem_jax.inference.proposals import Proposal
 from kaem_jax.jax_utils.batches import filled_batches
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
@@ -27,7 +27,7 @@ class Effort(NamedTuple):
     Attributes:
       method: see `log_evidence`; `importance and ais` if some data were annealed.
       settings: numbers of samples, chains and temperatures, by name.
-      num_gradients: gradient evaluations per datum, the mean over data, with columns of Jacobians.
+      num_gradients: mean number of gradient evaluations per datum; a column of a Jacobian counts as one.
     """
 
     method: str
@@ -43,32 +43,25 @@ class Estimator(Settings, abc.ABC):
 
     @property
     def final(self) -> Self:
-        """The estimator for the last evaluation of a run, with the efforts of the fields `final_*`."""
+        """The estimator of a run's last evaluation, with the efforts of the fields `final_*`."""
         settings: Any = self
-        efforts = {name: value for name, value in vars(self).items() if name.startswith("final_")}
-        return dataclasses.replace(
-            settings, **{name.removeprefix("final_"): effort for name, effort in efforts.items()}
-        )
+        pairs = ((name.partition("final_"), effort) for name, effort in vars(self).items())
+        return dataclasses.replace(settings, **{name: effort for (_, is_final, name), effort in pairs if is_final})
 
     @property
     def tried_first(self) -> "Estimator":
-        """The estimator that is tried first."""
         return self
 
     def check(self, prior: Prior, proposal: Proposal) -> None:
-        """Refuses a prior or a proposal with which this estimator cannot work.
-
-        Raises:
-          ValueError: the message begins with the setting.
-        """
-        if not (prior.is_normalized or isinstance(proposal, PriorProposal)):
+        """Raises a ValueError, which begins with the setting, for a prior or proposal that does not suit."""
+        if not (prior.is_normalized or is_prior(proposal)):
             raise ValueError(f"{proposal} needs a normalised prior, and this one is not: take the prior as proposal")
 
     @abc.abstractmethod
     def __call__(
         self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
     ) -> tuple[Evidence, Effort]:
-        """The estimates of data x [N, *data_shape], and what they cost; `proposal` as in `log_evidence`."""
+        """Estimates for data x [N, *data_shape], and their cost; `proposal` as in `log_evidence`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,8 +84,7 @@ class ImportanceEstimator(Estimator):
         self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
     ) -> tuple[Evidence, Effort]:
         options = {"num_samples": self.num_samples, "chunk_size": self.chunk_size}
-        is_shared = proposal is None or isinstance(proposal, PriorProposal)
-        size = None if is_shared else self.batch_size
+        size = None if is_prior(proposal) else self.batch_size
         evidence = _in_batches(size, key, model, params, x, "importance", proposal=proposal, **options)
         effort = 0 if proposal is None else num_fits(proposal) * proposal.num_gradients(model)
         return evidence, Effort("importance", {"num_samples": self.num_samples}, effort)
@@ -143,17 +135,15 @@ def _in_batches(
 
 
 def _annealing(num_chains: int, num_temperatures: int, fits: int) -> int:
-    """Gradient evaluations of annealing for each datum, with one pilot chain for each fit."""
     return (num_chains + fits) * num_temperatures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Auto(Estimator):
-    """Importance sampling from a proposal, and annealing of the data for which it does not suffice.
+    """Importance sampling from a proposal, then annealing of the data for which it does not suffice.
 
-    Data whose effective sample sizes are too small are annealed, each time with twice as many temperatures. A datum
-    keeps its first estimate with a sufficient effective sample size. Until then it takes its newest bound: the larger
-    of two lower bounds would not be a lower bound in expectation.
+    Data whose effective sample sizes are too small are annealed, each time with twice as many temperatures, until one
+    suffices. Meanwhile a datum takes its newest bound: the larger of two lower bounds would not be one in expectation.
 
     Attributes:
       num_samples: proposals for each datum.
@@ -183,7 +173,6 @@ class Auto(Estimator):
     def __call__(
         self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
     ) -> tuple[Evidence, Effort]:
-        """See `Estimator.__call__`; the effort counts the gradients of all tries."""
         key, key_first = jax.random.split(key)
         evidence, effort = self.tried_first(key_first, model, params, x, proposal)
         is_loose = np.array(is_bound(evidence.ess, self.num_samples))
@@ -209,8 +198,7 @@ class Auto(Estimator):
         if was_annealed.any():
             first, later = (jnp.where(mask, evidence.standard_error, 0) for mask in (~was_annealed, was_annealed))
             # Errors of draws of the prior, which data share, may all have one sign.
-            is_shared = proposal is None or isinstance(proposal, PriorProposal)
-            variance = jnp.sum(later**2) + (jnp.sum(first) ** 2 if is_shared else jnp.sum(first**2))
+            variance = jnp.sum(later**2) + (jnp.sum(first) ** 2 if is_prior(proposal) else jnp.sum(first**2))
             evidence = evidence._replace(mean_standard_error=jnp.sqrt(variance) / len(x))
         if was_annealed.all():
             del settings["num_samples"]
@@ -220,7 +208,7 @@ class Auto(Estimator):
         return evidence, Effort(method, settings, round(num_gradients / len(x)))
 
     def _ladder_lengths(self, fits: int) -> Iterator[int]:
-        """Numbers of temperatures, each twice the one before: as many annealings as the budget pays for."""
+        """Numbers of temperatures, each twice the one before, as far as the budget goes."""
         spent, num = 0, _FIRST_TEMPERATURES
         while (spent := spent + _annealing(self.num_chains, num, fits)) <= self.budget:
             yield num

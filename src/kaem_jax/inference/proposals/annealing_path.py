@@ -9,18 +9,17 @@ from jax import Array
 
 from kaem_jax.inference.proposals.base import FittedProposal
 from kaem_jax.jax_utils.placement import constrain
-from kaem_jax.mcmc import Bounds, LogDensity
+from kaem_jax.mcmc.kernels import Bounds, LogDensity
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import BoundPrior
 
 
 class Path(NamedTuple):
-    """Densities exp(log_start + beta log_gain) on positions of chains, from beta = 0 to p(x, z) at beta = 1.
+    """Densities exp(log_start + beta log_gain) of positions, from exact draws at beta = 0 to p(x, z) at beta = 1.
 
     Attributes:
-      log_start: positions [C, B, *position] to nats [C, B], the normalised log-density of their latents at beta = 0,
-        without the determinant of the map.
-      log_gain: positions to nats [C, B], log p(x, z) minus the normalised log-density at beta = 0.
+      log_start: positions [C, B, *position] to nats [C, B], the normalised log-density of their latents at beta = 0.
+      log_gain: positions to nats [C, B], log p(x, z) minus that log-density.
       draw: (key, C) to exact draws at beta = 0, [C, B, *position].
       position_of: latents [..., B, *event] to positions.
       bounds: support of every coordinate of a position.
@@ -35,7 +34,7 @@ class Path(NamedTuple):
     exponent: float
 
     def refresh(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """One exact draw at beta = 0 for each chain, [B, *position]; `tempered_posterior` passes `shape` (B,)."""
+        """One exact draw at beta = 0 per datum, [B, *position]; `tempered_posterior` passes `shape` (B,)."""
         return self.draw(key, 1)[0]
 
 
@@ -49,7 +48,7 @@ def log_joint_density(model: Model, params: Params, z: Array, x: Array, prior: B
 
 
 def log_weight(model: Model, params: Params, z: Array, x: Array, fitted: FittedProposal, prior: BoundPrior) -> Array:
-    """Log p(x_b, z) / q(z | x_b) of latents [..., B, *event] proposed by q, [..., B] nats."""
+    """Log p(x_b, z) / q(z | x_b) of latents [..., B, *event], [..., B] nats."""
     return log_joint_density(model, params, z, x, prior) - fitted.log_prob(z)
 
 
@@ -75,9 +74,9 @@ def path_from_prior(model: Model, params: Params, x: Array, prior: BoundPrior) -
 
 
 def evidence_path(model: Model, params: Params, x: Array, fitted: FittedProposal | None, prior: BoundPrior) -> Path:
-    """From q(z | x) without its share of prior draws; from the prior if there is no q, or if the support is bounded.
+    """From q(z | x) without its share of prior draws; from the prior without q, or if the support is bounded.
 
-    The tails of q leave the bounds, where p(x, z) is 0 and a chain starts with weight 0: with many latents all do.
+    The tails of q leave the bounds, where chains would start with weight 0: with many latents, all of them.
     """
     if fitted is None or model.prior.bounds is not None:
         return path_from_prior(model, params, x, prior)
@@ -87,12 +86,9 @@ def evidence_path(model: Model, params: Params, x: Array, fitted: FittedProposal
 def path_from_proposal(
     model: Model, params: Params, x: Array, fitted: FittedProposal, prior: BoundPrior, whitens: bool = True
 ) -> Path:
-    """From q(z | x); positions are whitened by q, so that one step size suits all coordinates of all data.
+    """From q(z | x); positions are whitened by q, so that one step size suits all data, or latents if not `whitens`.
 
     A linear map changes all densities of a datum by one constant, which cancels in the ratios of annealing.
-
-    Args:
-      whitens: if False, positions are latents.
     """
     to: Callable[[Array], Array] = fitted.whiten if whitens else (lambda z: z)
     back: Callable[[Array], Array] = fitted.unwhiten if whitens else (lambda y: y)

@@ -1,4 +1,4 @@
-"""The interface of proposals, and the prior as a proposal, which is the same for all data."""
+"""The interface of proposals, and the prior as a proposal."""
 
 import abc
 import dataclasses
@@ -26,14 +26,14 @@ class FittedProposal(abc.ABC):
 
     @abc.abstractmethod
     def draw(self, key: Array, num: int) -> Array:
-        """S = `num` independent draws for each datum, [S, B, *event]."""
+        """S = `num` independent draws per datum, [S, B, *event]."""
 
     @abc.abstractmethod
     def log_prob(self, z: Array) -> Array:
         """Normalised log-density, [..., B, *event] to [..., B] nats."""
 
     def undefended(self) -> "FittedProposal":
-        """The proposal without its share of prior draws, which annealing does not need and which slows every step."""
+        """The proposal without its share of prior draws, which would only slow annealing."""
         return self
 
     def whiten(self, z: Array) -> Array:
@@ -55,25 +55,19 @@ class Proposal(Settings, abc.ABC):
 
     @property
     def finds_modes(self) -> bool:
-        """Whether a fit looks for several modes of a posterior. If not, nothing reveals the modes that it misses."""
+        """Whether a fit looks for several modes. If not, nothing reveals the modes that it misses."""
         return True
 
     @abc.abstractmethod
     def fit(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> FittedProposal:
-        """Q(z | x_b) for data x [B, *data_shape].
-
-        Args:
-          key: a PRNG key.
-          model: the model.
-          params: its parameters.
-          prior: `model.prior.bind(params["prior"])`.
+        """Q(z | x_b) for data x [B, *data_shape], where `prior` is `model.prior.bind(params["prior"])`.
 
         Raises:
           ValueError: the proposal does not suit the prior, such as an encoder with a bounded support.
         """
 
     def num_gradients(self, model: Model) -> int:
-        """What a fit costs for each datum, in gradient evaluations; a column of a Jacobian counts as one."""
+        """Gradient evaluations of a fit per datum; a column of a Jacobian counts as one."""
         return 0
 
 

@@ -32,7 +32,7 @@ class Approximation:
     log_scale: Array
 
     def at(self, noise: Array) -> Array:
-        """The latents of standard normal noise, [..., B, *event_shape]; differentiable in the approximation."""
+        """Latents of standard normal noise, [..., B, *event_shape]; differentiable in the approximation."""
         return self.mean + jnp.exp(self.log_scale) * noise
 
     def log_prob_at(self, noise: Array) -> Array:
@@ -46,10 +46,10 @@ class Approximation:
 
 
 def approximate(encoder: Network | Encoder, model: Model, params: Params, x: Array) -> Approximation:
-    """An encoder's approximation for data x [B, *data_shape]; its parameters are `params["encoder"]`.
+    """An encoder's approximation for data x [B, *data_shape].
 
     Raises:
-      ValueError: `params` has no encoder.
+      ValueError: `params` has no "encoder".
     """
     if "encoder" not in params:
         raise ValueError(
@@ -84,11 +84,7 @@ class EncoderProposal(Proposal):
     prior_share: float = setting(0.05, low=0, high=0.999)
 
     def check(self, prior: Prior) -> None:
-        """Refuses a prior for whose latents a normal distribution is unsuitable.
-
-        Raises:
-          ValueError: the prior has a bounded support.
-        """
+        """Raises a ValueError for a prior with a bounded support."""
         if prior.bounds is not None:
             raise ValueError(
                 f"an encoder proposes latents anywhere, and this prior has the support {prior.bounds}: give the prior "
@@ -96,11 +92,6 @@ class EncoderProposal(Proposal):
             )
 
     def fit(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> StudentMixture:
-        """See `Proposal.fit`.
-
-        Raises:
-          ValueError: `params` has no encoder, or see `check`.
-        """
         self.check(model.prior)
         if self.encoder is None:
             raise ValueError("an encoder proposal needs its encoder: give EncoderProposal(encoder=...)")
@@ -109,14 +100,10 @@ class EncoderProposal(Proposal):
         scale = self.widening * jnp.exp(q.log_scale.reshape(1, -1, size))
         eye = jnp.eye(size, dtype=scale.dtype)
         return StudentMixture(
-            modes=q.at(jnp.zeros_like(q.mean)).reshape(1, -1, size),
-            factors=eye / scale[..., None, :],
-            spreads=eye * scale[..., None, :],
-            log_shares=jnp.zeros((1, len(x)), scale.dtype),
-            prior=prior,
-            degrees=self.degrees,
-            prior_share=self.prior_share if model.prior.has_exact_draws else 0.0,
-        )
+            modes=q.at(jnp.zeros_like(q.mean)).reshape(1, -1, size), factors=eye / scale[..., None, :],
+            spreads=eye * scale[..., None, :], log_shares=jnp.zeros((1, len(x)), scale.dtype), prior=prior,
+            degrees=self.degrees, prior_share=self.prior_share if model.prior.has_exact_draws else 0.0,
+        )  # fmt: skip
 
     @property
     def finds_modes(self) -> bool:

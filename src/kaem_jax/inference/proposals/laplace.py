@@ -34,8 +34,7 @@ class Laplace(Proposal):
     """Modes by Gauss-Newton steps from an encoder's mean and the best of many prior draws, with their curvature.
 
     The precision of a mode is J^T W J + C: J the Jacobian of the decoder's output, W the curvature of the negative
-    log-likelihood in that output, and C the diagonal curvature of the prior's negative log-density, at least `floor`.
-    Latents are those of the prior: z, or normal coordinates.
+    log-likelihood in that output, C the diagonal curvature of the prior's negative log-density, at least `floor`.
 
     Attributes:
       num_modes: K, starting points for each datum.
@@ -89,20 +88,14 @@ class Laplace(Proposal):
         log_mass = jnp.where(jnp.all(log_mass == -jnp.inf, axis=0), 0, log_mass)
         factors = factors / self.widening
         return StudentMixture(
-            modes=flat,
-            factors=factors,
-            spreads=spreads_of(factors),
-            log_shares=jax.nn.log_softmax(log_mass, axis=0),
-            prior=prior,
-            degrees=self.degrees,
-            prior_share=self.prior_share if model.prior.has_exact_draws else 0.0,
-        )
+            modes=flat, factors=factors, spreads=spreads_of(factors), log_shares=jax.nn.log_softmax(log_mass, axis=0),
+            prior=prior, degrees=self.degrees, prior_share=self.prior_share if model.prior.has_exact_draws else 0.0,
+        )  # fmt: skip
 
     def _starts(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
-        """The encoder's mean, and draws of the prior that explain each datum well and lie apart, [K, B, *event].
+        """The encoder's mean, then prior draws that explain each datum well and lie apart, [K, B, *event].
 
-        Picks the best draw, then the best of those not near earlier picks, and so on. Without the distance all starts
-        would lie in one mode.
+        Greedily takes the best draw that is not near earlier ones; otherwise all starts would lie in one mode.
         """
         means = [] if self.encoder is None else [approximate(self.encoder, model, params, x).mean]
         if (num_picks := self.num_modes - len(means)) == 0:
@@ -166,7 +159,6 @@ class Laplace(Proposal):
         return z, value, precision
 
     def _precision(self, model: Model, params: Params, x: Array, prior: BoundPrior, z: Array) -> Array:
-        """J^T W J + C at latents [K, B, *event]: [K, B, Q, Q]."""
         size = math.prod(model.prior.event_shape)
         directions = jnp.eye(size, dtype=z.dtype).reshape(size, *model.prior.event_shape)
 
@@ -203,16 +195,13 @@ def output_of(model: Model, params: Params, z: Array, x: Array, prior: BoundPrio
 def curvature_along(model: Model, params: Params, output: Array, x: Array, directions: Array) -> Array:
     """W v for each direction v, with W = -d^2 log p(x | output) / d output^2 of the Gauss-Newton matrix J^T W J.
 
-    The likelihoods of this package are log-concave in the output, so that W has no negative eigenvalue. For other
-    likelihoods of independent values, a negative curvature, as in heavy tails, counts as 0.
+    The likelihoods of this package are log-concave in the output. For others with independent values, a negative
+    curvature, as in heavy tails, counts as 0.
 
     Args:
       output: [C, B, D].
       x: [B, *data_shape].
-      directions: [Q, C, B, D].
-
-    Returns:
-      [Q, C, B, D].
+      directions: [Q, C, B, D], like the result.
     """
     _, product = jax.linearize(lambda output: _slope(model, params, output, _flat(x)), output)
     # The row sums of W are the curvatures of independent values, and 0 for a softmax.
@@ -223,16 +212,11 @@ def curvature_along(model: Model, params: Params, output: Array, x: Array, direc
 def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Array, prior: BoundPrior) -> Array:
     """J^T s, where s is the gradient of log p(x' | output) at a draw x': its outer products average to J^T W J.
 
-    It takes one vector-Jacobian product. Here W is its mean over draws x', the Fisher information; for a Gaussian
-    likelihood both are equal.
+    It takes one vector-Jacobian product. Here W is its mean over draws x', the Fisher information.
 
     Args:
-      z: latents [C, B, *event].
+      z: latents [C, B, *event], like the result.
       x: [B, *data_shape]; an autoregressive decoder reads x, not x'.
-      prior: at its parameters.
-
-    Returns:
-      [C, B, *event].
     """
     at, pullback = jax.vjp(lambda z: output_of(model, params, z, x, prior), z)
     flat = _flat(x)

@@ -1,4 +1,4 @@
-"""Mixtures of multivariate t distributions, with a share of the prior: the form of most proposals."""
+"""Mixtures of multivariate t distributions, with a share of the prior."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ _FEW_DEGREES = 30  # as many normal draws make one draw of chi-squared
 class StudentMixture(FittedProposal):
     """For each datum a mixture of multivariate t distributions around K modes, and a share of the prior as a defence.
 
-    With that share the weights p(x, z) / q(z | x) are bounded by p(x | z) / share, even where a mode was missed.
+    That share bounds the weights p(x, z) / q(z | x) by p(x | z) / share, even where a mode was missed.
 
     Attributes:
       modes: [K, B, Q] in flattened latents.
@@ -96,19 +96,19 @@ def _chi_squared(key: Array, degrees: float, shape: tuple[int, ...], dtype: Any)
 
 
 def _spread(spreads: Array, y: Array) -> Array:
-    """The product of spread and y: [..., Q, Q] and [N..., ..., Q] to [N..., ..., Q]."""
+    """The product spread y: [..., Q, Q] and [N..., ..., Q] to [N..., ..., Q]."""
     return jnp.einsum("...ij,...j->...i", spreads, y, precision="highest")
 
 
 def whiten(factors: Array, gaps: Array) -> Array:
-    """factor^T gap: [..., Q, Q] and [N..., ..., Q] to [N..., ..., Q]."""
+    """The product factor^T gap: [..., Q, Q] and [N..., ..., Q] to [N..., ..., Q]."""
     return jnp.einsum("...ij,...i->...j", factors, gaps, precision="highest")
 
 
 def spreads_of(factors: Array) -> Array:
-    """The inverse of each factor^T: maps whitened coordinates back to gaps.
+    """The inverse of each factor^T, from whitened coordinates to gaps.
 
-    Loops multiply by this inverse: a triangular solve would copy the factor for every chain, slow on accelerators.
+    Loops multiply by it: a triangular solve would copy the factor for every chain, slow on accelerators.
     """
     eye = jnp.broadcast_to(jnp.eye(factors.shape[-1], dtype=factors.dtype), factors.shape)
     return jax.scipy.linalg.solve_triangular(factors, eye, trans=1, lower=True)

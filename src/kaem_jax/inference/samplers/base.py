@@ -1,19 +1,121 @@
-"""The interface of posterior samplers."""
+"""The interface of posterior samplers, and their draws, in which nothing is differentiated."""
 
 import abc
 import dataclasses
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.samplers.draws import Draws
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
+from kaem_jax.priors.base import BoundPrior
 from kaem_jax.settings import Settings
 from kaem_jax.settings.arguments import check_key, check_model
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SharedDraws:
+    """Points shared by all data, with weights for each datum.
+
+    Attributes:
+      z: [S, *event].
+      weights: [B, S], rows add up to 1.
+      metrics: scalars.
+    """
+
+    z: Array
+    weights: Array
+    metrics: dict[str, Array]
+
+    def mean(self, values: Array) -> Array:
+        """The posterior mean of a function, from its values [S, ...] or [C, B, ...] at `z`: [B, ...]."""
+        return jnp.tensordot(self.weights, values, axes=1)
+
+    def mean_log_likelihood(self, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
+        """The posterior mean of log p(x_b | z), [B] nats, differentiable in `params`."""
+        log_likelihood = model.pairwise_log_likelihood(params, self.z, x, prior)
+        # A point that cannot have generated the datum has weight 0 and log-likelihood -inf, whose product is NaN.
+        return jnp.sum(jnp.where(self.weights == 0, 0, self.weights * log_likelihood), axis=-1)
+
+    def pooled(self) -> tuple[Array, Array]:
+        """The average posterior over the minibatch: latents [N, *event] and weights [N] that add up to 1."""
+        return self.z, jnp.mean(self.weights, axis=0)
+
+    def one(self, key: Array) -> Array:
+        return self.z[jax.random.categorical(key, jnp.log(self.weights))]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ChainDraws:
+    """Separate chains for each datum, with equal weights; methods as of `SharedDraws`.
+
+    Attributes:
+      z: [C, B, *event].
+      metrics: scalars.
+    """
+
+    z: Array
+    metrics: dict[str, Array]
+
+    def mean(self, values: Array) -> Array:
+        return jnp.mean(values, axis=0)
+
+    def mean_log_likelihood(self, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
+        return self.mean(model.log_likelihood(params, self.z, x, prior))
+
+    def pooled(self) -> tuple[Array, Array]:
+        z = self.z.reshape(-1, *self.z.shape[2:])
+        return z, jnp.full(z.shape[0], 1 / z.shape[0], z.dtype)
+
+    def one(self, key: Array) -> Array:
+        return self.z[0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TemperedDraws(ChainDraws):
+    """The last rung of a tempered population."""
+
+    def mean_log_likelihood(self, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
+        # The devices of all rungs share the data of the last one.
+        return super().mean_log_likelihood(model, params, constrain(x, ("data", "temp")), prior)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RungDraws(TemperedDraws):
+    """The last rung, and all rungs for the paper's objectives (docs/method.md, section 9).
+
+    Attributes:
+      rungs: [T, C, B, *event], after the last exchange.
+      betas: [T].
+      objective: static, `thermodynamic` or `steppingstone`.
+    """
+
+    rungs: Array
+    betas: Array
+    objective: str = dataclasses.field(metadata=STATIC)
+
+    def mean_log_likelihood(self, model: Model, params: Params, x: Array, prior: BoundPrior) -> Array:
+        """The paper's estimate of log p(x_b), [B] nats; its gradient treats the draws of all rungs as fixed."""
+        log_likelihood = model.log_likelihood(params, self.rungs, x, prior)  # [T, C, B]
+        width = jnp.diff(self.betas)[:, None]
+        if self.objective == "thermodynamic":
+            mean = jnp.mean(log_likelihood, axis=1)
+            return jnp.sum(width * (mean[:-1] + mean[1:]) / 2, axis=0)
+        ratios = jax.nn.logsumexp(width[..., None] * log_likelihood[:-1], axis=1)
+        return jnp.sum(ratios - jnp.log(log_likelihood.shape[1]), axis=0)
+
+
+Draws = SharedDraws | ChainDraws
+"""A sample of p(z | x_b) for every datum b of a minibatch."""
+
 
 SamplerState = Any  # a pytree that the sampler defines
 
@@ -23,12 +125,12 @@ class Sampler(Settings, abc.ABC):
 
     Your own sampler derives from this class and defines `step`; see docs/extend.md.
 
-    The state is a pytree, usually a NamedTuple, with everything that the next draw needs from earlier ones: adapted
-    step sizes, a ladder, persistent chains. Field names are also the names on disk; a field may be None. A field with
-    an entry for each datum must be called `chains`, which evaluation does not load.
+    The state is a pytree, usually a NamedTuple, of what the next draw needs: adapted step sizes, a ladder, persistent
+    chains. Its field names are also those on disk. A field with an entry for each datum must be called `chains`, which
+    evaluation does not load.
 
-    A sampler may have parameters of its own, which are learned together with the model: `init_params` adds them to the
-    model's dictionary, and they minimise `loss`.
+    A sampler may have parameters of its own, learned with the model: `init_params` makes them, and they minimise
+    `loss`.
 
     Attributes:
       has_compiled_parts: whether `step` calls compiled parts that other code shares, and is not compiled as a whole.
@@ -46,24 +148,17 @@ class Sampler(Settings, abc.ABC):
 
     @property
     def num_rungs(self) -> int:
-        """The number T of rungs of a tempered population, which devices can share; 1 for other samplers."""
+        """T, the rungs of a tempered population, which devices can share; 1 for other samplers."""
         return 1
 
     def check(self, prior: Prior) -> None:
-        """Refuses a prior with which this sampler cannot work.
-
-        Raises:
-          ValueError: the message begins with the setting.
-        """
+        """Raises a ValueError, which begins with the setting, for a prior with which this sampler cannot work."""
 
     def check_length(self, num_steps: int) -> None:
         """Raises a ValueError if a schedule of the sampler does not fit into so many updates."""
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> SamplerState:
-        """The state before the first draw.
-
-        Args:
-          num_data: N, the number of data for which persistent chains are kept.
+        """The state before the first draw, with persistent chains for `num_data` data.
 
         Raises:
           ValueError: see `check`.
@@ -72,24 +167,18 @@ class Sampler(Settings, abc.ABC):
         return ()
 
     def init_params(self, key: Array, model: Model) -> Params:
-        """The sampler's own parameters, under names that the model does not use; empty for most."""
+        """The sampler's own parameters, under names that the model does not use."""
         return {}
 
     def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
-        """The loss of the sampler's own parameters, a scalar in nats per datum; None if it has no parameters."""
+        """The loss of the sampler's own parameters, a scalar in nats per datum; None without such parameters."""
         return None
 
     @abc.abstractmethod
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: SamplerState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: SamplerState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[Any, SamplerState]:
+    ) -> tuple[Any, SamplerState]:  # fmt: skip
         """Draws for data x [B, *data_shape], and the state for the next draw.
 
         Draws have no gradient, neither in `params` nor in `x`: accept steps and choices have no derivative.
@@ -105,7 +194,7 @@ class Sampler(Settings, abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} does not move with the loss")
 
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
-        """Draws from p(z | x_b) for data x [B, *data_shape], with chains and step sizes that start afresh."""
+        """Draws from p(z | x_b) for data x [B, *data_shape], with fresh chains and step sizes."""
         check_key(key)
         check_model(model)
         key_state, key_draw = jax.random.split(key)
@@ -117,19 +206,16 @@ class Sampler(Settings, abc.ABC):
         return None
 
     def frozen(self, state: SamplerState, step: Array | int) -> SamplerState:
-        """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps."""
+        """What evaluation needs of a training state: ladder and step sizes after `step` steps."""
         return state
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FrozenSampler:
-    """A sampler with the ladder and step sizes that training reached, for evaluation with fresh chains. A pytree.
+    """A sampler with the step sizes and ladder, in `state`, that training reached after `step` steps. A pytree.
 
-    Attributes:
-      sampler: static.
-      state: as `Sampler.frozen` returns it.
-      step: number of training steps done.
+    For evaluation, with fresh chains.
     """
 
     sampler: Sampler = dataclasses.field(metadata=STATIC)
@@ -138,11 +224,9 @@ class FrozenSampler:
 
     @classmethod
     def freeze(cls, sampler: Sampler, state: SamplerState, step: Array | int) -> "FrozenSampler":
-        """Freezes a training state after `step` steps."""
         return cls(sampler, sampler.frozen(state, step), step)
 
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
-        """Draws from p(z | x_b) for data x [B, *data_shape]."""
         check_key(key)
         check_model(model)
         draw = _draw if self.sampler.has_compiled_parts else _draw_compiled

@@ -1,4 +1,4 @@
-"""The common parts of samplers that run chains: settings, starts, step sizes, the metric."""
+"""Samplers with chains: what they share, and Langevin chains (docs/method.md, section 7)."""
 
 import dataclasses
 import functools
@@ -12,12 +12,13 @@ from jax import Array
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.encoder_proposal import approximate
 from kaem_jax.inference.proposals.laplace import probed_curvature
-from kaem_jax.inference.samplers.base import Sampler
-from kaem_jax.inference.samplers.draws import Draws
+from kaem_jax.inference.samplers.base import ChainDraws, Draws, Sampler
+from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import choose
-from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
+from kaem_jax.mcmc import MALA, Kernel, langevin_posterior
 from kaem_jax.mcmc.kernels import value_and_score
-from kaem_jax.mcmc.langevin import check_chain_arguments
+from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments
+from kaem_jax.mcmc.preconditioner import Metric, average_metric, flat_metric, principal_frame
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior
@@ -34,7 +35,7 @@ class ChainState(NamedTuple):
 
     Attributes:
       step_size: scalar, or [T] by rung; None if it does not adapt.
-      metric: None if chains move in the latents themselves.
+      metric: None without preconditioning.
       chains: the chains of every datum, [N, L] in the form of `as_rows`, or a `Population`; None if they are not kept.
       betas: [T] of a ladder that adapts, else None.
     """
@@ -108,9 +109,8 @@ class ChainSampler(Sampler):
     ) -> Array:
         """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event].
 
-        With an encoder, each start is a draw of the encoder or of the prior, chosen by the weights
-        p(x, z) / (q(z | x) + p(z)). If the prior is not normalised, there are no weights, and the encoder's draw is
-        taken.
+        With an encoder, each start is a draw of the encoder or of the prior, with weights p(x, z) / (q(z | x) + p(z)).
+        Without a normalised prior there are no weights, and the encoder's draw is taken.
         """
         if self.encoder is None:
             return prior.sample(key, (*shape, len(x)))
@@ -131,9 +131,9 @@ class ChainSampler(Sampler):
         return choose(jax.random.uniform(key_choice, share.shape, share.dtype) < share, guess, drawn)
 
     def first_chains(self, key: Array, model: Model, params: Params, shape: tuple[int, ...]) -> Array | None:
-        """Chains before the first draw, [*shape, *event] by `as_rows`; None if chains are not persistent.
+        """Chains before the first draw, [*shape, *event] by `as_rows`; None if they are not persistent.
 
-        An encoder needs data, so with one the chains are NaN until their datum is first seen.
+        An encoder needs data: its chains are NaN until their datum is first seen.
         """
         if not self.persistent:
             return None
@@ -144,16 +144,9 @@ class ChainSampler(Sampler):
         return as_rows(z, len(model.prior.event_shape))
 
     def begin(
-        self,
-        key: Array,
-        kept: Array | None,
-        indices: Array | None,
-        model: Model,
-        params: Params,
-        prior: BoundPrior,
-        x: Array,
-        lead: tuple[int, ...],
-    ) -> Array:
+        self, key: Array, kept: Array | None, indices: Array | None, model: Model, params: Params, prior: BoundPrior,
+        x: Array, lead: tuple[int, ...],
+    ) -> Array:  # fmt: skip
         """Where chains start, [*lead, B, *event]: at the ends `kept` [N, L] of the data `indices`, else afresh.
 
         Ends of an index outside 0..N-1 are NaN.
@@ -170,20 +163,12 @@ class ChainSampler(Sampler):
         return jax.lax.cond(jnp.any(is_new), lambda: jnp.where(is_new, fresh(), z), lambda: z)
 
     def first_metric(self, prior: Prior) -> Metric | None:
-        """The metric that chains carry before the first draw; None where they move in the latents themselves."""
         return flat_metric(math.prod(prior.event_shape)) if self.precondition else None
 
     def next_metric(
-        self,
-        key: Array,
-        step: Array | int,
-        metric: Metric | None,
-        model: Model,
-        params: Params,
-        prior: BoundPrior,
-        z: Array,
-        x: Array,
-    ) -> Metric | None:
+        self, key: Array, step: Array | int, metric: Metric | None, model: Model, params: Params, prior: BoundPrior,
+        z: Array, x: Array,
+    ) -> Metric | None:  # fmt: skip
         """The metric after draws z [C, B, *event] of the posteriors of x."""
         if metric is None:
             return None
@@ -230,7 +215,53 @@ def with_rows(kept: Array, indices: Array, new: Array, event_ndim: int) -> Array
 def first_of_each(indices: Array, size: int) -> Array:
     """Indices [B]; a repeated one becomes `size`, which is out of range, so that writing drops it.
 
-    A batch across two epochs may hold a datum twice, and which of two writes to one place wins is not defined.
+    A batch across two epochs may hold a datum twice, and which of two writes wins is not defined.
     """
     first = jnp.argmax(indices[:, None] == indices, axis=1)
     return jnp.where(first == jnp.arange(len(indices)), indices, size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Langevin(ChainSampler):
+    """C chains for each datum, which start at draws of the prior or an encoder, or at their last positions.
+
+    Example:
+      >>> posterior = kaem.Langevin(num_steps=20, step_size=0.05, num_chains=4)
+      >>> posterior.draw(key, model, params, x).z.shape
+      (4, 10, 2)
+    """
+
+    def init(self, key: Array, model: Model, params: Params, num_data: int) -> ChainState:
+        self.check(model.prior)
+        chains = self.first_chains(key, model, params, (self.num_chains, num_data))
+        step_size = jnp.asarray(self.step_size, float) if self.adapt_steps else None
+        return ChainState(step_size, self.first_metric(model.prior), chains)
+
+    def kept(self, state: ChainState, model: Model) -> Array | None:
+        return None if state.chains is None else of_rows(state.chains, (self.num_chains,), model.prior.event_shape)
+
+    def step(
+        self, key: Array, step: Array | int, state: ChainState, model: Model, params: Params, x: Array,
+        indices: Array | None = None,
+    ) -> tuple[ChainDraws, ChainState]:  # fmt: skip
+        params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
+        prior = model.prior.bind(params["prior"])
+        key_start, key_run, key_metric = jax.random.split(key, 3)
+        start = self.begin(key_start, state.chains, indices, model, params, prior, x, (self.num_chains,))
+        run = langevin_posterior(
+            key_run, lambda z: model.log_joint(params, z, x, prior), constrain(start, None, "data"),
+            kernel=self.kernel, num_steps=self.num_steps,
+            step_size=self.step_size if state.step_size is None else state.step_size, bounds=model.prior.bounds,
+            frame=None if state.metric is None else principal_frame(state.metric),
+        )  # fmt: skip
+        acceptance = jnp.mean(run.acceptance)
+        metrics = {"acceptance": acceptance} if self.kernel.is_exact else {}
+        if state.chains is not None and indices is not None:
+            chains = with_rows(state.chains, indices, run.z, len(model.prior.event_shape))
+            state = state._replace(chains=chains)
+        if state.step_size is not None:
+            adapted = self.next_step_size(step, state.step_size, acceptance)
+            state, metrics = state._replace(step_size=adapted), metrics | {"step_size": adapted}
+        metric = self.next_metric(key_metric, step, state.metric, model, params, prior, run.z, x)
+        state = state._replace(metric=metric)
+        return ChainDraws(run.z, metrics), state

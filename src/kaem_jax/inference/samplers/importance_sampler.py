@@ -1,4 +1,4 @@
-"""Importance sampling with the prior as proposal, S draws shared by a minibatch (docs/method.md, section 6)."""
+"""Importance sampling with S prior draws that a minibatch shares (docs/method.md, section 6)."""
 
 import dataclasses
 import functools
@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.samplers.base import Sampler, SamplerState
-from kaem_jax.inference.samplers.draws import ChainDraws, SharedDraws
+from kaem_jax.inference.samplers.base import ChainDraws, Sampler, SamplerState, SharedDraws
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.uniform import Points
 from kaem_jax.settings import setting
+from kaem_jax.settings.arguments import check_integer
 
 
 class ImportancePosterior(NamedTuple):
@@ -42,15 +42,11 @@ def weigh(z: Array, log_likelihood: Array) -> ImportancePosterior:
 
 
 def resample(key: Array, weights: Array, num_draws: int) -> Array:
-    """Systematic resampling (Douc, Cappe & Moulines, 2005): equally weighted indices of weighted points.
-
-    Args:
-      key: a PRNG key; rows are resampled independently.
-      weights: [B, S], not negative.
-      num_draws: R.
+    """Systematic resampling (Douc, Cappe & Moulines, 2005), independently for each row of weights [B, S].
 
     Returns:
-      int32 [B, R], sorted. Index s occurs R w_s times on average over keys, rounded up or down in each row.
+      int32 [B, R], sorted indices for R = `num_draws`. Index s occurs R w_s times on average over keys, rounded up or
+      down in each row.
     """
 
     def one(shift: Array, weights: Array) -> Array:
@@ -70,10 +66,9 @@ def importance_posterior(
 ) -> ImportancePosterior:
     """Importance-sampled posterior of the latents of x [B, *data_shape], by S decoder calls.
 
+    Nothing is differentiated, neither in `params` nor in `x`.
+
     Args:
-      key: a PRNG key.
-      model: the model.
-      params: the model's parameters. Nothing here is differentiated, neither in them nor in `x`.
       x: [B, *data_shape] data.
       num_samples: S, the number of proposals.
       points: `random` or `sobol` proposals.
@@ -87,7 +82,7 @@ def importance_posterior(
       >>> found.ess.shape
       (10,)
     """
-    Importance(num_samples=num_samples, points=points)
+    check_integer("num_samples", num_samples, low=2)
     params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
     prior = model.prior.bind(params["prior"])
     z = constrain(prior.sample(key, (num_samples,), points), "data")
@@ -96,7 +91,7 @@ def importance_posterior(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Importance(Sampler):
-    """Weighted draws of the prior, shared by the whole minibatch; nothing is carried from step to step.
+    """Weighted draws of the prior, shared by the whole minibatch.
 
     Attributes:
       num_samples: S, proposals from the prior.
@@ -119,15 +114,9 @@ class Importance(Sampler):
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: SamplerState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: SamplerState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[SharedDraws | ChainDraws, SamplerState]:
+    ) -> tuple[SharedDraws | ChainDraws, SamplerState]:  # fmt: skip
         key_draw, key_resample = jax.random.split(key)
         options = {"num_samples": self.num_samples, "points": self.points}
         posterior = importance_posterior(key_draw, model, params, x, **options)

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.inference.proposals.encoder_proposal import approximate
-from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.base import ChainDraws, Sampler
 from kaem_jax.inference.samplers.chains import as_rows, of_rows, with_rows
-from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.mcmc.kernels import value_and_score
@@ -30,10 +29,10 @@ class ParticleState(NamedTuple):
     """What particles carry from update to update.
 
     Attributes:
-      precision: [L, L], the average of score score' over minibatches, in units of the particles' scales.
+      precision: [L, L], the running average of score score' in units of the particles' scales.
       num_batches: int32 scalar, the number of minibatches; the average is a plain one over the first 2,000.
-      chains: [N, L'], positions [C, N, *event] and their scales [1, N, *event] in the form of `as_rows`;
-        None once frozen.
+      chains: [N, L'], positions [C, N, *event] and their scales [1, N, *event] in the form of `as_rows`; None once
+        frozen.
     """
 
     precision: Array
@@ -47,7 +46,7 @@ class ParticleDraws(ChainDraws):
     """Positions before the move. `posterior_loss` is differentiated in them, too.
 
     Attributes:
-      scale: [B, *event], the standard deviation of the posterior when the chains were started.
+      scale: [B, *event], standard deviation of the posterior when the chains were started.
     """
 
     scale: Array
@@ -55,7 +54,7 @@ class ParticleDraws(ChainDraws):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Particles(Sampler):
-    """C Langevin chains for each datum, which are kept over all updates and moved by one unadjusted step in each.
+    """C Langevin chains for each datum, kept over all updates and moved by one unadjusted step in each.
 
     An update evaluates log p(x, z) and its gradient once: in the parameters for the optimiser, in z for the move
     (particle gradient descent; Kuntz, Lim & Johansen, 2023). Chains start at draws of the encoder. The move is
@@ -63,9 +62,9 @@ class Particles(Sampler):
         z <- z + h P score + sqrt(2 h) P^(1/2) noise,    P = S M^-1 S,
 
     where S holds the encoder's standard deviations for this datum, and M is the average of (S score)(S score)' over all
-    data. At a posterior draw the mean of score score' is the posterior's precision, so P is about its covariance. There
-    is no accept step: the stationary variance is larger than that of the posterior by a share of about h / 2. The
-    encoder rests, since it would learn from chains that it starts.
+    data. At posterior draws the mean of score score' is the posterior's precision, so P is about its covariance.
+    Without an accept step, the stationary variance is too large by a share of about h / 2. The encoder rests, since it
+    would learn from chains that it starts.
 
     Attributes:
       encoder: of an earlier stage; None starts chains at prior draws, with unit scales.
@@ -97,7 +96,6 @@ class Particles(Sampler):
         return {} if self.encoder is None else {"encoder": model.bind_encoder(self.encoder).init(key)}
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> ParticleState:
-        """The state before the first update. A chain is NaN until its datum is first seen."""
         self.check(model.prior)
         event = model.prior.event_shape
         empty = jnp.full((self.num_chains + 1, num_data, *event), jnp.nan, float)
@@ -105,15 +103,9 @@ class Particles(Sampler):
         return ParticleState(precision, jnp.zeros((), jnp.int32), as_rows(empty, len(event)))
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: ParticleState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: ParticleState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[ParticleDraws, ParticleState]:
+    ) -> tuple[ParticleDraws, ParticleState]:  # fmt: skip
         """The kept positions. Without `indices`, fresh chains take 100 moves first."""
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         key_start, key_moves = jax.random.split(key)
@@ -136,11 +128,6 @@ class Particles(Sampler):
     def move(
         self, key: Array, state: ParticleState, draws: ParticleDraws, score: Array, indices: Array
     ) -> ParticleState:
-        """The state after a move of the particles of the data `indices` [B].
-
-        Args:
-          score: gradient of log p(x_b, z) at the draws, [C, B, *event].
-        """
         # On every device, which takes no time: chains are kept on every device, and sums have the order of one device.
         z, scale, score = constrain(draws.z), constrain(draws.scale), constrain(score)
         z, whitened = self._step(key, state.precision, z, scale, score)
@@ -158,7 +145,6 @@ class Particles(Sampler):
         return state._replace(chains=None)
 
     def _fresh(self, key: Array, model: Model, params: Params, x: Array) -> ParticleDraws:
-        """Chains that start at draws of the encoder, or of the prior."""
         if self.encoder is None:
             prior = model.prior.bind(params["prior"])
             z = prior.sample(key, (self.num_chains, len(x)))
@@ -170,7 +156,6 @@ class Particles(Sampler):
     def _moved(
         self, key: Array, precision: Array, model: Model, params: Params, x: Array, draws: ParticleDraws
     ) -> ParticleDraws:
-        """The draws after moves under fixed parameters."""
         prior = model.prior.bind(params["prior"])
 
         def move(z: Array, key: Array) -> tuple[Array, None]:

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.evidence.importance_evidence import weighed_draws
+from kaem_jax.inference.evidence.log_evidence import weighed_draws
 from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
 from kaem_jax.inference.proposals.annealing_path import log_joint_density
-from kaem_jax.inference.samplers.base import Sampler, SamplerState
-from kaem_jax.inference.samplers.draws import ChainDraws
+from kaem_jax.inference.samplers.base import ChainDraws, Sampler, SamplerState
 from kaem_jax.jax_utils.batches import filled_batches
 from kaem_jax.jax_utils.transforms import expand_to
 from kaem_jax.mcmc import langevin_posterior
@@ -27,10 +26,10 @@ _AT_ONCE = 100  # data
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProposalChains(Sampler):
-    """C chains for each datum. Each starts at one of 16 draws of q(z | x), chosen by its weight p(x, z) / q(z | x).
-    Start coordinates outside a bounded support are replaced by those of a prior draw.
+    """C chains for each datum. Each starts at one of 16 draws of q(z | x), sampled by its weight p(x, z) / q(z | x).
 
-    MALA moves are whitened by q. Step sizes adapt in the first half of the steps, separately for each datum.
+    MALA moves are whitened by q. Step sizes adapt in the first half of the steps, separately for each datum. Start
+    coordinates outside a bounded support are replaced by those of a prior draw.
 
     Attributes:
       proposal: q(z | x).
@@ -45,15 +44,9 @@ class ProposalChains(Sampler):
     num_chains: int = setting(8, low=1)
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: SamplerState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: SamplerState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[ChainDraws, SamplerState]:
+    ) -> tuple[ChainDraws, SamplerState]:  # fmt: skip
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         prior = model.prior.bind(params["prior"])
         if isinstance(x, jax.core.Tracer) or len(x) <= _AT_ONCE:
@@ -69,7 +62,6 @@ class ProposalChains(Sampler):
         return ChainDraws(z, {"acceptance": jnp.mean(jnp.stack([acceptance for _, acceptance in ends]))}), state
 
     def _ends(self, key: Array, model: Model, params: Params, x: Array, prior: BoundPrior) -> tuple[Array, Array]:
-        """The ends of the chains, [C, B, *event], and their mean acceptance."""
         key_fit, key_start, key_run = jax.random.split(key, 3)
         fitted = fitted_to(x, self.proposal, key_fit, model, params, prior)
         start = _starts(key_start, model, params, x, fitted, prior, self.num_chains)
@@ -79,7 +71,6 @@ class ProposalChains(Sampler):
 def _starts(
     key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, prior: BoundPrior, num_chains: int
 ) -> Array:
-    """Where chains start, [C, B, *event]."""
     key_draw, key_choice = jax.random.split(key)
     z, log_weights = weighed_draws(key_draw, model, params, x, fitted, prior, _NUM_PROPOSALS * num_chains)
     return _choose(key_choice, prior, z, log_weights, num_chains)

@@ -9,18 +9,12 @@ from jax import Array
 
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.annealing_path import Path, path_from_prior, path_from_proposal
+from kaem_jax.inference.samplers.base import RungDraws, TemperedDraws
 from kaem_jax.inference.samplers.chains import ChainSampler, ChainState, as_rows, of_rows, with_rows
-from kaem_jax.inference.samplers.draws import RungDraws, TemperedDraws
 from kaem_jax.jax_utils.placement import constrain
-from kaem_jax.mcmc import (
-    Frame,
-    TemperedInfo,
-    adapted_ladder,
-    power_ladder,
-    principal_frame,
-    tempered_posterior,
-    whitened,
-)
+from kaem_jax.mcmc import TemperedInfo, power_ladder, tempered_posterior
+from kaem_jax.mcmc.ladder import adapted_ladder
+from kaem_jax.mcmc.preconditioner import Frame, principal_frame, whitened
 from kaem_jax.mcmc.rounds import Swap
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
@@ -33,8 +27,8 @@ class Population(NamedTuple):
 
     Attributes:
       z: [N, L], [T, C, N, *event] in the form of `as_rows`.
-      heading: int8 [N, L'], [T, C, N] in the form of `as_rows`. Kept, since a round trip takes many training steps; see
-        `kaem_jax.mcmc.rounds.TemperedState`.
+      heading: int8 [N, L'], [T, C, N] in the form of `as_rows`; see `kaem_jax.mcmc.rounds.TemperedState`. Kept, since a
+        round trip takes many training steps.
     """
 
     z: Array
@@ -111,15 +105,9 @@ class Tempered(ChainSampler):
         return of_rows(state.chains.z, (self.num_temperatures, self.num_chains), model.prior.event_shape)[-1]
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: ChainState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: ChainState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[TemperedDraws, ChainState]:
+    ) -> tuple[TemperedDraws, ChainState]:  # fmt: skip
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         prior = model.prior.bind(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
@@ -168,7 +156,6 @@ class Tempered(ChainSampler):
         return draws, state._replace(metric=metric)
 
     def _adapted(self, step: Array | int, state: ChainState, betas: Array, info: TemperedInfo) -> ChainState:
-        """The state with step sizes and ladder adapted to the acceptances of this draw."""
         if state.step_size is not None:
             adapted = self.next_step_size(step, state.step_size, info.acceptance)
             is_refreshed = self.refresh & (betas == 0)  # with one rung there is none
@@ -179,7 +166,6 @@ class Tempered(ChainSampler):
         return state
 
     def _metrics(self, info: TemperedInfo, state: ChainState, dtype: jnp.dtype) -> dict[str, Array]:
-        """The metrics of a draw that are logged; `state` is the state after it."""
         metrics = {"acceptance": info.acceptance[-1]} if self.kernel.is_exact else {}
         if self.num_temperatures > 1:
             metrics |= {
@@ -193,14 +179,13 @@ class Tempered(ChainSampler):
         return metrics
 
     def _path(self, model: Model, params: Params, prior: BoundPrior, x: Array) -> Path:
-        """The path of densities from the first rung to the posteriors of x."""
         if self.encoder is None:
             return path_from_prior(model, params, x, prior)
         fitted = EncoderProposal(self.encoder).fit(jax.random.key(0), model, params, x, prior)
         return path_from_proposal(model, params, x, fitted, prior, whitens=False)
 
     def _frame(self, state: ChainState) -> Frame | None:
-        """The coordinates of moves; whitened with an encoder, since its densities are as narrow as the posterior."""
+        """The coordinates of moves; whitened with an encoder, whose densities are as narrow as the posterior."""
         if state.metric is None:
             return None
         frame = principal_frame(state.metric)

@@ -10,8 +10,7 @@ from jax import Array
 
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.encoder_proposal import approximate
-from kaem_jax.inference.samplers.base import Sampler, SamplerState
-from kaem_jax.inference.samplers.draws import ChainDraws
+from kaem_jax.inference.samplers.base import ChainDraws, Sampler, SamplerState
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.jax_utils.transforms import STATIC
 from kaem_jax.model import Model, Params
@@ -41,8 +40,8 @@ class EncoderDraws(ChainDraws):
     ) -> tuple[Array, dict[str, Array]]:
         """Log mean_k p(x_b, z_k) / q(z_k | x_b), [B] nats, and metrics; `labels` y [B] make it p(x_b, y_b, z_k) / q.
 
-        With K = 1 this is the evidence lower bound (Kingma & Welling, 2014), with more the importance-weighted one
-        (Burda et al., 2016). It is differentiable in all of `params`, through the draws too.
+        The evidence lower bound for K = 1 (Kingma & Welling, 2014), else the importance-weighted one (Burda et al.,
+        2016). Differentiable in all of `params`, through the draws too.
         """
         q = approximate(self.encoder, model, params, x)
         z, log_q = q.at(self.noise), q.log_prob_at(self.noise)
@@ -86,15 +85,9 @@ class Variational(Sampler):
         return {"encoder": model.bind_encoder(self.encoder).init(key)}
 
     def step(
-        self,
-        key: Array,
-        step: Array | int,
-        state: SamplerState,
-        model: Model,
-        params: Params,
-        x: Array,
+        self, key: Array, step: Array | int, state: SamplerState, model: Model, params: Params, x: Array,
         indices: Array | None = None,
-    ) -> tuple[EncoderDraws, SamplerState]:
+    ) -> tuple[EncoderDraws, SamplerState]:  # fmt: skip
         q = approximate(self.encoder, model, *jax.lax.stop_gradient((params, jnp.asarray(x))))
         noise = jax.random.normal(key, (self.num_draws, *q.mean.shape), q.mean.dtype)
         noise = constrain(noise, None, "data")

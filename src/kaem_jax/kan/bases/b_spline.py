@@ -18,9 +18,9 @@ _PANELS_PER_INTERVAL = {1: 20, 2: 10, 3: 10, 4: 10, 5: 10}
 
 @dataclasses.dataclass(frozen=True)
 class BSpline(Basis):
-    """B-splines by the local Cox-de Boor recursion: only the degree + 1 non-zero terms are computed.
+    """B-splines by the local Cox-de Boor recursion, which computes the degree + 1 non-zero terms only.
 
-    Outside the domain a feature keeps the value it has at the nearer end.
+    Outside the domain a spline keeps its value at the nearer end.
 
     Attributes:
       degree: polynomial degree, 1 to 5.
@@ -36,7 +36,7 @@ class BSpline(Basis):
         return num_intervals + self.degree
 
     def evaluate(self, u: Array, num_intervals: int, scale: Array | None = None) -> Array:
-        span, values = self._nonzero(u, num_intervals)
+        span, _, values = _nonzero(u, num_intervals, self.degree)
         # A comparison with the feature index vectorises where a scatter does not.
         index = jnp.arange(self.num_functions(num_intervals), dtype=jnp.int32) - span[..., None]
         return sum(
@@ -51,27 +51,23 @@ class BSpline(Basis):
         few = functools.partial(_combine, degree=self.degree)
         return jax.lax.platform_dependent(u, coefficients, tpu=by_features, default=few)
 
-    def _nonzero(self, u: Array, num_intervals: int) -> tuple[Array, list[Array]]:
-        """The interval of each position (the index of its first non-zero feature), and its degree + 1 non-zero values.
 
-        Piegl & Tiller, The NURBS Book, algorithm A2.2, for knots at the integers.
-        """
-        span, t = _split(u, num_intervals)
-        values = [jnp.ones_like(t)]
-        for degree in range(1, self.degree + 1):
-            values = _raised(values, t, degree)
-        return span, values
+def _nonzero(u: Array, num_intervals: int, degree: int) -> tuple[Array, list[Array], list[Array]]:
+    """The interval of each position, int32, and the non-zero splines there of degree - 1 and of `degree`.
 
-
-def _split(u: Array, num_intervals: int) -> tuple[Array, Array]:
-    """The interval of each position, int32, and the position inside of it, 0 to 1."""
+    The interval is the index of the first of them. Piegl & Tiller, The NURBS Book, algorithm A2.2, for integer knots.
+    """
     u = jnp.clip(u, 0, num_intervals)
     span = jnp.minimum(jnp.floor(u), num_intervals - 1)  # the last interval is closed on the right
-    return span.astype(jnp.int32), u - span
+    t = u - span
+    lower = [jnp.ones_like(t)]
+    for k in range(1, degree):
+        lower = _raised(lower, t, k)
+    return span.astype(jnp.int32), lower, _raised(lower, t, degree)
 
 
 def _raised(values: list[Array], t: Array, degree: int) -> list[Array]:
-    """The non-zero values of splines of a degree, from those of one degree less."""
+    """The non-zero splines of a degree, from those of one degree less."""
     raised, carry = [], jnp.zeros_like(t)
     for r, value in enumerate(values):
         share = value / degree
@@ -82,7 +78,6 @@ def _raised(values: list[Array], t: Array, degree: int) -> list[Array]:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _combine(u: Array, coefficients: Array, degree: int) -> Array:
-    """Splines with coefficients [*lead, G] at positions u [..., *lead]."""
     return _value_and_slope(u, coefficients, degree)[0]
 
 
@@ -102,11 +97,7 @@ def _value_and_slope(u: Array, coefficients: Array, degree: int) -> tuple[Array,
     """Splines at u and their derivatives, the non-zero features, and the index of the first one's coefficient."""
     lead, num_functions = coefficients.shape[:-1], coefficients.shape[-1]
     num_intervals = num_functions - degree
-    span, t = _split(u, num_intervals)
-    lower = [jnp.ones_like(t)]
-    for k in range(1, degree):
-        lower = _raised(lower, t, k)
-    features = _raised(lower, t, degree)
+    span, lower, features = _nonzero(u, num_intervals, degree)
     rows = jnp.arange(math.prod(lead), dtype=jnp.int32).reshape(lead)
     first, flat = rows * num_functions + span, coefficients.reshape(-1)
     own = [flat[first + j] for j in range(degree + 1)]

@@ -9,10 +9,10 @@ from kaem_jax.settings import Settings
 
 
 class Basis(Settings, abc.ABC):
-    """A family of basis functions phi_1..phi_G of a position u, on N even intervals; the domain is 0 <= u <= N.
+    """A family of basis functions phi_1..phi_G of a position u on N even intervals; the domain is 0 <= u <= N.
 
-    A basis is static and hashable and holds no arrays. A family must define `panels_per_interval`, `num_functions` and
-    `evaluate`; one with local support also overrides `combine`.
+    Static and hashable. A family defines `panels_per_interval`, `num_functions` and `evaluate`; one with local support
+    also overrides `combine`.
     """
 
     @property
@@ -22,25 +22,21 @@ class Basis(Settings, abc.ABC):
 
     @abc.abstractmethod
     def num_functions(self, num_intervals: int) -> int:
-        """Number G of basis functions on `num_intervals` intervals."""
+        """G, the number of basis functions on `num_intervals` intervals."""
 
     def init_scale(self, shape: tuple[int, ...], num_intervals: int) -> Array | None:
-        """Initial trainable scale (unconstrained), [*shape, ...]; None where the family has none."""
+        """Initial trainable scale (unconstrained), [*shape, ...]; None for a family without one."""
         return None
 
     @abc.abstractmethod
     def evaluate(self, u: Array, num_intervals: int, scale: Array | None) -> Array:
-        """Evaluates every basis function.
+        """Every basis function at positions u [..., *L]: [..., *L, G], in the dtype of `u`.
 
         Args:
-          u: [..., *L] positions.
           num_intervals: N.
-          scale: [*L, ...] unconstrained trainable scale as `init_scale` gives it, or None.
-
-        Returns:
-          [..., *L, G] values, of the dtype of `u`.
+          scale: [*L, ...], as `init_scale` gives it, or None.
         """
 
     def combine(self, u: Array, num_intervals: int, scale: Array | None, coefficients: Array) -> Array:
-        """sum_g c_g phi_g(u) at positions [..., *L] for coefficients [*L, G]: [..., *L]."""
+        """Values sum_g c_g phi_g(u) at positions [..., *L] for coefficients [*L, G]: [..., *L]."""
         return jnp.sum(self.evaluate(u, num_intervals, scale) * coefficients, axis=-1)

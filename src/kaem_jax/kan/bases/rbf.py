@@ -25,7 +25,6 @@ class _Bumps(Basis):
         return jnp.full(shape, math.log(math.expm1(1.0 - _MIN_WIDTH)))
 
     def _distance(self, u: Array, num_intervals: int, scale: Any) -> Array:
-        """(u - g) / tau, [..., *L, G]."""
         centre = jnp.arange(num_intervals + 1, dtype=u.dtype)
         return (u[..., None] - centre) / (_MIN_WIDTH + jax.nn.softplus(scale[..., None]))
 

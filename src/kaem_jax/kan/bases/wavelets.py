@@ -19,7 +19,7 @@ class _Wavelets(Basis):
     """N wavelets psi((u - b_g) / s_g), translations b_g spread over the domain, scales s_g = 0.5 + softplus(.).
 
     Trainable, [*L, 2, N]: the shift of b_g from the middle of interval g, and the unconstrained scale; s_g starts at 1.
-    The components of a mixture share both, so that the functions of a coordinate are computed once.
+    The components of a mixture share both, so each wavelet of a coordinate is computed once.
     """
 
     def num_functions(self, num_intervals: int) -> int:
@@ -34,8 +34,7 @@ class _Wavelets(Basis):
         return self._mother((u[..., None] - centre) / (_MIN_SCALE + jax.nn.softplus(scale[..., 1, :])))
 
     @abc.abstractmethod
-    def _mother(self, t: Array) -> Array:
-        """The wavelet psi at t, elementwise."""
+    def _mother(self, t: Array) -> Array: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,9 @@ from jax import Array
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers.chains import ChainState
 from kaem_jax.jax_utils.placement import constrain
-from kaem_jax.mcmc import MALA, Frame, langevin_posterior, principal_frame, r_hat
+from kaem_jax.mcmc import MALA, langevin_posterior, r_hat
 from kaem_jax.mcmc.kernels import FIRST_STEP_SIZE
+from kaem_jax.mcmc.preconditioner import Frame, principal_frame
 from kaem_jax.model import Model, Params
 
 _NUM_DATA, _ROUNDS = 32, 100

@@ -1,4 +1,4 @@
-"""The likelihood of sequences of tokens."""
+"""Likelihoods of binary values and of sequences of tokens."""
 
 import dataclasses
 
@@ -7,16 +7,57 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.likelihoods.base import Likelihood, Params
+from kaem_jax.likelihoods.base import Likelihood, Params, check_in_unit_interval
 from kaem_jax.settings import Settings, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli(Settings, Likelihood):
+    """Independent Bernoulli values with `output` as logits; x in [0, 1].
+
+    For fractions, `terms` are negative cross-entropies, not log-probabilities.
+
+    Example:
+      >>> model = kaem.Model(prior, kaem.MLP(), kaem.Bernoulli(), data_shape=(20,))
+    """
+
+    takes_logits = True
+    has_intervals = True
+
+    def check_data(self, x: np.ndarray) -> None:
+        check_in_unit_interval(x, "a Bernoulli likelihood")
+
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
+        return x * output - jax.nn.softplus(output)
+
+    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        product = jnp.matmul(x, output.T, precision=jax.lax.Precision.HIGHEST)
+        return product - jnp.sum(jax.nn.softplus(output), axis=-1)
+
+    def mean(self, params: Params, output: Array) -> Array:
+        return jax.nn.sigmoid(output)
+
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        return jax.random.bernoulli(key, self.mean(params, output)).astype(output.dtype)
+
+    def log_mass(self, params: Params, output: Array, low: Array, high: Array) -> Array:
+        can_be_0 = jnp.where(low <= 0, jax.nn.log_sigmoid(-output), -jnp.inf)
+        can_be_1 = jnp.where(high >= 1, jax.nn.log_sigmoid(output), -jnp.inf)
+        return jnp.where((low <= 0) & (high >= 1), 0, jnp.maximum(can_be_0, can_be_1))
+
+    def sample_within(self, key: Array, params: Params, output: Array, low: Array, high: Array) -> Array:
+        return jnp.clip(self.sample(key, params, output), jnp.ceil(low), jnp.floor(high))
+
+    def dispersion(self, params: Params, output: Array) -> float:
+        return 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(Settings, Likelihood):
     """Tokens 0..V - 1 at T positions, each from a softmax over V outputs: output [..., B, T V], x [B, T].
 
-    Token 0 ends a sequence. Later positions are padding: they are 0 and have probability 1. So the probabilities of all
-    sequences with an end, and of those of T tokens without one, add up to 1.
+    Token 0 ends a sequence. Later positions are padding: they are 0 and have probability 1, so that the probabilities
+    of all sequences add up to 1.
 
     Attributes:
       vocabulary: V, at least 2 (the end and one token); 0: taken from the data.
@@ -65,7 +106,6 @@ class Categorical(Settings, Likelihood):
         return self._up_to_end(jnp.argmax(self._of_positions(output), axis=-1).astype(jnp.int32))
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:
-        """Draws of tokens, int32 [..., T]."""
         return self._up_to_end(jax.random.categorical(key, self._of_positions(output)).astype(jnp.int32))
 
     @staticmethod
