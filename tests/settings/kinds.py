@@ -33,6 +33,6 @@ assert len(CLASSES) > 45
 
 def required(cls):
     """Small values of the fields that have no default."""
-    given = {"num_latents": 3, "centred": kaem.ProductPrior(num_latents=3), "proposal": kaem.PriorProposal()}
+    given = {"num_latents": 3, "densities": kaem.ProductPrior(num_latents=3), "proposal": kaem.PriorProposal()}
     names = [f.name for f in dataclasses.fields(cls) if f.init and f.default is dataclasses.MISSING]
     return {name: given[name] for name in names}

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import polars
 import pytest
-from kaem_jax.inference.infer_latents import infer_latents
 from scipy import stats
 
 import kaem_jax as kaem
@@ -14,6 +13,7 @@ from kaem_jax.app.data import DataSettings, Table, load_dataset, write_table
 from kaem_jax.app.evaluation.generate import sample_in_batches, sample_with_noise
 from kaem_jax.app.runs.open_data import open_held_out
 from kaem_jax.errors import ConfigError
+from kaem_jax.inference.queries import infer_latents
 from kaem_jax.keys import inference_key, sample_key
 from kaem_jax.tables.column import Column
 from tests.app.cli.conftest import untrained
