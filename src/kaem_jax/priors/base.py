@@ -37,7 +37,8 @@ class BoundPrior(abc.ABC):
 
     Attributes:
       prior: static.
-      table: what `bind` computes from them once.
+      params: its parameters.
+      table: what `bind` computes from these once.
 
     Raises:
       ValueError: the last axes of a latent are not `prior.event_shape`, u is outside 0..1 (unless traced), or `points`

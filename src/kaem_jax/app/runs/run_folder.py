@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+import kaem_jax
 from kaem_jax.app.data import Dataset, Form, form_from_dict
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.errors import RunError
@@ -126,10 +127,10 @@ def environment() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    package = pathlib.Path(__file__).parent
-    if not (package.parents[1] / ".git").exists():
+    clone = pathlib.Path(kaem_jax.__file__).parents[2]
+    if not (clone / ".git").exists():
         return None  # an installed wheel lies in an environment, perhaps inside a repository of its user
-    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40"]
+    command = ["git", "-C", str(clone), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
