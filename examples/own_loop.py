@@ -122,7 +122,7 @@ def main() -> None:
         train, test = (jnp.asarray(TOYS[name](np.random.default_rng(seed)), jnp.float32) for seed in (0, 1))
         for trainer in (by_fit, own_loop):
             params = trainer(jax.random.key(given.seed), model, train, given.steps)
-            z = model.prior.sample(jax.random.key(1), params["prior"], NUM_SAMPLES)
+            z = model.prior.bind(params["prior"]).sample(jax.random.key(1), NUM_SAMPLES)
             samples = np.asarray(model.simulate(jax.random.key(2), params, z))
             estimate = kaem.log_evidence(jax.random.key(3), model, params, test[:1000], num_samples=20_000)
             log_density = kaem.log_evidence(jax.random.key(3), model, params, plane, num_samples=20_000).value
