@@ -28,8 +28,11 @@ def sample_in_batches(
 ) -> Iterator[np.ndarray]:
     """Draws E[x | z] at prior draws z: yields [n, *data_shape] with n at most 256.
 
-    The first k draws are the same for every `num` of at least k. `cluster` or `label` draws from one cluster of a
-    clustered prior, or from the clusters of one class; a ValueError says that there is none.
+    The first k draws are the same for every `num` of at least k. `cluster` draws from one cluster of a clustered prior,
+    and `label` from the clusters of one class.
+
+    Raises:
+      ValueError: the prior has no such cluster or class.
     """
     prior = model.prior.bind(params["prior"])
     for first in range(0, num, BLOCK):
