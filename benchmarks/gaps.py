@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer
 
-from kaem_jax.tables.estimator import KAEM
+from kaem_jax.tables import TableDensity
 
 SHARE, NUM_DRAWS, NUM_SETS = 0.2, 200, 5
 MECHANISMS = ["completely_at_random", "at_random"]
@@ -49,7 +49,7 @@ def without(rng: np.random.Generator, x: np.ndarray, mechanism: str) -> np.ndarr
 
 def kaem(seed: int, x: np.ndarray) -> Filled:
     """The density of the table."""
-    model = KAEM(random_state=seed).fit(x)
+    model = TableDensity(random_state=seed).fit(x)
     return model.impute(x), np.stack(model.impute(x, num_draws=NUM_DRAWS))
 
 

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from kaem_jax.tables.estimator import KAEM
+from kaem_jax.tables import TableDensity
 
 
 def baselines(seed: int, train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
@@ -40,9 +40,9 @@ def baselines(seed: int, train: np.ndarray, test: np.ndarray) -> dict[str, np.nd
     }
 
 
-def fit_and_score(seed: int, train: np.ndarray, test: np.ndarray) -> tuple[KAEM, np.ndarray]:
+def fit_and_score(seed: int, train: np.ndarray, test: np.ndarray) -> tuple[TableDensity, np.ndarray]:
     """Our model, and its scores, smaller for outliers."""
-    model = KAEM(random_state=seed).fit(train)
+    model = TableDensity(random_state=seed).fit(train)
     return model, model.decision_function(test)
 
 

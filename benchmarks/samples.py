@@ -23,14 +23,14 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
-from kaem_jax.tables.estimator import KAEM
+from kaem_jax.tables import TableDensity
 
 CLASS, NUM_BINS = "class", 10
 
 
 def by_kaem(seed: int, train: pd.DataFrame) -> pd.DataFrame:
     """Samples, as many as rows."""
-    return pd.DataFrame(KAEM(random_state=seed).fit(train).sample(len(train)))
+    return pd.DataFrame(TableDensity(random_state=seed).fit(train).sample(len(train)))
 
 
 def by_mixtures(seed: int, train: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from sklearn.neighbors import KernelDensity
 
 import kaem_jax as kaem
 from kaem_jax.app.data import Table, load_dataset
-from kaem_jax.tables.estimator import KAEM
+from kaem_jax.tables import TableDensity
 
 SHARE_MISSING, COVERED = 0.2, 0.9
 
@@ -43,7 +43,7 @@ def baselines(train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
         "mixture": float(mixture.score(test)),
         "mixture_is": f"{mixture.n_components} {mixture.covariance_type}",
         "kernel": float(kernel.best_estimator_.score_samples(test).mean()),
-        "density": KAEM(random_state=0).fit(train).score(test),
+        "density": TableDensity(random_state=0).fit(train).score(test),
     }
 
 

@@ -18,7 +18,7 @@ import kaem_jax as kaem
 from kaem_jax.app.data import Table, load_dataset
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.loop import train_and_evaluate
-from kaem_jax.keys import run_keys
+from kaem_jax.jax_utils.keys import run_keys
 from kaem_jax.settings import read
 from kaem_jax.tables.column import Column
 from kaem_jax.training.stage import state_after

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.tables.estimator import KAEM
+from kaem_jax.tables import TableDensity
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "api.md"
 # Two registries' methods, whose page is docs/extend.md, and a module.
@@ -27,10 +27,10 @@ def given():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*NAMES, "KAEM"])
+@pytest.mark.parametrize("name", [*NAMES, "TableDensity"])
 def test_examples_run(name, given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    described = inspect.getdoc(KAEM if name == "KAEM" else getattr(kaem, name))
+    described = inspect.getdoc(TableDensity if name == "TableDensity" else getattr(kaem, name))
     example = doctest.DocTestParser().get_doctest(described, dict(given), name, None, None)
     assert example.examples
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)

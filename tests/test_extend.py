@@ -13,9 +13,11 @@ from flax import nnx
 
 import kaem_jax as kaem
 from kaem_jax.app.cli import kaem as cli_kaem
+from kaem_jax.app.evaluation.evaluate import evaluate
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.errors import RunError
+from kaem_jax.jax_utils.keys import evaluation_keys
 from kaem_jax.mcmc.kernels import make_kernel
 from kaem_jax.networks.base import NnxDecoder
 from kaem_jax.settings import read, to_dict
@@ -74,7 +76,12 @@ def test_an_experiment_names_classes_from_outside(page, tmp_path, monkeypatch):
     with jax.numpy_dtype_promotion("standard"):
         assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
         run = kaem.load_run(tmp_path / "run")
-    assert run.model.sample(jax.random.key(0), run.params, 3).shape == (3, 5)
+        found = evaluate(tmp_path / "run", metrics=["my_parts:Spread", "mixing"], seed=3)
+    drawn = run.model.sample(evaluation_keys(3).figures, run.params, 1000)
+    ratio = float(np.std(drawn) / np.std(data[40:] / 2))
+    assert found["spread"]["ratio_of_deviations"] == pytest.approx(ratio, rel=1e-5)
+    assert list(found) == ["mixing", "spread"]
+    assert "samples vary less than data" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from kaem_jax.errors import first_line, is_disk_full, is_out_of_memory, is_transient
-from kaem_jax.files import write_json, write_lines
+from kaem_jax.files.writing import write_json, write_lines
 
 
 def test_files_are_replaced_as_a_whole(tmp_path):

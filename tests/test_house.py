@@ -107,7 +107,7 @@ sys.meta_path.insert(0, Blocked())
 import jax
 import numpy as np
 import kaem_jax as kaem
-from kaem_jax.model_file import read_model
+from kaem_jax.files.model_file import read_model
 
 key, x = jax.random.key(0), np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
 prior = kaem.ClusteredPrior(num_latents=2, num_clusters=2)

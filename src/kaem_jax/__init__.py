@@ -9,6 +9,7 @@ with epy.lazy_api_imports(globals()):
     from kaem_jax import mcmc
     from kaem_jax.app.runs.export import export_model
     from kaem_jax.app.runs.load import load, load_run
+    from kaem_jax.files.model_file import save
     from kaem_jax.inference.evidence import log_evidence
     from kaem_jax.inference.finite_mixture import FiniteMixture
     from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal
@@ -23,7 +24,6 @@ with epy.lazy_api_imports(globals()):
     )
     from kaem_jax.likelihoods import Bernoulli, Categorical, Columns, DiscretizedLogistic, Gaussian
     from kaem_jax.model import Model
-    from kaem_jax.model_file import save
     from kaem_jax.networks import KAN, MLP, ConvDecoder, ConvEncoder, SequenceDecoder, SequenceEncoder
     from kaem_jax.priors import (
         ClusteredPrior,

@@ -21,7 +21,7 @@ from kaem_jax.app.evaluation import periodic
 from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.errors import DivergedError
-from kaem_jax.keys import refit_key, run_keys
+from kaem_jax.jax_utils.keys import refit_key, run_keys
 from kaem_jax.training import step as train_step_module
 from kaem_jax.training.batch import batch_indices
 from kaem_jax.training.loss import posterior_loss

@@ -15,7 +15,7 @@ from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.runs.lock import check_folder
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.errors import RunError
-from kaem_jax.keys import run_keys
+from kaem_jax.jax_utils.keys import run_keys
 from kaem_jax.settings import flatten, read, to_dict
 from tests.app.conftest import NUM_STEPS, TINY, call, contents, copy_of, rows_of
 from tests.app.tiny import parts_of, tiny_config

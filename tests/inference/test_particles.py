@@ -11,7 +11,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.inference.samplers.particles import ParticleDraws
-from kaem_jax.keys import step_keys
+from kaem_jax.jax_utils.keys import step_keys
 from kaem_jax.training.batch import Batch
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_train_step

@@ -13,7 +13,7 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.tables import density as table_density
-from kaem_jax.tables.density import Rows, TableDensity, fit_table_density
+from kaem_jax.tables.density import Rows, TableMixture, fit_table_density
 from tests.builders import wild
 from tests.truth import assert_within
 
@@ -70,7 +70,7 @@ def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
     full = dataclasses.replace(prior, map="full")
     of_full = full.init(jax.random.key(0)) | params
     normal = {name: leaf for name, leaf in of_full.items() if name not in ("bank", "rotation")}
-    density = TableDensity(full, of_full, normal, ())
+    density = TableMixture(full, of_full, normal, ())
     known = np.float32([-2, -1, 0, 1, 2, np.nan])
     rows = Rows(np.stack([known, np.full(6, np.nan, np.float32)], axis=1), np.zeros((6, 0), int))
     exact = np.append(np.asarray(prior.bind(params).density(np.stack([known, known], axis=1)[:5]))[:, 0], 1)
@@ -79,9 +79,9 @@ def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
     np.testing.assert_allclose(ratio[5], 1, rtol=1e-6)  # nothing is known
     backwards = density.log_prob(0, rows[::-1])[::-1]
     np.testing.assert_allclose(backwards, density.log_prob(0, rows), rtol=1e-5)
-    gaussian = np.exp(TableDensity(table_density._normal(full), normal, normal, ()).log_prob(0, rows)) / exact
+    gaussian = np.exp(TableMixture(table_density._normal(full), normal, normal, ()).log_prob(0, rows)) / exact
     assert np.max(np.abs(gaussian - 1)) > 0.1  # the correction matters
-    diagonal = TableDensity(prior, params, {}, ())
+    diagonal = TableMixture(prior, params, {}, ())
     np.testing.assert_allclose(np.exp(diagonal.log_prob(0, rows)), exact, rtol=1e-4)
     z = np.asarray(prior.bind(params).sample(jax.random.key(1), 4000))
     rows = Rows(np.where([True, False], z, np.nan).astype(np.float32), np.zeros((4000, 0), int))
@@ -101,7 +101,7 @@ def test_categories_add_up_and_say_which_cluster_it_is(rng):
     prior = kaem.ClusteredPrior(num_latents=1, num_clusters=2, shape="gaussian", proportions="learned")
     params = prior.init(jax.random.key(0)) | {"logits": jnp.asarray([0.0, 1.0])}
     theta = [rng.dirichlet(np.ones(size), 2) for size in (2, 3)]
-    density = TableDensity(prior, params, params, tuple(np.log(part) for part in theta))
+    density = TableMixture(prior, params, params, tuple(np.log(part) for part in theta))
     share, z = np.asarray(jax.nn.softmax(params["logits"])), np.float32([[0.3]])
     of_z = np.exp(np.asarray(prior.bind(params).log_joint(z))[0])
     for number, weight in ((z, of_z), (np.full((1, 1), np.nan, np.float32), share)):

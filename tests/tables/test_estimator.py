@@ -9,7 +9,7 @@ import pytest
 from scipy import integrate, stats
 from sklearn.utils.estimator_checks import check_estimator
 
-from kaem_jax.tables.estimator import KAEM
+from kaem_jax.tables import TableDensity
 
 SHEAR = np.array([[1.0, 0.8, 0.2], [0.0, 0.6, -0.5], [0.0, 0.0, 0.9]])
 
@@ -26,7 +26,7 @@ def with_gaps(rng, x, share=0.2):
 def fitted():
     """A model of normal rows in three units, fitted with gaps."""
     rng = np.random.default_rng(0)
-    return KAEM(num_clusters=1, random_state=0).fit(with_gaps(rng, normal_rows(rng, 4000)))
+    return TableDensity(num_clusters=1, random_state=0).fit(with_gaps(rng, normal_rows(rng, 4000)))
 
 
 def truth():
@@ -36,7 +36,7 @@ def truth():
 
 @pytest.mark.slow
 def test_the_checks_of_scikit_learn_pass():
-    check_estimator(KAEM(num_clusters=1, random_state=0), on_skip=None)
+    check_estimator(TableDensity(num_clusters=1, random_state=0), on_skip=None)
 
 
 def test_scores_are_log_densities_in_the_users_units(fitted, rng):
@@ -50,7 +50,7 @@ def test_scores_are_log_densities_in_the_users_units(fitted, rng):
     loss = stats.multivariate_normal(mean[[0, 2]], covariance[known]).logpdf(x[:, [0, 2]]) - fitted.score_samples(gaps)
     assert abs(loss.mean()) < 0.02
     assert fitted.score(x) == pytest.approx(fitted.score_samples(x).mean())
-    skewed = KAEM(num_clusters=1, random_state=0).fit(rng.lognormal(size=(2000, 1)))
+    skewed = TableDensity(num_clusters=1, random_state=0).fit(rng.lognormal(size=(2000, 1)))
     grid = np.concatenate([np.linspace(-9, 1e-4, 4000), np.geomspace(1.1e-4, 1e3, 4000)])
     assert integrate.trapezoid(np.exp(skewed.score_samples(grid[:, None])), grid) == pytest.approx(1, abs=5e-3)
     fresh = rng.lognormal(size=(2000, 1))
@@ -107,7 +107,7 @@ def test_rows_have_a_place_in_their_cluster(fitted, rng):
     np.testing.assert_allclose(np.cov(places[:, 1:].T), np.eye(3), atol=0.1)
     np.testing.assert_allclose(fitted.inverse_transform(places), x, rtol=1e-4, atol=1e-2)
     table = pandas.DataFrame(frame_of(rng, 300))
-    model = KAEM(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(table)
+    model = TableDensity(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(table)
     places = model.transform(table)
     share = np.mean((places[:, 0] == places[0, 0]) == (table["group"] == table["group"][0]))
     assert share > 0.9  # the clusters are the two groups
@@ -146,7 +146,7 @@ def test_cells_say_why_a_row_is_unlikely(fitted, rng):
     gaps = fitted.cell_scores(np.where([True, False, False], np.nan, x[:5]))
     np.testing.assert_array_equal(np.isnan(gaps), np.tile([True, False, False], (5, 1)))
     table = frame_of(rng, 1000)
-    model = KAEM(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(pandas.DataFrame(table))
+    model = TableDensity(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(pandas.DataFrame(table))
     of_group = model.cell_scores(pandas.DataFrame(table))[:, 1]
     odds = np.where(table["group"] == "a", -4.0, 4.0) * table["size"]
     assert abs(np.mean(of_group + np.logaddexp(0, -odds))) < 0.05
@@ -155,7 +155,7 @@ def test_cells_say_why_a_row_is_unlikely(fitted, rng):
 def test_a_number_out_of_bounds_spoils_no_other_cell(rng):
     x = normal_rows(rng, 500)
     x[:, 0] = np.exp(x[:, 0])
-    model = KAEM(num_clusters=1, bounds={"x0": (0, None)}, random_state=0).fit(x)
+    model = TableDensity(num_clusters=1, bounds={"x0": (0, None)}, random_state=0).fit(x)
     found = model.cell_scores(np.where([True, False, False], -1e-3, x[:5]))
     np.testing.assert_array_equal(found[:, 0], -np.inf)
     np.testing.assert_allclose(found[:, 1:], model.cell_scores(np.where([True, False, False], np.nan, x[:5]))[:, 1:])
@@ -198,7 +198,7 @@ def test_bounded_columns_have_their_density_and_no_mass_outside(name, rng):
             return np.log(0.3 * stats.norm(-2, 0.5).pdf(x) + 0.7 * stats.norm(1, 1).pdf(x))
         return law.logpdf((x - shift) * sign)
 
-    model = KAEM(num_clusters=4 if law is None else 1, bounds={"x0": (low, high)}, random_state=0).fit(
+    model = TableDensity(num_clusters=4 if law is None else 1, bounds={"x0": (low, high)}, random_state=0).fit(
         draw(10_000)[:, None]
     )
     x = draw(20_000)
@@ -228,7 +228,7 @@ def frame_of(rng, num=600):
 @pytest.mark.parametrize("kind", [pandas.DataFrame, polars.DataFrame])
 def test_frames_with_categories_counts_and_constants(rng, kind, capsys):
     """Categories by dtype; a gap is filled in the frame's own type, and the category follows the number."""
-    model = KAEM(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(kind(frame_of(rng)))
+    model = TableDensity(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(kind(frame_of(rng)))
     assert [bool(column.categories) for column in model.columns_] == [False, True, False, True, False]
     table = frame_of(rng, 200)
     scores = model.score_samples(kind(table))
@@ -263,7 +263,7 @@ def test_kinds_of_pandas_with_gaps(rng):
     kinds = pandas.Series(rng.choice([1, 2], 300)).astype("category").mask(np.arange(300) > 280)
     truth = pandas.Series(rng.random(300) < 0.5).astype("boolean").mask(np.arange(300) == 7)
     frame = pandas.DataFrame({"n": numbers, "k": kinds, "t": truth})
-    model = KAEM(num_clusters=1, random_state=0).fit(frame)
+    model = TableDensity(num_clusters=1, random_state=0).fit(frame)
     assert [column.categories for column in model.columns_] == [(), ("1", "2"), ("False", "True")]
     filled = model.impute(frame)
     assert not filled.isna().any().any()
@@ -275,7 +275,7 @@ def test_kinds_of_pandas_with_gaps(rng):
 def test_a_table_of_categories_alone(rng):
     """Its probabilities add up to one."""
     table = pandas.DataFrame(rng.choice(["x", "y"], (500, 2), p=[0.3, 0.7]), columns=["p", "q"])
-    model = KAEM(num_clusters=1, random_state=0).fit(table)
+    model = TableDensity(num_clusters=1, random_state=0).fit(table)
     every = pandas.DataFrame([(p, q) for p in "xy" for q in "xy"], columns=["p", "q"])
     probability = np.exp(model.score_samples(every))
     assert probability.sum() == pytest.approx(1, abs=1e-4)
@@ -284,7 +284,7 @@ def test_a_table_of_categories_alone(rng):
 
 def test_the_same_state_gives_the_same_model_and_pickles(rng):
     x = normal_rows(rng, 200)
-    first, again, other = (KAEM(num_clusters=2, random_state=seed).fit(x) for seed in (3, 3, 4))
+    first, again, other = (TableDensity(num_clusters=2, random_state=seed).fit(x) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.decision_function(x), again.decision_function(x))
     assert not np.allclose(first.decision_function(x), other.decision_function(x))
     copy = pickle.loads(pickle.dumps(first))
@@ -294,13 +294,19 @@ def test_the_same_state_gives_the_same_model_and_pickles(rng):
 def test_what_cannot_be_fitted_is_refused(rng, refuses):
     x = normal_rows(rng, 50)
     frame = pandas.DataFrame(x, columns=["a", "b", "c"])
-    model = KAEM(num_clusters=1).fit(frame)
+    model = TableDensity(num_clusters=1).fit(frame)
     refuses.each(
-        (lambda: KAEM().fit(np.where([True, False, False], np.nan, x)), ["column 'x0' has no value", "exclude=['x0']"]),
-        (lambda: KAEM(exclude=["d"]).fit(frame), ["exclude: ['d']", "a, b, c"]),
-        (lambda: KAEM(bounds={"a": (0, None)}).fit(frame - 9), ["column 'a'", "not inside its bounds (0, None)"]),
-        (lambda: KAEM().fit(x[:1]), ["1 sample", "2 or more"]),
-        (lambda: KAEM().fit(np.where(x > 5, np.inf, x)), ["infinity"]),
+        (
+            lambda: TableDensity().fit(np.where([True, False, False], np.nan, x)),
+            ["column 'x0' has no value", "exclude=['x0']"],
+        ),
+        (lambda: TableDensity(exclude=["d"]).fit(frame), ["exclude: ['d']", "a, b, c"]),
+        (
+            lambda: TableDensity(bounds={"a": (0, None)}).fit(frame - 9),
+            ["column 'a'", "not inside its bounds (0, None)"],
+        ),
+        (lambda: TableDensity().fit(x[:1]), ["1 sample", "2 or more"]),
+        (lambda: TableDensity().fit(np.where(x > 5, np.inf, x)), ["infinity"]),
         (lambda: model.score_samples(frame[["a", "b"]]), ["columns ['c'] of training are not there"]),
         (lambda: model.predict(frame.assign(b=np.inf)), ["['b']", "infinite"]),
         (lambda: model.predict(frame[:0]), ["shape (0, 3)", "a row"]),

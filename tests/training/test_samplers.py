@@ -9,7 +9,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.app.evaluation import periodic
 from kaem_jax.app.loop import Outcome, train_and_evaluate
-from kaem_jax.keys import run_keys
+from kaem_jax.jax_utils.keys import run_keys
 from tests.app.conftest import rows_of
 from tests.app.test_resume import assert_same_run, final_state
 from tests.app.tiny import parts_of, tiny_config

@@ -17,7 +17,7 @@ from kaem_jax.app.runs.checkpoints import Checkpoints
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.errors import ConfigError
-from kaem_jax.keys import refit_key, run_keys, stage_key
+from kaem_jax.jax_utils.keys import refit_key, run_keys, stage_key
 from kaem_jax.priors import fit_prior
 from kaem_jax.settings import apply_overrides, flatten, read, to_dict
 from kaem_jax.training.refit import refit_state

@@ -9,10 +9,10 @@ import optax
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax import keys as keys_of
 from kaem_jax.app.data import PIXELS
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers import Importance, ProposalChains, Sampler, SharedDraws
+from kaem_jax.jax_utils import keys as keys_of
 from kaem_jax.mcmc import power_ladder
 from kaem_jax.settings.registry import PROPOSALS
 from kaem_jax.training.batch import Batch, batch_indices

@@ -21,8 +21,8 @@ from kaem_jax.app.devices.mesh import make_mesh
 from kaem_jax.app.experiment.bind import bind
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.errors import ConfigError, first_line
+from kaem_jax.jax_utils.keys import run_keys
 from kaem_jax.jax_utils.placement import replicated
-from kaem_jax.keys import run_keys
 from kaem_jax.training.batch import Batch
 from kaem_jax.training.stage import state_after
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from kaem_jax.files import json_ready, replacing
+from kaem_jax.files.writing import json_ready, replacing
 from kaem_jax.jax_utils.processes import is_writer
 
 _UNITS = {

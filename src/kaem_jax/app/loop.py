@@ -25,10 +25,10 @@ from kaem_jax.app.runs.checkpoints import Checkpoints
 from kaem_jax.app.runs.lock import claimed, warn_of_other_bits
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.app.runs.training_run import TrainingRun
-from kaem_jax.files import write_json
+from kaem_jax.files.writing import write_json
+from kaem_jax.jax_utils.keys import run_keys
 from kaem_jax.jax_utils.placement import place, replicated
 from kaem_jax.jax_utils.processes import check_same_on_all_processes, from_writer, is_writer, say
-from kaem_jax.keys import run_keys
 from kaem_jax.training.batch import to_unit_interval
 from kaem_jax.training.progress import ProgressReporter
 from kaem_jax.training.refit import refit_state

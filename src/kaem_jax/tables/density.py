@@ -52,7 +52,7 @@ class Rows:
 
 
 @dataclasses.dataclass(frozen=True)
-class TableDensity:
+class TableMixture:
     """A fitted density.
 
     Attributes:
@@ -154,7 +154,7 @@ def fit_table_density(
     prior: ClusteredPrior | None = None,
     *,
     seconds: float = 40.0,
-) -> TableDensity:
+) -> TableMixture:
     """Fits a density to the rows of a table by maximum likelihood.
 
     Args:
@@ -166,7 +166,7 @@ def fit_table_density(
       seconds: without `prior`, no larger mixture is tried after this processor time.
     """
 
-    def fit(prior: ClusteredPrior) -> TableDensity:
+    def fit(prior: ClusteredPrior) -> TableMixture:
         return _fitted(seed, prior, rows, held_out, sizes)
 
     if prior is not None:
@@ -176,18 +176,18 @@ def fit_table_density(
     )
 
 
-def _fitted(seed: int, prior: ClusteredPrior, rows: Rows, held_out: Rows, sizes: tuple[int, ...]) -> TableDensity:
+def _fitted(seed: int, prior: ClusteredPrior, rows: Rows, held_out: Rows, sizes: tuple[int, ...]) -> TableMixture:
     normal = _normal(prior)
     gaussian, log_theta = _maximum(seed, normal, rows, sizes)
     if prior.is_gaussian or prior.num_latents > _MOST_COLUMNS:
-        return TableDensity(normal, gaussian, gaussian, log_theta)
+        return TableMixture(normal, gaussian, gaussian, log_theta)
 
     def filled(part: Rows) -> tuple[np.ndarray, np.ndarray]:
         terms = _terms(log_theta, part.codes)
         z = _propose(normal, gaussian, seed, part.z, terms, 1)[0][0] if part.has_gaps.any() else part.z
         return z, expectation(normal, gaussian, z, terms)[0]
 
-    return TableDensity(prior, fit_shapes(seed, prior, gaussian, filled(rows), filled(held_out)), gaussian, log_theta)
+    return TableMixture(prior, fit_shapes(seed, prior, gaussian, filled(rows), filled(held_out)), gaussian, log_theta)
 
 
 def _maximum(

@@ -14,7 +14,7 @@ from kaem_jax.priors.affine import Map
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.tables import frames
 from kaem_jax.tables.column import warn_of_unknown
-from kaem_jax.tables.density import Rows, TableDensity, fit_table_density
+from kaem_jax.tables.density import Rows, TableMixture, fit_table_density
 
 _HELD_OUT = 0.2  # of the rows, by which sizes are chosen and false alarms counted
 _WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the columns
@@ -25,7 +25,7 @@ _NUM_CLUSTERS_SHOWN = 5
 _ROWS_AT_ONCE = 2000  # against all kernels
 
 
-class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
+class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
     """The density of a table: affine clusters with learned univariate densities, fitted in seconds without gradients.
 
     Rows are an array [N, D], or a frame of pandas or polars whose columns are numbers, texts, categories or truth
@@ -41,14 +41,14 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
       random_state: seed of splits, initial values and draws.
 
     Attributes:
-      density_: `kaem_jax.tables.density.TableDensity` of standardised columns, or of their powers.
+      density_: `kaem_jax.tables.density.TableMixture` of standardised columns, or of their powers.
       columns_: how each column is converted to these values.
 
     Example:
       >>> import numpy as np
-      >>> from kaem_jax.tables.estimator import KAEM
+      >>> from kaem_jax.tables import TableDensity
       >>> x = np.random.default_rng(0).normal(size=(500, 2))
-      >>> model = KAEM(random_state=0).fit(x)
+      >>> model = TableDensity(random_state=0).fit(x)
       >>> model.predict([[0.0, 0.0], [9.0, 9.0]]).tolist()
       [1, -1]
     """
@@ -73,7 +73,7 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
 
     feature_names_in_: np.ndarray
 
-    def fit(self, X: Any, y: Any = None) -> "KAEM":
+    def fit(self, X: Any, y: Any = None) -> "TableDensity":
         """Fits the density to rows.
 
         Raises:
@@ -94,7 +94,7 @@ class KAEM(TransformerMixin, DensityMixin, BaseEstimator):
         kept = {name: cells for name, cells in table.items() if name not in self.exclude}
         few, many = np.split(rng.permutation(num), [min(max(1, int(_HELD_OUT * num)), num - 1)])
 
-        def fitted(columns: frames.TableColumns, prior: ClusteredPrior | None, seconds: float) -> TableDensity:
+        def fitted(columns: frames.TableColumns, prior: ClusteredPrior | None, seconds: float) -> TableMixture:
             sizes = tuple(column.size for column in columns if column.categories)
             rows = frames.blurred(seed, columns, frames.encoded(columns, kept))
             return fit_table_density(seed, rows[many], rows[few], sizes, prior, seconds=seconds)

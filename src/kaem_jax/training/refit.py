@@ -9,8 +9,8 @@ from jax import Array
 
 from kaem_jax.inference.samplers import FrozenSampler, Sampler
 from kaem_jax.jax_utils.batches import in_batches
+from kaem_jax.jax_utils.keys import refit_key
 from kaem_jax.jax_utils.processes import from_writer, say
-from kaem_jax.keys import refit_key
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.em import mean_log_prob

@@ -12,7 +12,7 @@ from jax import Array
 
 from kaem_jax.inference.samplers import Sampler
 from kaem_jax.inference.samplers.base import SamplerState
-from kaem_jax.keys import chain_start_key, sampler_params_key, stage_key
+from kaem_jax.jax_utils.keys import chain_start_key, sampler_params_key, stage_key
 from kaem_jax.model import Model, Params
 
 
@@ -26,7 +26,7 @@ class TrainState:
       params: parameters as `Model.init` returns them, with those of the sampler.
       opt_state: optax state; None, like the root key, if the state was restored for evaluation.
       sampler: state of the posterior sampler.
-      root_key: typed key of the run, never advanced; see `kaem_jax.keys.step_keys`.
+      root_key: typed key of the run, never advanced; see `kaem_jax.jax_utils.keys.step_keys`.
       average: exponential moving average of `params`, or None.
     """
 

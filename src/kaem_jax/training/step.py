@@ -8,8 +8,8 @@ import optax
 from jax import Array
 
 from kaem_jax.inference.samplers import Sampler
+from kaem_jax.jax_utils.keys import step_keys
 from kaem_jax.jax_utils.placement import replicated
-from kaem_jax.keys import step_keys
 from kaem_jax.model import Model, Params
 from kaem_jax.training.batch import Batch
 from kaem_jax.training.loss import posterior_loss

@@ -16,12 +16,12 @@ from kaem_jax.app.data import load_dataset, to_pixels
 from kaem_jax.app.data.config import DataSettings
 from kaem_jax.app.devices.mesh import Parallel, make_mesh
 from kaem_jax.app.evaluation import evaluate as evaluation
-from kaem_jax.app.evaluation.evaluators import METRICS, VALUE_METRICS
+from kaem_jax.app.evaluation.evaluators import METRICS
 from kaem_jax.app.evaluation.evaluators.distances import copying, frechet_distance
 from kaem_jax.app.evaluation.generate import reconstruct, sample_in_batches
 from kaem_jax.app.runs import open_data as opening
+from kaem_jax.jax_utils.keys import evaluation_keys, sample_key
 from kaem_jax.jax_utils.placement import place
-from kaem_jax.keys import evaluation_keys, sample_key
 from tests.app.conftest import NUM_STEPS, call, copy_of, make_best, read_npz, rows_of
 from tests.app.evaluation.test_features import mean_colour
 from tests.truth import assert_within
@@ -108,7 +108,7 @@ def test_all_metrics_figures_and_report(finished, tmp_path):
     workdir = copy_of(finished, tmp_path)
     call(evaluate.main, "--workdir", workdir, "--features", FEATURES, "--num_images", 300)
     metrics = found_in(workdir)["metrics"]
-    assert tuple(metrics) == tuple(name for name in METRICS if name not in (*VALUE_METRICS, "latent_use"))
+    assert tuple(metrics) == tuple(name for name in METRICS if name not in ("two_sample", "latent_use"))
     # The same estimator on the same data as at the end of training, with another key.
     likelihood, at_the_end = metrics["log_likelihood"], found_in(workdir, "summary.json")["eval/log_likelihood"]
     assert_within(likelihood["nats"], at_the_end, likelihood["standard_error"], 6)
@@ -183,6 +183,7 @@ def test_refusals(finished, tmp_path, refused):
         (sample.main, (*workdir, *one, tmp_path / "there.npz" / "a.npz", "--overwrite"), "there.npz"),
         (evaluate.main, (*fid, "nothing"), "--features or evaluation.features: 'nothing' is not known"),
         (evaluate.main, (*fid, "os.path:sep"), "cannot be computed"),
+        (evaluate.main, (*workdir, "--metrics", "fid", "kids"), "metric='kids' is not known; did you mean 'kid'"),
     ):
         refused(part, main, *flags)
     assert (tmp_path / "there.npz").read_bytes() == b"precious"

@@ -14,7 +14,7 @@ from kaem_jax.app.evaluation.generate import sample_in_batches, sample_with_nois
 from kaem_jax.app.runs.open_data import open_held_out
 from kaem_jax.errors import ConfigError
 from kaem_jax.inference.queries import infer_latents
-from kaem_jax.keys import inference_key, sample_key
+from kaem_jax.jax_utils.keys import inference_key, sample_key
 from kaem_jax.tables.column import Column
 from tests.app.cli.conftest import untrained
 from tests.app.conftest import NUM_STEPS, call, copy_of, make_best, read_npz

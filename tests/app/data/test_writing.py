@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from kaem_jax.files import replacing
+from kaem_jax.files.writing import replacing
 
 
 def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):

@@ -11,13 +11,21 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.app.data import Dataset, Field, Table, Text
 from kaem_jax.app.evaluation import evaluators as ev
-from kaem_jax.app.evaluation.evaluators import reconstruction, sample_comparison, value_comparison  # noqa: F401
+from kaem_jax.app.evaluation.evaluators import (  # noqa: F401
+    clusters,
+    log_likelihood,
+    mixing,
+    reconstruction,
+    sample_comparison,
+    texts,
+    value_comparison,
+)
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.evidence import Effort, Evidence, ImportanceEstimator
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, Importance, Sampler
 from kaem_jax.inference.samplers.chains import ChainState
-from kaem_jax.keys import sample_key
+from kaem_jax.jax_utils.keys import sample_key
 from kaem_jax.mcmc.preconditioner import Metric
 from kaem_jax.tables.column import Column
 from tests.app.evaluation.conftest import CENTRES, far_clusters, numbers_of
@@ -36,10 +44,10 @@ def clustered():
 
 def test_clusters_are_those_of_the_data_and_agree_with_their_labels():
     """More data than a batch holds; what fills up the last one does not count."""
-    clusters = np.repeat(np.arange(4), (60, 45, 30, 15))
+    which = np.repeat(np.arange(4), (60, 45, 30, 15))
     frozen = FrozenSampler(Importance(num_samples=2000), (), 0)
     run = Run(Experiment(), *far_clusters(sigma=0.2), 0, None, frozen)
-    found = ev.clusters.evaluate(KEY, run, jnp.asarray(CENTRES[clusters]), clusters % 3)
+    found = ev.clusters.evaluate(KEY, run, jnp.asarray(CENTRES[which]), which % 3)
     share = np.array([0.4, 0.3, 0.2, 0.1])
     assert found["effective_number"] == pytest.approx(np.exp(-share @ np.log(share)), rel=1e-2)
     assert (found["num_data"], found["clusters"], found["accuracy"]) == (150, 4, 1)
@@ -147,9 +155,13 @@ def drawn(monkeypatch):
     return install
 
 
+def evaluated(run, dataset, metrics, seed):
+    return ev.HeldOut(run, dataset, np.arange(len(dataset.held_out)), dataset.held_out, metrics, "features", 20, seed)
+
+
 def compared(clustered, metrics, real, seed=0, form=FIELD):
     run = dataclasses.replace(clustered, form=form)
-    return ev.value_comparison.evaluate(run, Dataset(real, real, None, form=form), metrics, seed)
+    return ev.value_comparison.ValueComparison().evaluate(evaluated(run, Dataset(real, real, form=form), metrics, seed))
 
 
 def test_images_are_compared_in_random_order_with_the_samples_of_the_seed(clustered, monkeypatch):
@@ -168,7 +180,7 @@ def test_images_are_compared_in_random_order_with_the_samples_of_the_seed(cluste
     monkeypatch.setattr(ev.sample_comparison, "compare", compare)
     data = Dataset(*(values.reshape(-1, 1, 1) for values in (train, held_out)))
     for seed in (0, 5):
-        ev.sample_comparison.evaluate(clustered, data, ("fid", "two_sample"), "features", 20, seed)
+        ev.sample_comparison.SampleComparison().evaluate(evaluated(clustered, data, ("fid", "two_sample"), seed))
         sampler, (*about, generated, real, known) = found[-2:]
         assert sampler == (numbers_of(sample_key(seed)), clustered.model, clustered.params)
         assert about == [["fid"], "features"]

@@ -1,6 +1,7 @@
 """Held-out numbers against models whose truth is known; the keys, rows and files of an evaluation."""
 
 import dataclasses
+import sys
 import types
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from kaem_jax.app.data import Dataset
 from kaem_jax.app.evaluation import evaluate
-from kaem_jax.app.evaluation.evaluators import log_likelihood
+from kaem_jax.app.evaluation.evaluators import EVALUATORS, METRICS, SAMPLE_METRICS, HeldOut, log_likelihood
 from kaem_jax.app.evaluation.evaluators.active_latents import activity
 from kaem_jax.app.evaluation.generate import _means, reconstruct
 from kaem_jax.app.experiment.experiment import Experiment
@@ -19,7 +20,7 @@ from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.inference.evidence import Effort, Evidence
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler, Importance, Langevin
-from kaem_jax.keys import evaluation_keys
+from kaem_jax.jax_utils.keys import evaluation_keys
 from tests.app.evaluation.conftest import numbers_of
 from tests.app.tiny import tiny_config
 from tests.linear_gaussian import linear_gaussian
@@ -118,12 +119,13 @@ def test_each_evaluator_has_a_key_of_its_own_and_labels_of_its_rows(monkeypatch,
     images, rows, asked = np.zeros((30, 8, 8), bits), np.array([7, 2, 9]), {}
     labels = np.arange(30).__getitem__
     run = Run(tiny_config(evaluation__num_reconstructions=2), None, {}, 0, None, None)
-    for name in ("log_likelihood", "reconstruction", "active_latents", "clusters", "mixing", "texts"):
+    own = {name: EVALUATORS.get(name) for name in METRICS if name not in (*SAMPLE_METRICS, "two_sample")}
+    for name, evaluator in own.items():
         keep = lambda *given, name=name: asked.update({name: given}) or ({}, None)  # noqa: E731
-        monkeypatch.setattr(getattr(evaluate, name), "evaluate", keep)
+        monkeypatch.setattr(sys.modules[evaluator.__module__], "evaluate", keep)
     for dataset in (Dataset(images, images), Dataset(images, images, labels, labels)):
-        for evaluator in evaluate._evaluators(run, dataset, rows, images[rows], seed=4).values():
-            evaluator()
+        for evaluator in own.values():
+            evaluator().evaluate(HeldOut(run, dataset, rows, images[rows], METRICS, None, 20, seed=4))
         assert (asked["clusters"][3] is None) == (dataset.held_out_labels is None)
     keys = {numbers_of(given[0]) for given in asked.values()}
     assert keys == {numbers_of(key) for name, key in evaluation_keys(4)._asdict().items() if name != "figures"}
@@ -132,7 +134,7 @@ def test_each_evaluator_has_a_key_of_its_own_and_labels_of_its_rows(monkeypatch,
     assert sizes == dict.fromkeys(asked, 2) | {"log_likelihood": 3, "clusters": 3}
     estimator, proposal, of_pixels = asked["log_likelihood"][3:]
     assert of_pixels == (bits == np.uint8)
-    assert asked["texts"][3:] == (estimator, proposal)
+    assert asked["latent_use"][3:] == (estimator, proposal)
     assert estimator == run.config.evaluation.estimator.final
 
 

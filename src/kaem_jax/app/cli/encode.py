@@ -13,9 +13,9 @@ import numpy as np
 from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
 from kaem_jax.app.cli.options import check_file
 from kaem_jax.app.data import write_table
-from kaem_jax.files import write_npz
+from kaem_jax.files.writing import write_npz
 from kaem_jax.inference.queries import infer_latents
-from kaem_jax.keys import inference_key
+from kaem_jax.jax_utils.keys import inference_key
 
 
 def main(argv: Sequence[str]) -> int:

@@ -33,8 +33,9 @@ def main(argv: Sequence[str]) -> int:
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     shared = ("workdir", "checkpoint", "seed", *DATA, *JOB)
     parser = make_parser("evaluate", "Evaluates a trained run.", *shared)
-    parser.add_argument("--metrics", nargs="+", choices=METRICS, metavar="NAME",
-                        help=f"{', '.join(METRICS)}; all that suit by default")  # fmt: skip
+    parser.add_argument("--metrics", nargs="+", metavar="NAME",
+                        help=f"{', '.join(METRICS)}, or an evaluator of your own, my_module:MyEvaluator; all that suit "
+                        "by default")  # fmt: skip
     parser.add_argument("--features", help="evaluation.features of the run by default: classifier (where there are "
                         "labels), inception[:FILE.pth], another run's classifier.npz, "
                         "package.module:function")  # fmt: skip

@@ -16,9 +16,9 @@ from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
 from kaem_jax.app.cli.options import check_file
 from kaem_jax.app.data import Field, Table, Text, read_mask, read_table, write_table
 from kaem_jax.errors import ConfigError
-from kaem_jax.files import write_npz
+from kaem_jax.files.writing import write_npz
 from kaem_jax.inference.queries import impute
-from kaem_jax.keys import inference_key
+from kaem_jax.jax_utils.keys import inference_key
 
 
 def main(argv: Sequence[str]) -> int:

@@ -19,8 +19,8 @@ from kaem_jax.app.evaluation.generate import check_part, reconstruct_in_batches,
 from kaem_jax.app.runs.load import Run, load_run
 from kaem_jax.app.runs.open_data import open_held_out
 from kaem_jax.errors import ConfigError
-from kaem_jax.files import replacing, write_lines
-from kaem_jax.keys import sample_key
+from kaem_jax.files.writing import replacing, write_lines
+from kaem_jax.jax_utils.keys import sample_key
 from kaem_jax.training.batch import as_seen
 
 _BATCH = 256  # data that are read at once

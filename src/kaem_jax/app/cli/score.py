@@ -23,7 +23,7 @@ from kaem_jax.app.runs.open_data import open_data
 from kaem_jax.errors import ConfigError
 from kaem_jax.inference.evidence import Evidence
 from kaem_jax.inference.queries import log_prob
-from kaem_jax.keys import inference_key
+from kaem_jax.jax_utils.keys import inference_key
 from kaem_jax.training.batch import as_seen
 
 

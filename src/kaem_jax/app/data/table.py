@@ -15,7 +15,7 @@ from kaem_jax.app.data.forms import Table
 from kaem_jax.app.data.splits import parts_of
 from kaem_jax.app.data.toys import TOYS, toy_table
 from kaem_jax.errors import DataError
-from kaem_jax.files import replacing
+from kaem_jax.files.writing import replacing
 from kaem_jax.jax_utils.processes import say
 from kaem_jax.tables.column import Column, is_empty, warn_of_unknown
 

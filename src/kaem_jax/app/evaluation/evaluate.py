@@ -4,28 +4,15 @@ import dataclasses
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import numpy as np
-from jax import Array
 
 from kaem_jax.app.data import Dataset, are_pictures, evaluated_rows
 from kaem_jax.app.devices.mesh import Parallel, make_mesh
-from kaem_jax.app.evaluation.evaluators import (
-    METRICS,
-    SAMPLE_METRICS,
-    VALUE_METRICS,
-    active_latents,
-    clusters,
-    log_likelihood,
-    mixing,
-    reconstruction,
-    sample_comparison,
-    texts,
-    value_comparison,
-)
+from kaem_jax.app.evaluation.evaluators import EVALUATORS, METRICS, SAMPLE_METRICS, Evaluator, HeldOut, Numbers
 from kaem_jax.app.evaluation.features import Extractor, make_extractor
 from kaem_jax.app.evaluation.gallery import draw_all
 from kaem_jax.app.evaluation.report import write_report
@@ -34,16 +21,15 @@ from kaem_jax.app.runs.load import Run, load_run
 from kaem_jax.app.runs.open_data import open_data
 from kaem_jax.app.runs.run_folder import RunFolder, environment
 from kaem_jax.errors import ConfigError
-from kaem_jax.files import write_json
+from kaem_jax.files.writing import write_json
+from kaem_jax.jax_utils.keys import evaluation_keys
 from kaem_jax.jax_utils.placement import place
 from kaem_jax.jax_utils.processes import barrier, check_same_on_all_processes, is_writer, say
 from kaem_jax.jax_utils.transforms import full_precision
-from kaem_jax.keys import evaluation_keys
-from kaem_jax.settings.arguments import check_choice, check_integer
+from kaem_jax.settings.arguments import check_integer
 from kaem_jax.training.batch import to_unit_interval
 
 NUM_IMAGES = 5000
-_Numbers = dict[str, Any]
 
 
 @full_precision
@@ -57,7 +43,7 @@ def evaluate(
     seed: int = 0,
     data_path: str | None = None,
     data_dir: str | None = None,
-) -> dict[str, _Numbers]:
+) -> dict[str, Numbers]:
     """Evaluates the run in a folder, draws its figures and writes its report, on all devices of all processes.
 
     Writes evaluation.json, every number with the settings that reproduce it; latents.json, what each latent learned;
@@ -65,7 +51,8 @@ def evaluate(
 
     Args:
       checkpoint: see `kaem_jax.load_run`.
-      metrics: names from `kaem_jax.app.evaluation.evaluators.METRICS`; by default all that suit the data.
+      metrics: names from `kaem_jax.app.evaluation.evaluators.METRICS`, or "module:Class" of an `Evaluator` of your
+        own; by default all that suit the data.
       features: features by which images are compared; `evaluation.features` of the run by default.
       num_images: number of generated images, and largest number of real ones.
       data_path, data_dir: where the data are, if they are not where training found them.
@@ -78,8 +65,12 @@ def evaluate(
     """
     given = {"metrics": metrics, "features": features, "num_images": num_images, "seed": seed}
     folder, wanted = RunFolder(pathlib.Path(workdir)), tuple(metrics or METRICS)
-    for name in wanted:
-        check_choice("metrics", name, METRICS)
+    evaluators: dict[type[Evaluator], str] = {}
+    try:
+        for name in wanted:
+            evaluators.setdefault(EVALUATORS.get(name), name)
+    except ValueError as error:
+        raise ConfigError(f"--metrics: {error}") from None
     check_integer("num_images", num_images, low=20)
     check_integer("seed", seed, low=0)
     folder.read_evaluation()  # refused before anything is computed, if it is damaged
@@ -104,16 +95,15 @@ def evaluate(
     rows = evaluated_rows(run.config.data, len(dataset.held_out))
     with jax.set_mesh(mesh):
         x = to_unit_interval(place(dataset.held_out[rows], mesh))
-        if not set(wanted).isdisjoint((*SAMPLE_METRICS, *VALUE_METRICS)):
-            say("evaluating: samples")
-        results = sample_comparison.evaluate(run, dataset, wanted, extractor, num_images, seed)
-        results |= value_comparison.evaluate(run, dataset, wanted, seed)
-        for name, evaluator in _evaluators(run, dataset, rows, x, seed).items():
-            if name in wanted:
-                say(f"evaluating: {name}")
-                results |= {name: numbers} if (numbers := evaluator()) else {}
+        on = HeldOut(run, dataset, rows, x, wanted, extractor, num_images, seed)
+        results: dict[str, Numbers] = {}
+        for evaluator, first in ((kind(), name) for kind, name in evaluators.items()):
+            say(f"evaluating: {first}")
+            for name, numbers in evaluator.evaluate(on).items():
+                verdict = "" if "reason" in numbers else evaluator.verdict(numbers)
+                results[name] = numbers | ({"verdict": verdict} if verdict else {})
         missing = {"reason": f"data of kind {run.form.kind} and shape {dataset.data_shape} have no such metric"}
-        results = dict.fromkeys(metrics or (), missing) | results
+        results = dict.fromkeys(set(metrics or ()) & set(METRICS), missing) | results
         results = {name: numbers | {"seed": seed} for name, numbers in results.items()}
         say("drawing figures")
         described = draw_all(folder, evaluation_keys(seed).figures, run, x)
@@ -137,29 +127,14 @@ def _extractor(
     return extractor
 
 
-def _evaluators(run: Run, dataset: Dataset, rows: np.ndarray, x: Array, seed: int) -> dict[str, Callable[[], _Numbers]]:
-    keys, labels = evaluation_keys(seed), dataset.held_out_labels
-    few = x[: run.config.evaluation.num_reconstructions]
-    estimator, proposal = run.config.evaluation.estimator.final, run.config.proposal()
-    of_pixels = dataset.held_out.dtype == np.uint8
-    return {
-        "log_likelihood": lambda: log_likelihood.evaluate(keys.likelihood, run, x, estimator, proposal, of_pixels),
-        "reconstruction": lambda: reconstruction.evaluate(keys.reconstruction, run, few)[0],
-        "active_latents": lambda: active_latents.evaluate(keys.activity, run, few),
-        "clusters": lambda: clusters.evaluate(keys.clusters, run, x, labels and labels(rows)),
-        "mixing": lambda: mixing.evaluate(keys.mixing, run, few),
-        "latent_use": lambda: texts.evaluate(keys.latent_use, run, few, estimator, proposal),
-    }
-
-
-def _kept(folder: RunFolder, step: int, results: dict[str, _Numbers], is_chosen: bool) -> dict[str, _Numbers]:
+def _kept(folder: RunFolder, step: int, results: dict[str, Numbers], is_chosen: bool) -> dict[str, Numbers]:
     """Writes evaluation.json and returns its metrics, with those of this checkpoint from earlier calls."""
     newest = folder.read_evaluation()  # another evaluation may have written meanwhile
     for found in (newest, folder.read_evaluation(step)):
         if found and found["step"] == step:  # once chosen by these data, always
             results = found["metrics"] | results
             is_chosen = is_chosen or found.get("chosen_by_these_data", False)
-    results = {name: results[name] for name in METRICS if name in results}
+    results = {name: results[name] for name in (*METRICS, *results) if name in results}
     if is_writer():
         if newest and newest["step"] != step:
             folder.evaluation.replace(aside := folder.evaluation_of(newest["step"]))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from kaem_jax.app.log import describe_effort, effort_of, standard_error_of
-from kaem_jax.files import replacing
+from kaem_jax.files.writing import replacing
 from kaem_jax.jax_utils.processes import is_writer
 
 _MAX_DENSITIES, _MAX_MARGINALS = 12, 36

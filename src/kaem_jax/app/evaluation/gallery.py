@@ -16,7 +16,7 @@ from kaem_jax.app.evaluation.latents import Learned, describe_latents, learned_d
 from kaem_jax.app.log import read_metrics
 from kaem_jax.app.runs.load import Run
 from kaem_jax.app.runs.run_folder import RunFolder
-from kaem_jax.files import write_lines
+from kaem_jax.files.writing import write_lines
 from kaem_jax.jax_utils.processes import is_writer
 from kaem_jax.priors.clustered import ClusteredPrior
 

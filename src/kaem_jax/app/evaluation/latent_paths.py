@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-from kaem_jax.keys import marginal_key
+from kaem_jax.jax_utils.keys import marginal_key
 from kaem_jax.model import Model, Params
 
 _NUM_EMPIRICAL = 4096

@@ -13,7 +13,7 @@ from jax import Array
 from kaem_jax.app.data import Text
 from kaem_jax.app.evaluation.generate import BLOCK
 from kaem_jax.app.runs.load import Run
-from kaem_jax.keys import marginal_key
+from kaem_jax.jax_utils.keys import marginal_key
 from kaem_jax.likelihoods import Categorical
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import BoundPrior

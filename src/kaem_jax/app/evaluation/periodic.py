@@ -13,8 +13,8 @@ from kaem_jax.app.log import is_final
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.inference.evidence import Estimator
+from kaem_jax.jax_utils.keys import RunKeys
 from kaem_jax.jax_utils.transforms import full_precision
-from kaem_jax.keys import RunKeys
 from kaem_jax.training.progress import ProgressReporter
 
 _LOGGED = {

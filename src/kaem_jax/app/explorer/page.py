@@ -9,7 +9,7 @@ from typing import Any
 
 from kaem_jax.app.explorer.pictures import Picture, pictures_of
 from kaem_jax.app.runs.load import Run
-from kaem_jax.files import replacing
+from kaem_jax.files.writing import replacing
 
 _MAX_BYTES = 10_000_000  # of the pictures of moved latents; the heaviest cluster is shown in any case
 _NUM_LATENTS = 16

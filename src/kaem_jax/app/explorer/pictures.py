@@ -18,7 +18,7 @@ from kaem_jax.app.evaluation.latents import density_curves, explained_variance, 
 from kaem_jax.app.runs.load import Run
 from kaem_jax.errors import ConfigError
 from kaem_jax.jax_utils.batches import filled_batches
-from kaem_jax.keys import marginal_key, sample_key
+from kaem_jax.jax_utils.keys import marginal_key, sample_key
 from kaem_jax.model import Model
 from kaem_jax.priors.clustered import ClusteredPrior
 

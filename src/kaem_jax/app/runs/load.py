@@ -13,11 +13,11 @@ from kaem_jax.app.log import estimates_of, read_metrics
 from kaem_jax.app.runs.checkpoints import Checkpoints, best_steps, describe_damage
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.errors import ConfigError, RunError
+from kaem_jax.files.model_file import SavedModel, read_model
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler
-from kaem_jax.keys import run_keys
+from kaem_jax.jax_utils.keys import run_keys
 from kaem_jax.model import Model, Params
-from kaem_jax.model_file import SavedModel, read_model
 from kaem_jax.training.stage import state_after
 from kaem_jax.training.state import TrainState
 

@@ -16,7 +16,7 @@ import kaem_jax
 from kaem_jax.app.data import Dataset, Form, form_from_dict
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.errors import RunError
-from kaem_jax.files import write_json
+from kaem_jax.files.writing import write_json
 from kaem_jax.settings import read, to_dict
 
 

@@ -1,30 +1,21 @@
 """Evaluators: each file computes one kind of number, and says in a sentence what it means."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
+from kaem_jax.settings.registry import Registry
 
-from kaem_jax.app.evaluation.evaluators import active_latents, clusters, log_likelihood, mixing, texts
-from kaem_jax.app.evaluation.evaluators.sample_comparison import SAMPLE_METRICS, verdict_of_copying
-from kaem_jax.app.evaluation.evaluators.value_comparison import VALUE_METRICS, verdict_of_two_sample
+__all__ = ["EVALUATORS", "METRICS", "SAMPLE_METRICS", "Evaluator", "HeldOut", "Numbers"]
 
-__all__ = ["METRICS", "SAMPLE_METRICS", "VALUE_METRICS", "verdict_of"]
-
-METRICS = (
-    "log_likelihood", "reconstruction", "active_latents", "clusters", "mixing", *SAMPLE_METRICS,
-    *VALUE_METRICS, "latent_use",
-)  # fmt: skip
-
-_VERDICTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "log_likelihood": log_likelihood.verdict,
-    "active_latents": active_latents.verdict,
-    "clusters": clusters.verdict,
-    "mixing": mixing.verdict,
-    "copying": verdict_of_copying,
-    "two_sample": verdict_of_two_sample,
-    "latent_use": texts.verdict,
+_HERE = "kaem_jax.app.evaluation.evaluators"
+SAMPLE_METRICS = ("fid", "kid", "precision_recall", "density_coverage", "copying")
+_ENTRIES = {
+    "log_likelihood": f"{_HERE}.log_likelihood:LogLikelihood",
+    "reconstruction": f"{_HERE}.reconstruction:Reconstruction",
+    "active_latents": f"{_HERE}.active_latents:ActiveLatents",
+    "clusters": f"{_HERE}.clusters:Clusters",
+    "mixing": f"{_HERE}.mixing:Mixing",
+    **dict.fromkeys(SAMPLE_METRICS, f"{_HERE}.sample_comparison:SampleComparison"),
+    "two_sample": f"{_HERE}.value_comparison:ValueComparison",
+    "latent_use": f"{_HERE}.texts:LatentUse",
 }
-
-
-def verdict_of(metric: str, numbers: Mapping[str, Any]) -> str:
-    """A sentence on the numbers of one metric of evaluation.json; it may be empty."""
-    return _VERDICTS[metric](numbers) if metric in _VERDICTS and "reason" not in numbers else ""
+METRICS = tuple(_ENTRIES)
+EVALUATORS = Registry("metric", f"{_HERE}:Evaluator", **_ENTRIES)

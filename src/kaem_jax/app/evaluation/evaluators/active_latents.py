@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers import Draws, FrozenSampler, SharedDraws
 from kaem_jax.jax_utils.placement import constrain
@@ -18,6 +19,18 @@ from kaem_jax.priors import BoundPrior
 _ACTIVE = 0.01
 _NUM_PRIOR_DRAWS = 4096
 _NUM_SHARED_PAIRS = 8
+
+
+class ActiveLatents(Evaluator):
+    """How many latents depend on the data."""
+
+    def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
+        return {"active_latents": evaluate(on.keys.activity, on.run, on.few)}
+
+    def verdict(self, numbers: Mapping[str, Any]) -> str:
+        """Whether fewer latents may be enough."""
+        idle = numbers["of"] - numbers["count"]
+        return f"{idle} latents are not seen to depend on the datum: fewer may be enough" if idle else ""
 
 
 def evaluate(key: Array, run: Run, x: Array) -> dict[str, Any]:
@@ -36,12 +49,6 @@ def evaluate(key: Array, run: Run, x: Array) -> dict[str, Any]:
         "share_of_variance_that_data_decide": [round(float(share), 4) for share in shares],
         "standard_error_of_shares": [round(float(error), 4) for error in errors],
     }
-
-
-def verdict(numbers: Mapping[str, Any]) -> str:
-    """Whether fewer latents may be enough."""
-    idle = numbers["of"] - numbers["count"]
-    return f"{idle} latents are not seen to depend on the datum: fewer may be enough" if idle else ""
 
 
 def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers import Draws, FrozenSampler
 from kaem_jax.jax_utils.batches import in_batches
@@ -19,6 +20,21 @@ from kaem_jax.priors.clustered import ClusteredPrior
 _BATCH = 100  # data whose clusters are inferred at once
 _DATA_OF_EACH = 5  # data for each cluster; with fewer, a used cluster may have none by chance
 _NUM_SHOWN, _NUM_OF_EACH = 40, 12
+
+
+class Clusters(Evaluator):
+    """What clusters represent."""
+
+    def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
+        return {"clusters": evaluate(on.keys.clusters, on.run, on.x, on.labels)}
+
+    def verdict(self, numbers: Mapping[str, Any]) -> str:
+        """Whether the prior has more clusters than the data use."""
+        if numbers["num_data"] < _DATA_OF_EACH * numbers["clusters"]:
+            return "too few data to tell how many clusters are used: their number comes out too low"
+        if numbers["effective_number"] < 0.5 * numbers["clusters"]:
+            return "more than half of the clusters are hardly used: fewer would be enough"
+        return ""
 
 
 def evaluate(key: Array, run: Run, x: Array, labels: np.ndarray | None) -> dict[str, Any]:
@@ -37,15 +53,6 @@ def evaluate(key: Array, run: Run, x: Array, labels: np.ndarray | None) -> dict[
         "num_data": len(x),
     }
     return result if labels is None else result | agreement(found, labels)
-
-
-def verdict(numbers: Mapping[str, Any]) -> str:
-    """Whether the prior has more clusters than the data use."""
-    if numbers["num_data"] < _DATA_OF_EACH * numbers["clusters"]:
-        return "too few data to tell how many clusters are used: their number comes out too low"
-    if numbers["effective_number"] < 0.5 * numbers["clusters"]:
-        return "more than half of the clusters are hardly used: fewer would be enough"
-    return ""
 
 
 def cluster_probabilities(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:

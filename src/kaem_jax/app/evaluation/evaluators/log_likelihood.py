@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Table
+from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.evidence import Estimator, mean_is_bound
 from kaem_jax.inference.proposals import Proposal
@@ -19,6 +20,29 @@ from kaem_jax.likelihoods import Bernoulli, Categorical, DiscretizedLogistic
 from kaem_jax.model import Model
 
 _ENOUGH = 40  # effective proposals: a bound with so many has another cause than too few of them
+
+
+class LogLikelihood(Evaluator):
+    """Held-out log-likelihood, by the estimator of the final evaluation."""
+
+    def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
+        settings = on.run.config
+        of_pixels = on.dataset.held_out.dtype == np.uint8
+        estimator, proposal = settings.evaluation.estimator.final, settings.proposal()
+        return {"log_likelihood": evaluate(on.keys.likelihood, on.run, on.x, estimator, proposal, of_pixels)}
+
+    def verdict(self, numbers: Mapping[str, Any]) -> str:
+        """Whether the number is an estimate or a bound."""
+        count = numbers.get("num_chains", numbers.get("num_samples"))
+        of = f" of {count:,}" if count and "num_annealed" not in numbers else ""  # with both, the ESS is of either
+        ess = f"{numbers['ess']:.3g}{of}"
+        if not numbers["is_bound"]:
+            few = f"; for {num:,} data only a bound" if (num := numbers.get("num_bounds", 0)) else ""
+            return f"an estimate: ESS {ess}{few}"
+        if numbers["ess_min"] >= max(_ENOUGH, 0.05 * (count or 0)):
+            return f"a bound whatever its ESS ({ess}): by its method, or since its proposal has one mode"
+        few = f"{numbers['num_bounds']:,} of {numbers['num_data']:,} data, more than 5 %, have a low ESS (median {ess})"
+        return f"a bound: {few}; the true value is better"
 
 
 def evaluate(
@@ -62,17 +86,3 @@ def _bits(model: Model, nats: float, error: float, of_pixels: bool) -> dict[str,
         # Each level stands for a cell of width 1 / 255. Discrete models report this, with dequantisation noise.
         bits["bits_per_dimension_of_256_levels"] = math.log2(255) - nats / size
     return bits | {"bits_standard_error": error / size}
-
-
-def verdict(numbers: Mapping[str, Any]) -> str:
-    """Whether the number is an estimate or a bound."""
-    count = numbers.get("num_chains", numbers.get("num_samples"))
-    of = f" of {count:,}" if count and "num_annealed" not in numbers else ""  # with both, the ESS is of either
-    ess = f"{numbers['ess']:.3g}{of}"
-    if not numbers["is_bound"]:
-        few = f"; for {num:,} data only a bound" if (num := numbers.get("num_bounds", 0)) else ""
-        return f"an estimate: ESS {ess}{few}"
-    if numbers["ess_min"] >= max(_ENOUGH, 0.05 * (count or 0)):
-        return f"a bound whatever its ESS ({ess}): by its method, or since its proposal has one mode"
-    few = f"{numbers['num_bounds']:,} of {numbers['num_data']:,} data, more than 5 %, have a low ESS (median {ess})"
-    return f"a bound: {few}; the true value is better"

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers.chains import ChainState
 from kaem_jax.jax_utils.placement import constrain
@@ -22,6 +23,21 @@ _NUM_DATA, _ROUNDS = 32, 100
 _NUM_CHAINS, _NUM_STEPS = 4, 200
 _FEW_EXCHANGES = 0.5
 _MIXED = 1.1
+
+
+class Mixing(Evaluator):
+    """Whether chains agree from different starts."""
+
+    def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
+        return {"mixing": evaluate(on.keys.mixing, on.run, on.few)}
+
+    def verdict(self, numbers: Mapping[str, Any]) -> str:
+        """Whether these chains find the whole posterior."""
+        if numbers["r_hat"] is None or not numbers["r_hat"] < math.inf:  # written to JSON as null
+            return "the chains of most data never moved, so nothing is known of their mixing"
+        if numbers["r_hat"] < _MIXED:
+            return "chains from different starts agree for most data"
+        return "chains from different starts do not agree: these chains have not found the whole posterior"
 
 
 def evaluate(key: Array, run: Run, x: Array) -> dict[str, Any]:
@@ -54,15 +70,6 @@ def evaluate(key: Array, run: Run, x: Array) -> dict[str, Any]:
             "is_bound": float(found["swap_acceptance_min"]) < _FEW_EXCHANGES,
         }
     return result
-
-
-def verdict(numbers: Mapping[str, Any]) -> str:
-    """Whether these chains find the whole posterior."""
-    if numbers["r_hat"] is None or not numbers["r_hat"] < math.inf:  # written to JSON as null
-        return "the chains of most data never moved, so nothing is known of their mixing"
-    if numbers["r_hat"] < _MIXED:
-        return "chains from different starts agree for most data"
-    return "chains from different starts do not agree: these chains have not found the whole posterior"
 
 
 @functools.partial(jax.jit, static_argnames="model")

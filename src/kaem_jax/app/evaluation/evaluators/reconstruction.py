@@ -9,11 +9,19 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Field, Text
+from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
 from kaem_jax.app.evaluation.generate import reconstruct
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers import ChainSampler, FrozenSampler, ProposalChains
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.model import Model, Params
+
+
+class Reconstruction(Evaluator):
+    """How well posterior draws reconstruct data."""
+
+    def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
+        return {"reconstruction": evaluate(on.keys.reconstruction, on.run, on.few)[0]}
 
 
 def evaluate(key: Array, run: Run, x: Array) -> tuple[dict[str, Any], Array]:

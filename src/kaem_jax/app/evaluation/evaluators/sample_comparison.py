@@ -5,43 +5,50 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.app.data import Dataset, are_pictures, to_pixels
-from kaem_jax.app.evaluation.evaluators import distances
+from kaem_jax.app.data import are_pictures, to_pixels
+from kaem_jax.app.evaluation.evaluators import SAMPLE_METRICS, distances
+from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
 from kaem_jax.app.evaluation.features import Extractor
 from kaem_jax.app.evaluation.generate import sample_in_batches
-from kaem_jax.app.runs.load import Run
-from kaem_jax.keys import sample_key
+from kaem_jax.jax_utils.keys import sample_key
 
-SAMPLE_METRICS = ("fid", "kid", "precision_recall", "density_coverage", "copying")
 _DISTANCES = {"fid": distances.frechet_distance, "kid": distances.kernel_distance}
 _OF_TRAINING = ("fid", "kid", "copying")
 _K_MANIFOLD, _K_COVERAGE = 3, 5
 _MAX_TRAIN_IMAGES = 10_000  # among which copies are looked for
 
 
-def evaluate(
-    run: Run, dataset: Dataset, metrics: Sequence[str], extractor: Extractor | None, num_images: int, seed: int
-) -> dict[str, dict[str, Any]]:
+class SampleComparison(Evaluator):
     """Compares samples of a model with held-out images; empty for other data.
 
-    Metrics that are not in `SAMPLE_METRICS` are ignored. At most `num_images` held-out images are compared with as many
-    generated ones, those of `kaem sample` with this seed.
+    At most `num_images` held-out images are compared with as many generated ones: the samples of `kaem sample`.
     """
-    metrics = [name for name in metrics if name in SAMPLE_METRICS]
-    if not metrics or not are_pictures(run.form, dataset.data_shape):
-        return {}
-    # Data may be sorted by class, so subsets are taken in random order.
-    rng = np.random.default_rng(seed)
-    held_out = to_pixels(dataset.held_out[rng.permutation(len(dataset.held_out))[:num_images]])
-    train_rows = rng.permutation(len(dataset.train))
 
-    def read_train(num: int) -> np.ndarray:
-        order = np.argsort(rows := train_rows[:num])  # files are read from front to back
-        return to_pixels(dataset.train[rows[order]])[np.argsort(order)]
+    def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
+        run, dataset, num_images = on.run, on.dataset, on.num_images
+        if not are_pictures(run.form, dataset.data_shape):
+            return {}
+        # Data may be sorted by class, so subsets are taken in random order.
+        rng = np.random.default_rng(on.seed)
+        held_out = to_pixels(dataset.held_out[rng.permutation(len(dataset.held_out))[:num_images]])
+        train_rows = rng.permutation(len(dataset.train))
 
-    drawn = sample_in_batches(sample_key(seed), run.model, run.params, num_images)
-    generated = np.concatenate([to_pixels(batch) for batch in drawn])
-    return compare(metrics, generated, held_out, read_train, extractor)
+        def read_train(num: int) -> np.ndarray:
+            order = np.argsort(rows := train_rows[:num])  # files are read from front to back
+            return to_pixels(dataset.train[rows[order]])[np.argsort(order)]
+
+        drawn = sample_in_batches(sample_key(on.seed), run.model, run.params, num_images)
+        generated = np.concatenate([to_pixels(batch) for batch in drawn])
+        metrics = [name for name in on.wanted if name in SAMPLE_METRICS]
+        return compare(metrics, generated, held_out, read_train, on.extractor)
+
+    def verdict(self, numbers: Mapping[str, Any]) -> str:
+        """Whether the model may repeat its training data."""
+        if "ratio" not in numbers:  # of other metrics than `copying`
+            return ""
+        if numbers["ratio"] < 1 - 2 * numbers["standard_error"]:
+            return "samples lie nearer to training data than to held-out data: some may be copies"
+        return "no sign of copies"
 
 
 def compare(
@@ -98,10 +105,3 @@ def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: Any = Non
     known = known[:_MAX_TRAIN_IMAGES]
     ratio, error = distances.copying(known, real, fake)
     return {"ratio": ratio, "standard_error": error, "num_train": len(known), **sizes}
-
-
-def verdict_of_copying(numbers: Mapping[str, Any]) -> str:
-    """Whether the model may repeat its training data."""
-    if numbers["ratio"] < 1 - 2 * numbers["standard_error"]:
-        return "samples lie nearer to training data than to held-out data: some may be copies"
-    return "no sign of copies"

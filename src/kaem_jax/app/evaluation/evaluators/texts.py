@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Text
+from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.evidence import Estimator, mean_is_bound
 from kaem_jax.inference.proposals import Proposal
@@ -18,6 +19,28 @@ from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.model import Model, Params
 
 _USED = 1.0  # nats that latents must be worth
+
+
+class LatentUse(Evaluator):
+    """Whether the decoder of texts uses its latents."""
+
+    def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
+        settings = on.run.config
+        estimator, proposal = settings.evaluation.estimator.final, settings.proposal()
+        numbers = evaluate(on.keys.latent_use, on.run, on.few, estimator, proposal)
+        return {"latent_use": numbers} if numbers else {}
+
+    def verdict(self, numbers: Mapping[str, Any]) -> str:
+        """Whether the decoder uses its latents."""
+        names = ("divergence_from_prior", "cost_of_other_latents")
+        nats = [(numbers[name], 2 * numbers[f"{name}_standard_error"]) for name in names]
+        if any(value + error < _USED for value, error in nats):
+            return "the decoder hardly uses its latents"
+        if any(value - error < _USED for value, error in nats):
+            return "too few data to tell whether the decoder uses its latents"
+        if numbers["is_bound"]:
+            return "other latents cost nats, so texts say something of theirs; how much, a bound does not tell"
+        return "latents carry what texts say"
 
 
 def evaluate(key: Array, run: Run, x: Array, estimator: Estimator, proposal: Proposal) -> dict[str, Any]:
@@ -53,16 +76,3 @@ def log_likelihood_of_latents(
 def _own_and_other(model: Model, params: Params, z: Array, x: Array) -> tuple[Array, Array]:
     own = model.log_likelihood(params, z, x)
     return constrain(own), constrain(model.log_likelihood(params, jnp.roll(z, 1, axis=0), x))
-
-
-def verdict(numbers: Mapping[str, Any]) -> str:
-    """Whether the decoder uses its latents."""
-    names = ("divergence_from_prior", "cost_of_other_latents")
-    nats = [(numbers[name], 2 * numbers[f"{name}_standard_error"]) for name in names]
-    if any(value + error < _USED for value, error in nats):
-        return "the decoder hardly uses its latents"
-    if any(value - error < _USED for value, error in nats):
-        return "too few data to tell whether the decoder uses its latents"
-    if numbers["is_bound"]:
-        return "other latents cost nats, so texts say something of theirs; how much, a bound does not tell"
-    return "latents carry what texts say"

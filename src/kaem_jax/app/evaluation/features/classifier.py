@@ -17,7 +17,7 @@ from jax import Array
 from kaem_jax.app.data import Dataset, to_pixels
 from kaem_jax.app.evaluation.features.base import Extractor
 from kaem_jax.errors import ConfigError, first_line
-from kaem_jax.files import write_npz
+from kaem_jax.files.writing import write_npz
 
 _NUM_FEATURES = 64
 _CHANNELS = (32, 64, 128, 128)

@@ -9,7 +9,7 @@ from typing import Any
 from kaem_jax.app.evaluation.report.numbers import format_number, readable_rows
 from kaem_jax.app.log import effort_of, held_out_nats, is_final, read_metrics, standard_error_of
 from kaem_jax.app.runs.run_folder import RunFolder
-from kaem_jax.files import replacing
+from kaem_jax.files.writing import replacing
 from kaem_jax.settings import flatten
 
 __all__ = ["verdict_of_training", "write_report"]

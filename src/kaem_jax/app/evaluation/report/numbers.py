@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kaem_jax.app.evaluation.evaluators import verdict_of
-
 _ERRORS = {  # other errors are called NAME_standard_error
     **dict.fromkeys(("value", "nats", "ratio"), "standard_error"),
     **dict.fromkeys(("bits_per_dimension", "bits_per_dimension_of_256_levels"), "bits_standard_error"),
@@ -13,7 +11,7 @@ _AT_LEAST = ("nats", "barrier", "rungs_that_suit")  # if `is_bound`
 _AT_MOST = ("nats_per_token", "bits_per_dimension", "bits_per_dimension_of_256_levels", "divergence_from_prior")
 _NOT_SHOWN = (
     "seconds", "share_of_variance_that_data_decide", "standard_error_of_shares", "of", "is_bound",
-    "num_bounds", "effort_id",
+    "num_bounds", "effort_id", "verdict",
 )  # fmt: skip
 
 
@@ -48,7 +46,7 @@ def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
             elif error := numbers.get(_ERRORS.get(name, f"{name}_standard_error")):
                 text += f" \N{PLUS-MINUS SIGN} {error:.2g}"
             values.append((name.replace("_", " "), text))
-        rows.append(Row(metric.replace("_", " "), values, ", ".join(settings), verdict_of(metric, numbers)))
+        rows.append(Row(metric.replace("_", " "), values, ", ".join(settings), numbers.get("verdict", "")))
     return rows
 
 

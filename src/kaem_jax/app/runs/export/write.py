@@ -15,7 +15,7 @@ from kaem_jax.app.data import Field, Form, Table
 from kaem_jax.app.runs.export.programs import Program, export_programs, left_out, make_programs
 from kaem_jax.app.runs.load import Run
 from kaem_jax.app.runs.run_folder import environment
-from kaem_jax.files import write_json
+from kaem_jax.files.writing import write_json
 from kaem_jax.settings import to_dict
 
 _FORMAT = 2

@@ -15,7 +15,7 @@ import numpy as np
 from flax import traverse_util
 
 from kaem_jax.errors import RunError, first_line
-from kaem_jax.files import write_npz
+from kaem_jax.files.writing import write_npz
 from kaem_jax.model import Model, Params, check_params, leaves_by_name
 from kaem_jax.settings import flatten, read, to_dict
 from kaem_jax.settings.arguments import check_model
