@@ -81,7 +81,7 @@ def test_an_experiment_names_classes_from_outside(page, tmp_path, monkeypatch):
     ratio = float(np.std(drawn) / np.std(data[40:] / 2))
     assert found["spread"]["ratio_of_deviations"] == pytest.approx(ratio, rel=1e-5)
     assert list(found) == ["mixing", "spread"]
-    assert "samples vary less than data" in (tmp_path / "run" / "report.html").read_text()
+    assert "samples vary more than data" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
