@@ -36,8 +36,9 @@ def two_modes(z):
 def run():
     """From one mode; what the tests below look at."""
     return tempered(
-        jax.random.key(0), None, two_modes, jnp.full(3, -2.0), reference=REFERENCE, num_rounds=1500, warmup_rounds=500
-    )
+        jax.random.key(0), None, two_modes, jnp.full(3, -2.0), reference=REFERENCE, num_rounds=1500, warmup_rounds=500,
+        fits_reference=False,
+    )  # fmt: skip
 
 
 def test_evidence_and_shares_of_modes_from_a_cold_start(run):
@@ -73,7 +74,7 @@ def test_a_warm_up_evens_exchanges_and_finds_units(run):
 
 def test_going_on_is_one_run_bit_for_bit(run):
     """Also after pickling, and where draws are thinned: chunks and halves end at other rounds."""
-    options = {"reference": REFERENCE, "warmup_rounds": 500, "max_draws": 300}
+    options = {"reference": REFERENCE, "warmup_rounds": 500, "max_bytes": 300 * 4 * 3 * 4, "fits_reference": False}
     half = tempered(jax.random.key(0), None, two_modes, jnp.full(3, -2.0), num_rounds=701, **options)
     both = pickle.loads(pickle.dumps(half)).more(799)
     assert both.thin == 8
@@ -92,6 +93,7 @@ def test_any_pytree_with_its_prior_as_the_reference():
 
     found = tempered(
         jax.random.key(1), prior, log_likelihood, num_chains=50, num_rounds=200, warmup_rounds=64, num_temperatures=3,
+        fits_reference=False,
     )  # fmt: skip
     assert found.draws["m"].shape == (50, 200, 2)
     assert found.draws["s"].shape == (50, 200)
@@ -112,7 +114,7 @@ def test_a_target_with_unequal_widths_moves_in_its_own_units():
     found = tempered(
         jax.random.key(5), lambda z: normal(z, 0.0, widths), lambda z: jnp.sum(-0.5 * (z / widths) ** 2),
         reference=NormalReference(jnp.zeros(4), 2 * widths), num_rounds=600, warmup_rounds=128, num_temperatures=6,
-        step_spread=0.0,
+        step_spread=0.0, fits_reference=False,
     )  # fmt: skip
     assert_within(found.log_z, -2 * np.log(2), found.log_z_error, 3)
     deviations = np.asarray(found.draws).std((0, 1)) / widths
@@ -160,7 +162,7 @@ def test_rounds_double_until_all_is_met(run):
     asked = Until(ess=1, round_trips=1, log_z_error=1e-9, first_rounds=16, max_rounds=100)
     last = tempered(
         jax.random.key(0), None, two_modes, jnp.zeros(3), reference=REFERENCE, num_rounds=asked, warmup_rounds=16,
-        num_temperatures=4, report=lambda run: seen.append(len(run.trace.log_likelihood)),
+        num_temperatures=4, report=lambda run: seen.append(len(run.trace.log_likelihood)), fits_reference=False,
     )  # fmt: skip
     assert seen == [16, 32, 64]
     assert not last.is_done
@@ -169,14 +171,22 @@ def test_rounds_double_until_all_is_met(run):
     done = tempered(
         jax.random.key(0), None, two_modes, jnp.zeros(3), reference=REFERENCE, warmup_rounds=100, report=seen.append,
         num_temperatures=8, num_rounds=Until(ess=20, round_trips=1, log_z_error=0.2, first_rounds=64, max_rounds=4096),
+        fits_reference=False,
     )  # fmt: skip
     assert [check.is_done for check in seen[-2:]] == [True, True]
     assert not any(check.is_done for check in seen[:-2])
+    counts = [len(check.trace.log_likelihood) for check in seen]
+    assert counts[-1] == 5 * counts[-2] / 4  # a quarter more confirms
+    assert counts[:-1] == [64 * 2**i for i in range(len(counts) - 1)]
     assert seen[-1] is done
     # One of the three is enough to go on.
     for missing in ({"ess": 1e9}, {"round_trips": 10**9}, {"log_z_error": 1e-9}):
         assert not dataclasses.replace(run, until=dataclasses.replace(Until(1, 1, 9.0), **missing)).is_done
     assert dataclasses.replace(run, until=Until(1, 1, 9.0)).is_done
+    for alone in (Until(None, 1, 9.0), Until(1, 1, None)):
+        assert dataclasses.replace(run, until=alone).is_done
+    for missed in (Until(None, 1, 1e-9), Until(1e9, 1, None)):
+        assert not dataclasses.replace(run, until=missed).is_done
     text = str(dataclasses.replace(run, until=Until(ess=1e9)))
     assert "1500 rounds of 4 populations on 16 rungs" in text
     assert "warning: some coordinate has fewer effective draws" in text
@@ -290,6 +300,11 @@ def test_refusals(refuses):
             ["z0 has shapes [(), ()]", "(2,)"],
         ),
         (lambda: call(jnp.sum, lambda z: jnp.nan * jnp.sum(z)), ["no number", "z0"]),
+        (
+            lambda: call(None, lambda z: jnp.where(z[0] > 9, 0.0, -jnp.inf), reference=NormalReference(jnp.zeros(2))),
+            ["no draw of the reference", "support"],
+        ),
+        (lambda: jax.jit(lambda key: call(key=key).draws)(jax.random.key(0)), ["inside jit", "tempered_posterior"]),
     ):
         with refuses(ValueError, *parts):
             request()

@@ -53,7 +53,7 @@ def move(
         position = choose(exact[0], jnp.broadcast_to(exact[1], position.shape), position)
     new = evaluate(position, log_prior, log_likelihood)
     gain = new.log_prior - chains.log_prior
-    gain += _times(beta, new.log_likelihood - chains.log_likelihood)
+    gain += times_beta(beta, new.log_likelihood - chains.log_likelihood)
     probability = kernel.acceptance(moved, _tempered(beta, new), gain)
     if not kernel.is_exact:
         return new, probability
@@ -65,9 +65,9 @@ def move(
 
 def _tempered(beta: Array, chains: Chains) -> Array:
     """The score of log p(z) + beta log p(x|z)."""
-    return chains.prior_score + _times(expand_to(beta, chains.position.ndim), chains.likelihood_score)
+    return chains.prior_score + times_beta(expand_to(beta, chains.position.ndim), chains.likelihood_score)
 
 
-def _times(beta: Array, value: Array) -> Array:
+def times_beta(beta: Array, value: Array) -> Array:
     """The product, but 0 at beta = 0 even if `value` is infinite: a log-likelihood may be -inf."""
     return jnp.where(beta == 0, 0, beta * value)

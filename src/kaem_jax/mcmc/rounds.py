@@ -67,7 +67,7 @@ def init(
     shape = replicas.log_likelihood.shape
     rung = jnp.broadcast_to(jnp.arange(num_temperatures, dtype=jnp.int32)[:, None], shape)
     start = jnp.zeros(shape, jnp.int32) if heading is None else jnp.asarray(heading, jnp.int32)
-    return TemperedState(replicas, rung, _heading(start, rung))
+    return TemperedState(replicas, rung, next_heading(start, rung))
 
 
 def exchange(
@@ -111,6 +111,7 @@ def step_round(
     key: Array, state: TemperedState, log_prior: LogDensity, log_likelihood: LogDensity, betas: Array,
     step_size: Array, index: Array | int, *, kernel: Kernel, num_steps: int = 1, swap: str = "even_odd",
     bounds: Bounds = None, refresh: Refresh | None = None, scale: Array | None = None, step_spread: float = 0.0,
+    fresh: Array | None = None,
 ) -> tuple[TemperedState, RoundInfo]:  # fmt: skip
     """One round: `num_steps` moves of every replica on its rung's power posterior, then an exchange of rungs.
 
@@ -124,15 +125,19 @@ def step_round(
       scale: [T, *event], unit of each coordinate on each rung; None is 1.
       step_spread: standard deviation of the log step size, drawn anew for each move of each chain: no single step size
         suits a density of varying width.
+      fresh: [num_steps, B, *event], draws of the prior in place of `refresh`.
     """
     key_swap, key_moves = jax.random.split(key)
     beta, eta = betas[state.rung], step_size[state.rung]
     unit = None if scale is None else scale[state.rung]
 
-    def move(carry, key):
+    def move(carry, inputs):
         replicas, total = carry
+        key, draws = inputs
         key_move, key_fresh, key_spread = jax.random.split(key, 3)
-        exact = None if refresh is None else (beta == 0, refresh(key_fresh, beta.shape[1:]))
+        if refresh is not None:
+            draws = refresh(key_fresh, beta.shape[1:])
+        exact = None if draws is None else (beta == 0, draws)
         steps = eta
         if step_spread:
             factor = jnp.exp(step_spread * jax.random.normal(key_spread, eta.shape, eta.dtype))
@@ -143,9 +148,9 @@ def step_round(
         return (replicas, total + acceptance), None
 
     start = (state.replicas, jnp.zeros_like(state.replicas.log_likelihood))
-    (replicas, total), _ = scan(move, start, jax.random.split(key_moves, num_steps))
+    (replicas, total), _ = scan(move, start, (jax.random.split(key_moves, num_steps), fresh))
     rung, swap_acceptance = exchange(key_swap, state.rung, replicas.log_likelihood, betas, index, swap)
-    heading = _heading(state.heading, rung)
+    heading = next_heading(state.heading, rung)
     returned = (heading == -1) & (state.heading == 1)
     info = RoundInfo(
         swap_acceptance,
@@ -171,7 +176,7 @@ def rung_order(rung: Array, values: Array) -> Array:
     return jnp.take_along_axis(values, expand_to(holder, values.ndim), axis=0)
 
 
-def _heading(heading: Array, rung: Array) -> Array:
+def next_heading(heading: Array, rung: Array) -> Array:
     """-1 on the first rung, 1 on the last one unless it was 0, otherwise unchanged; see `TemperedState`."""
     last = rung.shape[0] - 1
     if last == 0:

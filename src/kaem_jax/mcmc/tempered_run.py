@@ -11,26 +11,31 @@ from jax import Array
 from scipy.special import expit
 
 from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explain_warning, r_hat
+from kaem_jax.mcmc.fitted_reference import FittedReference
 from kaem_jax.mcmc.ladder import communication_barrier
 from kaem_jax.mcmc.rounds import RoundInfo, TemperedState
+
+_LARGE_ROUNDING = 0.05  # nats
+_BEYOND = 50.0  # nats beyond which a logistic function is 0 or 1, so that a root lies within
+_CONTROL_ROUNDS = 2048
 
 
 @dataclasses.dataclass(frozen=True)
 class Until:
     """When to stop: rounds double until all targets are met at two checks in a row, or `max_rounds` is reached.
 
-    Chains that missed a rare mode look converged, so one check is not enough.
+    Chains that missed a rare mode look converged, so one check is not enough; the second one takes a quarter more.
 
     Attributes:
-      ess: effective draws on the last rung, in the coordinate with the fewest.
+      ess: effective draws on the last rung, in the coordinate with the fewest; None for any number.
       round_trips: round trips of all populations together.
-      log_z_error: standard error of log Z, nats.
+      log_z_error: standard error of log Z, nats; None for any.
       first_rounds, max_rounds: rounds before the first check, and the budget.
     """
 
-    ess: float = 400
+    ess: float | None = 400
     round_trips: int = 20
-    log_z_error: float = 0.05
+    log_z_error: float | None = 0.05
     first_rounds: int = 512
     max_rounds: int = 2**15
 
@@ -63,6 +68,8 @@ class TemperedRun:
       thin: rounds between draws, a power of two.
       until: the stopping rule.
       state: where `more` continues.
+      reference: the density of the first rung; None if it has no draws.
+      control: the run from the other reference, if one was fitted.
     """
 
     draws: Any
@@ -71,10 +78,27 @@ class TemperedRun:
     until: Until
     state: RunState
     extend: Callable[["TemperedRun", int], "TemperedRun"] = dataclasses.field(repr=False)
+    reference: Any = None
+    control: "TemperedRun | None" = dataclasses.field(default=None, repr=False)
 
     def more(self, num_rounds: int) -> "TemperedRun":
-        """Continues by `num_rounds` rounds, bit for bit as if all rounds had been run at once."""
-        return self.extend(self, num_rounds)
+        """Continues by `num_rounds` rounds, bit for bit as if all rounds had been run at once.
+
+        A control keeps up for the first 2,048 rounds, in which the better of both is chosen.
+        """
+        run, control = self.extend(self, num_rounds), self.control
+        if control is None or (done := len(control.trace.log_likelihood)) == _CONTROL_ROUNDS:
+            return dataclasses.replace(run, control=control)
+        control = control.extend(control, min(num_rounds, _CONTROL_ROUNDS - done))
+        both = (run, control)
+        fitted, given = both if isinstance(self.reference, FittedReference) else both[::-1]
+        if fitted.agrees_with(given) and given.min_ess > fitted.min_ess:
+            return dataclasses.replace(given, control=dataclasses.replace(fitted, control=None))
+        return dataclasses.replace(fitted, control=dataclasses.replace(given, control=None))
+
+    def agrees_with(self, other: "TemperedRun") -> bool:
+        """Whether both values of log Z are within three errors of each other."""
+        return not abs(self.log_z - other.log_z) > 3 * np.hypot(self.log_z_error, other.log_z_error)
 
     @property
     def betas(self) -> np.ndarray:
@@ -102,13 +126,18 @@ class TemperedRun:
         return float(communication_barrier(self.swap_acceptance)[-1])
 
     @functools.cached_property
-    def _evidence(self) -> tuple[float, float]:
-        return bridge_log_z(np.asarray(self.trace.log_likelihood), self.betas)
+    def _evidence(self) -> tuple[np.ndarray, float]:
+        return _bridge(np.asarray(self.trace.log_likelihood), self.betas)
+
+    @property
+    def log_z_by_rung(self) -> np.ndarray:
+        """Log of the integral of each rung's density over that of the reference's, nats [T]; 0 for the first."""
+        return np.concatenate([[0.0], np.cumsum(self._evidence[0])])
 
     @property
     def log_z(self) -> float:
         """Log of the target's integral, nats; see `bridge_log_z`."""
-        return self._evidence[0]
+        return float(np.sum(self._evidence[0]))
 
     @property
     def log_z_error(self) -> float:
@@ -143,8 +172,16 @@ class TemperedRun:
     @property
     def is_done(self) -> bool:
         """Whether all targets of `until` are met."""
-        is_met = self.min_ess >= self.until.ess and self.log_z_error <= self.until.log_z_error
+        is_met = self._has_draws and self._has_evidence
         return is_met and int(np.sum(self.round_trips)) >= self.until.round_trips
+
+    @property
+    def _has_draws(self) -> bool:
+        return self.until.ess is None or self.min_ess >= self.until.ess
+
+    @property
+    def _has_evidence(self) -> bool:
+        return self.until.log_z_error is None or self.log_z_error <= self.until.log_z_error
 
     @property
     def warnings(self) -> list[str]:
@@ -153,10 +190,31 @@ class TemperedRun:
             DrawWarning.R_HAT: not self.max_r_hat < 1.1,
             DrawWarning.NO_ROUND_TRIPS: not np.any(self.round_trips),
             DrawWarning.REJECTED: self.acceptance[-1] < 0.1,
-            DrawWarning.FEW_DRAWS: not self.min_ess >= self.until.ess,
-            DrawWarning.WIDE_EVIDENCE: not self.log_z_error <= self.until.log_z_error,
+            DrawWarning.FEW_DRAWS: not self._has_draws,
+            DrawWarning.WIDE_EVIDENCE: not self._has_evidence,
         }
-        return explain_warning(sum(flag for flag, holds in conditions.items() if holds))
+        found = explain_warning(sum(flag for flag, holds in conditions.items() if holds))
+        if self.control is not None and not self._explains(self.control):
+            values = [f"{run.log_z:.2f} +- {run.log_z_error:.2f}" for run in (self, self.control)]
+            found.append(
+                f"log Z is {values[0]}, and {values[1]} from the other reference: one of them misses a mode, or weighs "
+                "it wrongly"
+            )
+        rounding = float(np.max(np.abs(self.trace.log_likelihood[:, -1])) * np.finfo(self.betas.dtype).eps)
+        if rounding > _LARGE_ROUNDING:
+            found.append(
+                f"log-densities are rounded to {rounding:.2g} nats: subtract a constant from them, or take 64 bits"
+            )
+        return found
+
+    def _explains(self, other: "TemperedRun") -> bool:
+        """Whether `other` agrees, or lacks what the modes are worth in which it has no draws."""
+        if self.agrees_with(other) or not isinstance(self.reference, FittedReference):
+            return self.agrees_with(other)
+        own, theirs = (self.reference.shares(run.draws) for run in (self, other))
+        missed = np.sum(own[theirs < 0.01 * own])
+        gap = self.log_z - other.log_z + np.log1p(-min(missed, 1 - 1e-9))
+        return bool(abs(gap) < 3 * np.hypot(self.log_z_error, other.log_z_error))
 
     def to_arviz(self) -> Any:
         """The draws for ArviZ, which must be installed: a DataTree, or InferenceData for ArviZ below 1.0."""
@@ -200,25 +258,33 @@ def bridge_log_z(log_likelihood: np.ndarray, betas: np.ndarray) -> tuple[float, 
     Returns:
       Both in nats. The error is infinite for NaN, or if neighbours do not overlap.
     """
+    gains, error = _bridge(log_likelihood, betas)
+    return float(np.sum(gains)), error
+
+
+def _bridge(log_likelihood: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, float]:
+    """Log Z_{k+1} - log Z_k, [T-1], and the standard error of their sum."""
     trace = np.asarray(log_likelihood, np.float64)
     width = np.diff(np.asarray(betas, np.float64))[:, None]
     up, down = width * trace[:, :-1], width * trace[:, 1:]
     if np.isnan(trace).any():
-        return np.nan, np.inf
+        return np.full(len(width), np.nan), np.inf
     gain = np.array([_root(up[:, k], down[:, k]) for k in range(len(width))])[:, None]
     hot, cold = expit(up - gain), expit(gain - down)  # [R, T-1, C]
     slope = np.mean(hot * (1 - hot) + cold * (1 - cold), axis=(0, 2))
     with np.errstate(divide="ignore", invalid="ignore"):
         influence = np.sum((hot - cold) / slope[:, None], axis=1)  # [R, C]
     if not np.isfinite(influence).all():
-        return float(np.sum(gain)), np.inf
-    return float(np.sum(gain)), float(np.std(influence) / np.sqrt(effective_sample_size(influence, pooled=True)))
+        return gain.ravel(), np.inf
+    return gain.ravel(), float(np.std(influence) / np.sqrt(effective_sample_size(influence, pooled=True)))
 
 
 def _root(up: np.ndarray, down: np.ndarray) -> float:
     """The c at which expit(up - c) and expit(c - down) have equal means over rounds and populations [R, C]."""
     from scipy.optimize import brentq  # takes a fifth of a second to import: only where it is used
 
-    both = np.concatenate([up, down])
-    finite = both[np.isfinite(both)]
-    return brentq(lambda c: np.mean(expit(up - c)) - np.mean(expit(c - down)), np.min(finite) - 1, np.max(finite) + 1)
+    if not (np.isfinite(up).any() and np.isfinite(down).any()):
+        return -np.inf
+    finite = np.concatenate([up[np.isfinite(up)], down[np.isfinite(down)]])
+    low, high = np.min(finite) - _BEYOND, np.max(finite) + _BEYOND
+    return brentq(lambda c: np.mean(expit(up - c)) - np.mean(expit(c - down)), low, high)

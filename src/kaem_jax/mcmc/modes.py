@@ -1,0 +1,107 @@
+"""Modes of a log-density, by ascent from many starts, each with its curvature."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from kaem_jax.mcmc.target import Target
+
+_BATCH = 8  # ascents from draws of the last rung, and as many from the reference, until a batch finds no new mode
+_MOST_MODES = 32
+_LIGHTEST = 12.0  # nats below the heaviest mode at which one is left out
+_SAME = 0.5  # distance within which two ends of ascents are one mode, in deviations per square root of a dimension
+
+
+class Modes(NamedTuple):
+    """K modes with normal approximations, the heaviest first.
+
+    Attributes:
+      position: [K, D].
+      covariance: [K, D, D], the inverse of the negative Hessian.
+      log_mass: [K] nats, of the Laplace approximation of each mode's integral.
+    """
+
+    position: np.ndarray
+    covariance: np.ndarray
+    log_mass: np.ndarray
+
+
+def find_modes(target: Target, draws: np.ndarray, of_reference: np.ndarray, rng: np.random.Generator) -> Modes:
+    """Modes that ascents reach from draws of the chains [N, D] and of the reference [M, D].
+
+    Reference draws are moved towards their mean by random factors: in many dimensions a basin near the centre holds
+    few of them. A mode's mirror image in that mean is a start as well, since many posteriors have signs that can be
+    exchanged. A mode that no start leads to is not found.
+    """
+    centre = of_reference.mean(axis=0)
+    found: list[_Mode] = []
+    tried = -1
+    while tried < len(found) < _MOST_MODES:
+        tried = len(found)
+        hot = centre + rng.uniform(size=(_BATCH, 1)) * (rng.choice(of_reference, _BATCH) - centre)
+        _ascend(target, np.concatenate([rng.choice(draws, _BATCH), hot]), found)
+        _ascend(target, np.array([2 * centre - mode.position for mode in found[tried:]]), found)
+    found = sorted(found, key=lambda mode: -mode.log_mass)
+    found = [mode for mode in found if mode.log_mass > found[0].log_mass - _LIGHTEST]
+    size = draws.shape[1]
+    inverses = [np.linalg.inv(mode.factor) for mode in found]
+    return Modes(
+        np.array([mode.position for mode in found]).reshape(-1, size),
+        np.array([inverse.T @ inverse for inverse in inverses]).reshape(-1, size, size),
+        np.array([mode.log_mass for mode in found]),
+    )
+
+
+class _Mode(NamedTuple):
+    """A maximum [D], the Cholesky factor of the negative Hessian there, and Laplace's mass in nats."""
+
+    position: np.ndarray
+    factor: np.ndarray
+    log_mass: float
+
+
+def _ascend(target: Target, starts: np.ndarray, found: list[_Mode]) -> None:
+    """Adds the modes that ascents from `starts` [N, D] reach and that are new."""
+    for start in starts:
+        value, position = _ascended(target, start)
+        if not math.isfinite(value) or any(_is_same(position, mode) for mode in found):
+            continue
+        precision = -np.asarray(_curvature(target, position.astype(target.rows.dtype)), np.float64)
+        try:
+            factor = np.linalg.cholesky(0.5 * (precision + precision.T))
+        except np.linalg.LinAlgError:
+            continue  # no maximum, or a flat one
+        log_mass = value + 0.5 * len(position) * math.log(2 * math.pi) - np.sum(np.log(np.diag(factor)))
+        found.append(_Mode(position, factor, float(log_mass)))
+
+
+def _ascended(target: Target, start: np.ndarray) -> tuple[float, np.ndarray]:
+    """The end of an ascent, and the log-density there."""
+    from scipy.optimize import minimize  # takes a fifth of a second to import: only where it is used
+
+    def loss(z: np.ndarray) -> tuple[float, np.ndarray]:
+        value, score = _value_and_score(target, z.astype(target.rows.dtype))
+        value = float(value)
+        return (-value, -np.asarray(score, np.float64)) if math.isfinite(value) else (1e30, np.zeros_like(z))
+
+    if not math.isfinite(float(_value_and_score(target, start.astype(target.rows.dtype))[0])):
+        return -math.inf, start
+    end = minimize(loss, start.astype(np.float64), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    return -float(end.fun), end.x
+
+
+def _is_same(position: np.ndarray, mode: _Mode) -> bool:
+    return float(np.mean(np.square(mode.factor.T @ (position - mode.position)))) < _SAME**2
+
+
+@jax.jit
+def _value_and_score(target: Target, z: Array) -> tuple[Array, Array]:
+    return jax.value_and_grad(target.log_target)(z)
+
+
+@jax.jit
+def _curvature(target: Target, z: Array) -> Array:
+    return jax.jacobian(jax.grad(target.log_target))(z)

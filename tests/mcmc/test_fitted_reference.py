@@ -1,0 +1,171 @@
+"""References that fit themselves: modes that tempering alone loses, programs that are kept, values out of range."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from kaem_jax.mcmc import FittedReference, NormalReference, Until, tempered
+from kaem_jax.mcmc.fitted_reference import fit_reference
+from kaem_jax.mcmc.modes import Modes, find_modes
+from kaem_jax.mcmc.population import _advance
+from kaem_jax.mcmc.target import Rows, Target, held
+from tests.truth import assert_within
+
+WIDTHS, CENTRES, WEIGHTS = jnp.asarray([0.5, 1.0]), jnp.asarray([1.5, -1.5]), jnp.asarray([0.8, 0.2])
+
+
+def narrow_and_wide(z):
+    """0.8 N(1.5, 0.5^2 I) + 0.2 N(-1.5, I): the narrow mode has no mass on hot rungs of many dimensions."""
+    parts = jnp.sum(jax.scipy.stats.norm.logpdf(z, CENTRES[:, None], WIDTHS[:, None]), axis=1)
+    return jax.nn.logsumexp(jnp.log(WEIGHTS) + parts)
+
+
+def target_of(log_likelihood, size, scale=2.0):
+    rows = Rows.of(jnp.zeros((1, size)))
+    return Target(rows, None, held(log_likelihood), held(NormalReference(jnp.zeros(size), scale)))
+
+
+@pytest.fixture(scope="module")
+def run():
+    """In 20 dimensions, from the wide mode."""
+    return tempered(
+        jax.random.key(0), None, narrow_and_wide, jnp.full(20, -1.5), reference=NormalReference(jnp.zeros(20), 2.0),
+        num_rounds=Until(log_z_error=None),
+    )  # fmt: skip
+
+
+def test_a_narrow_mode_is_found_and_weighed(run):
+    assert isinstance(run.reference, FittedReference)
+    assert_within(run.log_z, 0, run.log_z_error, 3)
+    assert run.log_z_error < 0.1
+    is_narrow = (run.draws.mean(axis=-1) > 0).mean()
+    assert_within(is_narrow, 0.8, np.sqrt(0.16 / run.min_ess), 4)
+    own, theirs = (run.reference.shares(of.draws) for of in (run, run.control))
+    narrow = 1 + int(np.argmin(np.abs(run.reference.mean[:, 0] - 1.5)))
+    assert own[narrow] == pytest.approx(is_narrow, abs=0.01)
+    # From the given reference alone the mode is lost, which the modes explain.
+    assert theirs[narrow] < 0.01
+    assert_within(run.control.log_z, np.log(0.2), run.control.log_z_error, 4)
+    assert not run.agrees_with(run.control)
+    assert run.warnings == []
+
+
+def test_runs_that_disagree_for_another_reason_say_so_with_both_values(run):
+    shifted = run.control.trace._replace(log_likelihood=run.control.trace.log_likelihood + 9)
+    moved = dataclasses.replace(run, control=dataclasses.replace(run.control, trace=shifted))
+    (sentence,) = moved.warnings
+    for of in (moved, moved.control):
+        assert f"{of.log_z:.2f} +- {of.log_z_error:.2f}" in sentence
+    rest = dataclasses.replace(run.control, control=run)  # the other way round nothing is explained
+    assert any("misses a mode" in warning for warning in rest.warnings)
+
+
+def test_a_control_keeps_up_for_2048_rounds(run):
+    on = run.more(2048)
+    assert len(on.control.trace.log_likelihood) == 2048
+    done = len(run.trace.log_likelihood)
+    np.testing.assert_array_equal(on.control.trace.round_trips[:done], run.control.trace.round_trips)
+    assert len(on.trace.log_likelihood) == done + 2048
+    last = on.more(8)
+    assert last.control is on.control
+    assert len(last.trace.log_likelihood) == done + 2056
+
+
+def test_modes_have_their_curvature_and_mass(rng):
+    draws = rng.normal(-1.5, 1, (64, 6))
+    modes = find_modes(target_of(narrow_and_wide, 6), draws, rng.normal(0, 2, (256, 6)), rng)
+    assert len(modes.position) == 2
+    np.testing.assert_allclose(modes.position[:, 0], [1.5, -1.5], atol=1e-3)
+    np.testing.assert_allclose(modes.log_mass, np.log([0.8, 0.2]), atol=0.01)
+    for covariance, width in zip(modes.covariance, (0.5, 1.0), strict=True):
+        np.testing.assert_allclose(covariance, width**2 * np.eye(6), atol=0.01)
+    # A density without a maximum has none, and one too light to matter is left out.
+    assert find_modes(target_of(jnp.sum, 2), draws[:, :2], draws[:, :2], rng).position.shape == (0, 2)
+    light = lambda z: jnp.logaddexp(-0.5 * jnp.sum(z**2), -20 - 0.5 * jnp.sum((z - 9) ** 2))  # noqa: E731
+    assert len(find_modes(target_of(light, 2), draws[:, :2] + 9, draws[:, :2], rng).position) == 1
+
+
+@pytest.fixture
+def mixture(rng):
+    """A component that fits its draws by moments, one by its curvature, and the given reference."""
+    modes = Modes(np.array([[0.0], [8.0]]), np.array([[[0.05]], [[0.25]]]), np.log([0.5, 0.5]))
+    draws = rng.normal(0, 0.7, (400, 1))
+    rows = Rows.of({"a": jnp.zeros((1, 1))})
+    return fit_reference(held(NormalReference({"a": jnp.zeros(1)}, 20.0)), rows, modes, draws), draws
+
+
+def test_components_are_fitted_to_draws_or_curvature(mixture):
+    fitted, draws = mixture
+    np.testing.assert_allclose(np.exp(fitted.log_weights), [0.1, 0.45 * 1.5, 0.45 * 0.5], rtol=1e-5)
+    np.testing.assert_allclose(fitted.factor[:, 0, 0] ** 2 / 1.2, [draws.var(), 0.25], rtol=0.05)
+    np.testing.assert_allclose(fitted.mean[:, 0], [draws.mean(), 8], atol=1e-4)
+
+
+def test_a_fitted_reference_is_a_density_and_its_draws_follow_it(mixture):
+    fitted, _ = mixture
+    density = jax.jit(jax.vmap(lambda z: jnp.exp(fitted.log_prob({"a": z[None]}))))
+    grid = np.linspace(-150, 150, 300_001)
+    values = np.asarray(density(jnp.asarray(grid, jnp.float32)), float)
+    assert integrate.trapezoid(values, grid) == pytest.approx(1, abs=1e-4)
+    draws = np.asarray(fitted.sample(jax.random.key(0), (4000,))["a"])[:, 0]
+    cdf = integrate.cumulative_trapezoid(values, grid, initial=0)
+    assert stats.kstest(draws, lambda z: np.interp(z, grid, cdf)).pvalue > 1e-3
+    assert len(np.unique(draws)) > 3990
+
+
+def test_a_second_call_with_other_data_compiles_nothing():
+    def log_likelihood(z, x):
+        return -0.5 * jnp.sum((x - z) ** 2)
+
+    reference = NormalReference(jnp.zeros(2), 1.0)
+    found, sizes = [], []
+    for data in (jnp.zeros((3, 2)), jnp.ones((3, 2))):
+        found.append(tempered(
+            jax.random.key(0), reference, log_likelihood, args=(data,), num_rounds=256, warmup_rounds=64,
+            num_temperatures=4,
+        ))  # fmt: skip
+        sizes.append(_advance._cache_size())
+    assert sizes[0] == sizes[1]
+    # Each coordinate of x is N(0, 1 + 11') before the likelihood's constant is left out.
+    for run, square in zip(found, (0.0, 3.0), strict=True):
+        exact = 2 * (-0.5 * np.log(4) - 0.5 * (square - square * 3 / 4))
+        assert_within(run.log_z, exact, run.log_z_error, 3)
+        assert_within(run.draws.mean((0, 1)), 0.75 * (square > 0), 0.5 / np.sqrt(run.min_ess), 4)
+
+
+def test_integrals_of_all_rungs():
+    """From N(0, 1) to exp(-4 z^2): 1 / sqrt(1 + 8 beta) of each, less what the last rung's is normalised by."""
+    reference = NormalReference(jnp.zeros(1), 1.0)
+    run = tempered(
+        jax.random.key(1), reference, lambda z: jnp.sum(-4 * z**2), num_chains=16, num_rounds=800, warmup_rounds=64,
+        num_temperatures=5, fits_reference=False,
+    )  # fmt: skip
+    assert run.log_z_by_rung[0] == 0
+    assert run.log_z_by_rung[-1] == pytest.approx(run.log_z)
+    assert_within(run.log_z_by_rung, -0.5 * np.log(1 + 8 * run.betas), run.log_z_error, 4)
+
+
+def test_a_density_that_is_no_number_counts_as_zero():
+    """log of a negative number outside (0, inf): the exponential density in two dimensions, weight 1/4 of N(0, I)."""
+    half = NormalReference(jnp.zeros(2), 1.0)
+    run = tempered(
+        jax.random.key(2), half, lambda z: jnp.sum(0 * jnp.log(z)), jnp.ones(2), num_rounds=1000, warmup_rounds=100,
+        num_temperatures=4,
+    )  # fmt: skip
+    assert np.all(np.asarray(run.draws) > 0)
+    assert_within(run.log_z, np.log(0.25), run.log_z_error, 3)
+    assert_within(run.draws.mean((0, 1)), np.sqrt(2 / np.pi), 0.6 / np.sqrt(run.min_ess), 4)
+
+
+@pytest.mark.parametrize("constant", [0.0, -1e7])
+def test_log_densities_that_are_rounded_are_told_of(constant):
+    reference = NormalReference(jnp.zeros(1), 1.0)
+    run = tempered(
+        jax.random.key(3), reference, lambda z: constant - jnp.sum(z**2), num_rounds=64, warmup_rounds=16,
+        num_temperatures=4, fits_reference=False,
+    )  # fmt: skip
+    assert any("rounded to 1" in warning for warning in run.warnings) == (constant != 0)

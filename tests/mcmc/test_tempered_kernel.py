@@ -1,0 +1,68 @@
+"""One round around anybody's moves: blackjax's HMC, NUTS and MALA on two modes, in a scan of one's own."""
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy import stats
+
+import kaem_jax as kaem
+from tests.truth import assert_within
+
+BETAS = kaem.mcmc.power_ladder(8, 2.0)
+STEPS = 0.3 * (4 - 3 * BETAS)
+START = {"a": jnp.full((8, 4, 2), -2.0), "b": jnp.full((8, 4), -2.0)}
+
+
+def log_prior(z):
+    return jnp.sum(stats.norm.logpdf(z["a"], 0, 3.0)) + stats.norm.logpdf(z["b"], 0, 3.0)
+
+
+def log_likelihood(z):
+    row = jnp.append(z["a"], z["b"])
+    right, left = (jnp.sum(stats.norm.logpdf(row, mean, 0.5)) for mean in (2.0, -2.0))
+    return jnp.logaddexp(jnp.log(0.7) + right, jnp.log(0.3) + left) - log_prior(z)
+
+
+def diagonal(make, *rest):
+    return lambda log_density, rung: make(log_density, STEPS[rung], jnp.ones(3), *rest)
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        diagonal(blackjax.hmc, 6),
+        lambda log_density, rung: blackjax.mala(log_density, STEPS[rung] ** 2 / 2),
+        pytest.param(diagonal(blackjax.nuts), marks=pytest.mark.slow),
+    ],
+)
+def test_blackjax_moves_between_exchanges(move):
+    kernel = kaem.mcmc.tempered_kernel(log_prior, log_likelihood, BETAS, move)
+
+    @jax.jit
+    def run(keys):
+        return jax.lax.scan(lambda state, key: kernel.step(key, state), kernel.init(START), keys)
+
+    state, info = run(jax.random.split(jax.random.key(0), 3000))
+    rungs = np.sort(np.asarray(state.rung), axis=0)
+    np.testing.assert_array_equal(rungs, np.tile(np.arange(8)[:, None], 4))
+    assert int(state.num_rounds) == 3000
+    warm = jax.tree.map(lambda leaf: np.asarray(leaf)[500:], info)
+    is_right = (warm.top["b"] > 0).astype(float)
+    effective = kaem.mcmc.effective_sample_size(is_right, pooled=True)
+    assert_within(is_right.mean(), 0.7, np.sqrt(0.21 / effective), 3.5)
+    assert_within(*(np.asarray(part) for part in (kaem.mcmc.bridge_log_z(warm.log_likelihood, BETAS)[0], 0.0)),
+                  kaem.mcmc.bridge_log_z(warm.log_likelihood, BETAS)[1], 3.5)  # fmt: skip
+    assert np.all(warm.round_trips.sum(axis=0) > 50)
+    assert warm.move.acceptance_rate.shape == (2500, 8, 4)
+    # The last rung's gain is that of its positions.
+    last = jax.tree.map(lambda leaf: jnp.asarray(leaf[-1]), warm.top)
+    np.testing.assert_allclose(warm.log_likelihood[-1, -1], jax.vmap(log_likelihood)(last), rtol=1e-5)
+
+
+def test_refusals(refuses):
+    with refuses(ValueError, "(8, 4)", "T=5"):
+        kaem.mcmc.tempered_kernel(log_prior, log_likelihood, jnp.linspace(0, 1, 5), None).init(START)
+    with refuses(ValueError, "swap='odd'", "even_odd"):
+        kaem.mcmc.tempered_kernel(log_prior, log_likelihood, BETAS, None, swap="odd")
