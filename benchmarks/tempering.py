@@ -1,21 +1,18 @@
-"""Tempering on five densities with closed forms, beside reversible swaps, tempered SMC and NUTS; JSON lines.
+"""Tempering of densities with known integrals, beside reversible swaps, tempered SMC and NUTS; JSON lines.
 
-    python benchmarks/tempering.py evidence [--keys 20]     log Z and its error, from a cold and a warm start
+    python benchmarks/tempering.py evidence [--keys 20]     log Z and its error, from three starts
     python benchmarks/tempering.py swaps [--keys 5]         round trips, even-odd beside a random parity
-    python benchmarks/tempering.py baselines [--keys 5]     blackjax and numpyro with as many gradients
+    python benchmarks/tempering.py baselines [--keys 10]    blackjax and numpyro with as many gradients
     python benchmarks/tempering.py linear [--keys 5]        a linear Gaussian model by every method of the package
 
-All targets integrate to 1. A gradient is one of the target for one chain, those of warm-ups included. Effective draws
-are those of the coordinate that has the fewest, of all chains together, a second without compilation; of tempered SMC
-all particles count as effective.
+A gradient is one of the target for one chain, those of warm-ups included. Effective draws of any method are those that,
+drawn independently, would estimate the probability of an event with the same squared error over keys.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import blackjax
 import jax
@@ -23,121 +20,49 @@ import jax.numpy as jnp
 import numpy as np
 from blackjax.smc.resampling import systematic
 from jax import Array
-from jax.scipy import stats
 from lib.measure import emit, make_parser, timed
+from lib.targets import TARGETS, Target
 from numpyro.infer import MCMC, NUTS
 from scipy.stats import multivariate_normal
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import HMC, MALA, NormalReference, TemperedRun, Until, effective_sample_size, tempered
+from kaem_jax.mcmc import MALA, TemperedRun, Until, tempered
 from kaem_jax.networks import Decoder
 
-CENTRES = jnp.stack(jnp.meshgrid(*2 * [jnp.arange(-10.0, 11, 5)]), -1).reshape(-1, 2)
 UNTIL = Until(max_rounds=2**17)
-
-
-class Target(NamedTuple):
-    """A normalised density, the scale of the reference, a start far away, exact draws, an event with its probability,
-    and the settings that suit it.
-    """
-
-    log_prob: Callable[[Array], Array]
-    scale: float
-    cold: Array
-    draw: Callable[[Array], Array]
-    event: Callable[[Array], Array]
-    probability: float
-    options: Mapping[str, Any] = MappingProxyType({})
-
-
-def two_modes(z: Array) -> Array:
-    """Of 20 dimensions, weights 0.7 and 0.3, deviation 0.5."""
-    right, left = (jnp.sum(stats.norm.logpdf(z, mean, 0.5)) for mean in (2.0, -2.0))
-    return jnp.logaddexp(jnp.log(0.7) + right, jnp.log(0.3) + left)
-
-
-def funnel(z: Array) -> Array:
-    """Neal's, of 10 dimensions."""
-    return stats.norm.logpdf(z[0], 0.0, 3.0) + jnp.sum(stats.norm.logpdf(z[1:], 0.0, jnp.exp(z[0] / 2)))
-
-
-def banana(z: Array) -> Array:
-    """Of Haario et al. (1999), in the plane."""
-    return stats.norm.logpdf(z[0], 0.0, 10.0) + stats.norm.logpdf(z[1], 3 - 0.03 * z[0] ** 2, 1.0)
-
-
-def grid(z: Array) -> Array:
-    """25 modes of deviation 0.3, 5 apart."""
-    return jax.nn.logsumexp(jnp.sum(stats.norm.logpdf(z, CENTRES, 0.3), -1)) - jnp.log(25.0)
-
-
-def student(z: Array) -> Array:
-    """Student's t with 5 degrees of freedom in 50 dimensions."""
-    log_normalizer = jax.scipy.special.gammaln(2.5) - jax.scipy.special.gammaln(27.5) + 25 * jnp.log(5 * jnp.pi)
-    return -27.5 * jnp.log1p(jnp.sum(z**2) / 5) - log_normalizer
-
-
-def draw_funnel(key: Array) -> Array:
-    """An exact draw."""
-    z = jax.random.normal(key, (10,))
-    return jnp.concatenate([3 * z[:1], jnp.exp(1.5 * z[0]) * z[1:]])
-
-
-def draw_banana(key: Array) -> Array:
-    """An exact draw."""
-    z = jax.random.normal(key, (2,))
-    return jnp.stack([10 * z[0], 3 - 3 * z[0] ** 2 + z[1]])
-
-
-TARGETS = {
-    "two_modes": Target(
-        two_modes, 3.0, jnp.full(20, -2.0),
-        lambda key: jnp.where(jax.random.uniform(key) < 0.7, 2.0, -2.0) + 0.5 * jax.random.normal(key, (20,)),
-        lambda z: z[0] > 0, 0.7,
-    ),
-    "funnel": Target(
-        funnel, 3.0, 8 * jnp.eye(10)[0], draw_funnel, lambda z: z[0] < -3, 0.15866,
-        {"kernel": HMC(16), "step_spread": 4.0},
-    ),
-    "banana": Target(banana, 10.0, jnp.asarray([25.0, -16.0]), draw_banana, lambda z: z[0] > 10, 0.15866),
-    "grid": Target(
-        grid, 10.0, jnp.full(2, 10.0),
-        lambda key: jax.random.choice(key, CENTRES) + 0.3 * jax.random.normal(jax.random.fold_in(key, 1), (2,)),
-        lambda z: z[0] > 7.5, 0.2,
-    ),
-    "student": Target(
-        student, 3.0, jnp.full(50, 10.0),
-        lambda key: jax.random.normal(key, (50,)) * jnp.sqrt(2.5 / jax.random.gamma(jax.random.fold_in(key, 1), 2.5)),
-        lambda z: z[0] > 1, 0.18161,
-    ),
-}  # fmt: skip
 
 
 def run_of(target: Target, key: int, z0: Array, **options: Any) -> TemperedRun:
     """`tempered` with the target's settings."""
-    reference = NormalReference(jnp.zeros(target.cold.size), target.scale)
-    options = {**target.options} | {"num_rounds": UNTIL, "reference": reference} | options
+    options = {**target.options} | {"num_rounds": UNTIL, "reference": target.reference} | options
     return tempered(jax.random.key(key), None, target.log_prob, z0, **options)
 
 
 def gradients_of(run: TemperedRun, target: Target, warmup_rounds: int = 1000) -> int:
-    """Of all rounds, the warm-up's on as many rungs as the run ended with."""
-    rounds, rungs, chains = run.trace.log_likelihood.shape
-    return (rounds + warmup_rounds) * rungs * chains * getattr(target.options.get("kernel"), "num_leapfrogs", 1)
+    """Of all rounds and of the control's, warm-ups on as many rungs as the run ended with."""
+    runs = [run] if run.control is None else [run, run.control]
+    rounds = sum((one.state.num_rounds + warmup_rounds // 8) * one.betas.size for one in runs)
+    return rounds * len(run.round_trips) * getattr(target.options.get("kernel"), "num_leapfrogs", 1)
 
 
 def evidence(name: str, target: Target, num_keys: int) -> None:
-    """How often log Z is within 0.1 nat, and within two of the errors that are quoted."""
+    """How often log Z is within 0.1 nat and within two of the errors that are quoted, and how often a value more than
+    three errors away comes without a warning.
+    """
 
-    def found(start: str, key: int) -> tuple[float, float, int, float]:
+    def found(start: str, key: int) -> tuple[float, float, int, float, bool]:
         draws = jax.vmap(target.draw)(jax.random.split(jax.random.key(1000 + key), 4))
-        z0, options = (target.cold, {}) if start == "cold" else (draws, {"num_chains": None})
+        z0: Any = {"cold": target.cold, "warm": draws, "reference": None}[start]
+        options = {"num_chains": None} if start == "warm" else {}
         run, seconds = timed(lambda: run_of(target, 100 + key, z0, **options))  # keys below 100 chose the settings
-        return run.log_z, run.log_z_error, len(run.trace.log_likelihood), seconds
+        return run.log_z, run.log_z_error, len(run.trace.log_likelihood), seconds, bool(run.warnings)
 
-    for start in ("cold", "warm"):
-        gaps, errors, rounds, seconds = zip(*(found(start, key) for key in range(num_keys)), strict=True)
+    for start in ("cold", "warm", "reference"):
+        logs, errors, rounds, seconds, warned = zip(*(found(start, key) for key in range(num_keys)), strict=True)
+        gaps = np.asarray(logs) - target.log_z
         spent = {"median_rounds": int(np.median(rounds)), "median_seconds": float(np.median(seconds))}
+        is_silent = (np.abs(gaps) > 3 * np.asarray(errors)) & ~np.asarray(warned)
+        spent |= {"warned": sum(warned), "silently_wrong": int(np.sum(is_silent))}
         emit("evidence", {"target": name, "start": start}, calibration(gaps, errors) | spent)
 
 
@@ -166,31 +91,43 @@ def swaps(name: str, target: Target, num_keys: int) -> None:
 
 
 def baselines(name: str, target: Target, num_keys: int) -> None:
-    """The same number of gradients for each method: log Z, and how far the share of `event` is from its probability."""
+    """Every method with as many gradients, by the squared error of an event's share over keys."""
+    found: dict[str, list[dict[str, float]]] = {}
     for key in range(num_keys):
-        run = run_of(target, key, target.cold)
+        run, seconds = timed(run_of, target, key, target.cold)
         budget = gradients_of(run, target)
-        more, seconds = timed(run.more, len(run.trace.log_likelihood))
-        found = {"log_z": run.log_z, "log_z_error": run.log_z_error}
-        methods: dict[str, dict[str, Any]] = {
-            "tempered": found | share(target, run.draws, more.min_ess / 2 / seconds),
-            "blackjax.adaptive_tempered_smc": smc(target, key, budget),
-            "numpyro NUTS": nuts(target, key, budget),
-        }
-        for method, result in methods.items():
-            case = {"target": name, "key": key, "gradients": budget, "method": method}
-            emit("rivals", case, result)  # the name in results/tempering.jsonl
+        of_run = {"log_z": run.log_z, "gradients": budget, "seconds": seconds, "first": seconds}
+        found.setdefault("tempered", []).append(of_run | share(target, run.draws))
+        found.setdefault("blackjax.adaptive_tempered_smc", []).append(smc(target, key, budget))
+        found.setdefault("numpyro NUTS", []).append(nuts(target, key, budget))
+    for method, rows in found.items():
+        emit("samplers", {"target": name, "method": method, "keys": num_keys}, efficiency(target, rows))
 
 
-def share(target: Target, draws: Any, rate: float) -> dict[str, float]:
+def efficiency(target: Target, rows: list[dict[str, float]]) -> dict[str, float]:
+    """Independent draws that would have the same squared error; a second after the first call, and a gradient."""
+    error = np.mean(np.square([row["share"] - target.probability for row in rows]))
+    draws = target.probability * (1 - target.probability) / error
+    result = {
+        "effective_draws": float(draws),
+        "per_second": float(draws / np.median([row["seconds"] for row in rows[1:] or rows])),
+        "per_1000_gradients": float(1000 * draws / np.median([row["gradients"] for row in rows])),
+        "seconds_of_first": rows[0]["first"],
+    }
+    if "log_z" in rows[0]:
+        gaps = np.array([row["log_z"] for row in rows]) - target.log_z
+        result["log_z_root_mean_square"] = float(np.sqrt(np.mean(gaps**2)))
+    return result
+
+
+def share(target: Target, draws: Any) -> dict[str, float]:
     """What a method says of `event`, from draws [..., D]."""
-    event = np.asarray(target.event(jnp.moveaxis(jnp.asarray(draws), -1, 0)), float)
-    return {"share": float(event.mean()), "probability": target.probability, "effective_per_second": rate}
+    return {"share": float(np.mean(target.event(jnp.moveaxis(jnp.asarray(draws), -1, 0))))}
 
 
-def smc(target: Target, key: int, budget: int) -> dict[str, Any]:
+def smc(target: Target, key: int, budget: int) -> dict[str, float]:
     """Half of the particles effective a stage, then 20 moves of our kernel, whose step follows the last acceptance."""
-    reference = NormalReference(jnp.zeros(target.cold.size), target.scale)
+    reference = target.reference
     kernel = target.options.get("kernel", MALA())
     leapfrogs, num_moves = getattr(kernel, "num_leapfrogs", 1), 20
 
@@ -219,9 +156,10 @@ def smc(target: Target, key: int, budget: int) -> dict[str, Any]:
         return state.particles, log_z, stages
 
     num = max(64, budget // (run(1024)[2] * num_moves * leapfrogs))
-    run(num)
+    _, first = timed(run, num)
     (particles, log_z, stages), seconds = timed(run, num)
-    return {"log_z": log_z, "particles": num, "stages": stages} | share(target, particles, num / seconds)
+    spent = {"gradients": num * stages * num_moves * leapfrogs, "seconds": seconds, "first": first}
+    return {"log_z": log_z} | spent | share(target, particles)
 
 
 def nuts(target: Target, key: int, budget: int) -> dict[str, float]:
@@ -240,8 +178,7 @@ def nuts(target: Target, key: int, budget: int) -> dict[str, float]:
     num = min(100_000, max(400, int(400 * budget / run(400)[1])))
     _, first = timed(run, num)
     (draws, steps), seconds = timed(run, num)
-    ess = np.min(effective_sample_size(np.swapaxes(draws, 0, 1).astype(np.float64), pooled=True))
-    return {"gradients_spent": steps} | share(target, draws, float(ess / min(first, seconds)))
+    return {"gradients": steps, "seconds": seconds, "first": first} | share(target, draws)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from kaem_jax.mcmc.tempering import adapted_steps
 from kaem_jax.settings.arguments import check_integer
 
 _EXPONENT = 3.0  # of the first ladder: more rungs where log-likelihoods change fastest
-_MAX_TEMPERATURES = 128
+_MAX_TEMPERATURES, _RUNG_STEP = 128, 8
 _SNAPSHOT = 16  # rounds of a warm-up between positions that tell the units of coordinates
 _NUM_REFERENCE = 256  # draws of the reference that give the first units of coordinates
 _PRIOR_DRAWS = 3  # for how many draws the units of the stage before count
@@ -57,8 +57,8 @@ class Population:
     ) -> tuple[TemperedRun, np.ndarray]:
         """A tuned run from positions [C, D], without counted rounds; positions [S, C, D] of its last rung.
 
-        Warm-up has stages of doubling length. Between them the ladder, which may grow or shrink if `grows`, step sizes
-        and units of coordinates follow what was seen. Rungs in the lower half start at draws of the reference.
+        Warm-up has stages of doubling length. Between them the ladder, which may grow if `grows`, step sizes and units
+        of coordinates follow what was seen. Rungs in the lower half start at draws of the reference.
         """
         target = self.target
         key_scale, key = jax.random.split(key)
@@ -132,7 +132,8 @@ class Population:
             scale = np.sqrt(variance)
         num, wanted = betas.size, math.ceil(2 * communication_barrier(swap_acceptance)[-1]) + 1
         if grows and wanted > num:
-            num = min(wanted, _MAX_TEMPERATURES)
+            # Each number of rungs is a program of its own: of few numbers, most runs find one that was compiled.
+            num = min(_RUNG_STEP * math.ceil(wanted / _RUNG_STEP), _MAX_TEMPERATURES)
         new = even_ladder(betas.astype(np.float64), swap_acceptance, num)
         at = np.clip(np.searchsorted(betas, new) - 1, 0, betas.size - 2)
         share = (new - betas[at]) / (betas[at + 1] - betas[at])
