@@ -340,9 +340,11 @@ def test_the_page_runs():
         for block in blocks:
             exec(compile(block, str(page), "exec"), names)
             runs.append(names["run"])
-    modes, schools, mixture, on_mesh = runs
+    modes, means, _, schools, mixture, on_mesh = runs  # that of the third block is the one before
     for run in (modes, on_mesh):
         assert_within(run.log_z, 0, run.log_z_error, 3)
+    assert_within(means.draws.mean((0, 1)), 0, np.sqrt(9 / 91 / means.min_ess), 4)
+    assert_within(names["log_z"], 0, names["error"], 3)
     assert modes.is_done
     for name, mean, deviation in (("mu", 4.4, 3.3), ("tau", 3.6, 3.2)):
         draws = np.asarray(names["schools_draws"][name])
