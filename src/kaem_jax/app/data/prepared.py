@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from kaem_jax.app.data.config import DataSettings
 from kaem_jax.app.data.folder import central_square
@@ -51,8 +52,6 @@ class PreparedImages:
         return self._source.__getitems__(self._rows[indices].tolist())
 
     def _decode(self, record: dict[str, Any]) -> np.ndarray:
-        from PIL import Image
-
         _, height, width, channels = self.shape
         with Image.open(io.BytesIO(record["image"])) as file:
             image: Image.Image = file.convert("L" if channels == 1 else "RGB")
