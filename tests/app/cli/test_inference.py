@@ -11,7 +11,7 @@ from kaem_jax.app.cli import encode, impute, sample, score
 from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
 from kaem_jax.app.data import DataSettings, Table, load_dataset, write_table
 from kaem_jax.app.evaluation.generate import sample_in_batches, sample_with_noise
-from kaem_jax.app.runs.open_data import open_held_out
+from kaem_jax.app.runs.load import open_held_out
 from kaem_jax.errors import ConfigError
 from kaem_jax.inference.queries import infer_latents
 from kaem_jax.jax_utils.keys import inference_key, sample_key

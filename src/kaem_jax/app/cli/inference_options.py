@@ -10,8 +10,7 @@ import numpy as np
 
 from kaem_jax.app.cli import options
 from kaem_jax.app.data import read_given
-from kaem_jax.app.runs.load import Run, load_run
-from kaem_jax.app.runs.open_data import open_held_out
+from kaem_jax.app.runs.load import Run, load_run, open_held_out
 from kaem_jax.errors import ConfigError
 from kaem_jax.jax_utils.batches import in_batches
 from kaem_jax.training.batch import as_seen

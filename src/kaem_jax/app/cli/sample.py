@@ -16,8 +16,7 @@ import numpy as np
 from kaem_jax.app.cli.options import DATA, check_file, make_parser
 from kaem_jax.app.data import Field, Table, Text, are_pictures, to_pixels, write_table
 from kaem_jax.app.evaluation.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
-from kaem_jax.app.runs.load import Run, load_run
-from kaem_jax.app.runs.open_data import open_held_out
+from kaem_jax.app.runs.load import Run, load_run, open_held_out
 from kaem_jax.errors import ConfigError
 from kaem_jax.files.writing import replacing, write_lines
 from kaem_jax.jax_utils.keys import sample_key

@@ -18,8 +18,7 @@ import numpy as np
 from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
 from kaem_jax.app.cli.options import at_least, check_file
 from kaem_jax.app.data import Table, write_table
-from kaem_jax.app.runs.load import Run
-from kaem_jax.app.runs.open_data import open_data
+from kaem_jax.app.runs.load import Run, open_data
 from kaem_jax.errors import ConfigError
 from kaem_jax.inference.evidence import Evidence
 from kaem_jax.inference.queries import log_prob

@@ -17,8 +17,7 @@ from kaem_jax.app.evaluation.features import Extractor, make_extractor
 from kaem_jax.app.evaluation.gallery import draw_all
 from kaem_jax.app.evaluation.report import write_report
 from kaem_jax.app.log import read_metrics
-from kaem_jax.app.runs.load import Run, load_run
-from kaem_jax.app.runs.open_data import open_data
+from kaem_jax.app.runs.load import Run, load_run, open_data
 from kaem_jax.app.runs.run_folder import RunFolder, environment
 from kaem_jax.errors import ConfigError
 from kaem_jax.files.writing import write_json
