@@ -8,7 +8,7 @@ from kaem_jax.app.cli.options import DATA, JOB, at_least, make_parser
 from kaem_jax.app.devices.distributed import initialize
 from kaem_jax.app.evaluation.evaluate import NUM_IMAGES, evaluate
 from kaem_jax.app.evaluation.evaluators import METRICS
-from kaem_jax.app.evaluation.report.numbers import readable_rows
+from kaem_jax.app.evaluation.report import readable_rows
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.jax_utils.processes import is_writer
 

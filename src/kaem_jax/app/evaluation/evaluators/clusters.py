@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
+from kaem_jax.app.evaluation.evaluators import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers import Draws, FrozenSampler
 from kaem_jax.jax_utils.batches import in_batches
@@ -29,7 +29,6 @@ class Clusters(Evaluator):
         return {"clusters": evaluate(on.keys.clusters, on.run, on.x, on.labels)}
 
     def verdict(self, numbers: Mapping[str, Any]) -> str:
-        """Whether the prior has more clusters than the data use."""
         if numbers["num_data"] < _DATA_OF_EACH * numbers["clusters"]:
             return "too few data to tell how many clusters are used: their number comes out too low"
         if numbers["effective_number"] < 0.5 * numbers["clusters"]:

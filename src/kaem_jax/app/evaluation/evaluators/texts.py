@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Text
-from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
+from kaem_jax.app.evaluation.evaluators import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.evidence import Estimator, mean_is_bound
 from kaem_jax.inference.proposals import Proposal
@@ -31,7 +31,6 @@ class LatentUse(Evaluator):
         return {"latent_use": numbers} if numbers else {}
 
     def verdict(self, numbers: Mapping[str, Any]) -> str:
-        """Whether the decoder uses its latents."""
         names = ("divergence_from_prior", "cost_of_other_latents")
         nats = [(numbers[name], 2 * numbers[f"{name}_standard_error"]) for name in names]
         if any(value + error < _USED for value, error in nats):
