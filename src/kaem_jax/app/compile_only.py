@@ -48,9 +48,9 @@ def compile_only(config: Experiment, topology: str) -> int:
     # On a GPU, if there is one, the compiler would try programs out.
     options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"} if devices[0].platform in ("cuda", "gpu") else {}
     print(f"{config.name} on {len(devices)} x {devices[0].device_kind}, for each chip:")
-    config, *data = with_data(config)
+    config, data_shape, num_train, dtype = with_data(config)
     for stage in range(len(config.all_stages)):
-        compiled = lower_step(config, devices, *data, stage=stage).compile(options)
+        compiled = lower_step(config, devices, data_shape, num_train, dtype, stage).compile(options)
         print(f"stage {stage + 1}: {described(compiled)}", flush=True)
     return 0
 
@@ -98,13 +98,7 @@ def find_topology(name: str) -> list[Any]:
 
 
 def lower_step(
-    config: Experiment,
-    devices: Sequence[Any],
-    data_shape: tuple[int, ...],
-    num_train: int,
-    dtype: Any,
-    *,
-    stage: int = 0,
+    config: Experiment, devices: Sequence[Any], data_shape: tuple[int, ...], num_train: int, dtype: Any, stage: int = 0
 ) -> jax.stages.Lowered:
     """The step of a stage on `devices`, not yet compiled, for data as `with_data` describes them."""
     mesh = make_mesh(config.parallel, config.data.batch_size, config.num_rungs, devices)

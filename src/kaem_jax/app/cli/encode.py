@@ -1,8 +1,4 @@
-"""`kaem encode --workdir RUN [--data FILE] --out FILE`: posterior means and spreads of latents, cluster probabilities.
-
-A table has columns `mean_I`, `spread_I` and `cluster_C`, latents in the order of the flattened event; an .npz file has
-arrays `mean`, `spread` and `clusters`.
-"""
+"""`kaem encode --workdir RUN [--data FILE] --out FILE`: posterior means and spreads of latents, clusters."""
 
 import sys
 from collections.abc import Sequence

@@ -1,9 +1,4 @@
-"""`kaem impute --workdir RUN --data FILE --out FILE`: fills in missing values by several draws, with their spread.
-
-Missing values are empty cells, NaN, transparent pixels, and values where `--mask` is not 0, which applies to all data.
-A table keeps known cells and unknown columns, and gets a column `NAME_spread` for each column of the model. Other data
-become an .npz file with `draws` [S, N, ...], `mean` and `spread`.
-"""
+"""`kaem impute --workdir RUN --data FILE --out FILE`: fills in missing values by several draws, with their spread."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -68,9 +63,9 @@ def main(argv: Sequence[str]) -> int:
 def _filled(
     form: Table, draws: np.ndarray, mean: np.ndarray, known: Mapping[str, Sequence[Any]], missing: np.ndarray
 ) -> dict[str, Sequence[Any]]:
-    """The filled table. Spreads are standard deviations of numbers, and 1 - the probability of the chosen category.
+    """The user's columns `known`, filled in from draws [N, S, D] and their mean [N, D], with spreads.
 
-    `draws` are [N, S, D], `mean` and `missing` [N, D]; `known` are the user's columns, empty for held-out data.
+    Spreads are standard deviations of numbers, and 1 - the probability of the chosen category.
     """
     filled: dict[str, Sequence[Any]] = dict(known)
     decoded, ends = form.decode(mean), np.cumsum(form.sizes)

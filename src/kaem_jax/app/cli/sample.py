@@ -1,8 +1,6 @@
 """`kaem sample --workdir RUN --num N --out FILE.npz|DIR/`: draws from a trained run, or reconstructions.
 
-A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape], with images in [0, 1]; a
-folder gets one PNG file per example. Images are drawn and written in batches, so any number fits into memory, and the
-first k draws do not depend on N. Fields, rows of tables and texts are drawn all at once.
+Images are drawn and written in batches, so any number fits into memory, and the first k draws do not depend on N.
 """
 
 import argparse
@@ -12,6 +10,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from PIL import Image
 
 from kaem_jax.app.cli.options import DATA, check_file, make_parser
 from kaem_jax.app.data import Field, Table, Text, are_pictures, to_pixels, write_table
@@ -39,8 +38,6 @@ def _write_npz(path: pathlib.Path, num: int, shape: tuple[int, ...], streams: _S
 
 
 def _write_pngs(folder: pathlib.Path, streams: _Streams) -> None:
-    from PIL import Image
-
     for name, stream in streams.items():
         prefix = f"{name}_" if len(streams) > 1 else ""
         images = (image for batch in stream for image in to_pixels(batch))

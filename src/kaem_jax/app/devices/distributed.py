@@ -19,9 +19,6 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
 
     Call it before anything asks for devices. A CPU that is split into devices (JAX_NUM_CPU_DEVICES) gets several
     threads per device: a factorisation blocks a thread, and with one thread per device they deadlock.
-
-    The arguments are needed unless SLURM, Open MPI or the TPU runtime provides them; `address` is host:port of process
-    0.
     """
     given = (address, num_processes, process_id)
     if address is not None and not address.rpartition(":")[2].isdecimal():

@@ -29,8 +29,7 @@ class Parallel(Settings):
 def make_mesh(settings: Parallel, batch_size: int, num_temperatures: int, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of `data` x `temp` devices: all of them, or fewer if both sizes are given in a single process.
 
-    `devices` may belong to another machine, to compile for it. Raises a ConfigError if the sizes do not fit the
-    devices, or do not divide the data or rungs along their axis.
+    Raises a ConfigError if the sizes do not fit the devices, or do not divide the data or rungs along their axis.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)

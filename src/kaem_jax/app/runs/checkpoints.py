@@ -84,11 +84,10 @@ class Checkpoints:
         damage or a full memory raise many types.
         """
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        wanted = to_nested(jax.tree.map(_target, template))
-        stored = self._check_leaves(step, wanted, may_widen=for_evaluation)
         if for_evaluation:
             template = _without_training(template)
-            wanted = to_nested(jax.tree.map(_target, template))
+        wanted = to_nested(jax.tree.map(_target, template))
+        stored = self._check_leaves(step, wanted, for_evaluation)
         restore = ocp.args.PyTreeRestore(
             item=wanted,
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
@@ -143,17 +142,16 @@ class Checkpoints:
         self._manager.reload()
         return target
 
-    def _check_leaves(self, step: int, wanted: dict[str, Any], may_widen: bool) -> dict[str, np.dtype]:
+    def _check_leaves(self, step: int, wanted: dict[str, Any], for_evaluation: bool) -> dict[str, np.dtype]:
         """Compares names, shapes and dtypes with the checkpoint before any array is read; returns the saved dtypes."""
         metadata = self._manager.item_metadata(step)["state"]
         if metadata is None:
             raise FileNotFoundError(f"checkpoint {step} holds no state")
         found = traverse_util.flatten_dict(metadata.tree, sep="/")
-        if may_widen:  # for evaluation, whose template has no optimiser
-            found = {name: leaf for name, leaf in found.items() if not name.startswith("opt_state/")}
         expected = traverse_util.flatten_dict(wanted, sep="/")
         problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-        problems += [f"{name} is unknown to this model" for name in sorted(found.keys() - expected.keys())]
+        if not for_evaluation:  # which leaves out what only training needs
+            problems += [f"{name} is unknown to this model" for name in sorted(found.keys() - expected.keys())]
         for name in sorted(expected.keys() & found.keys()):
             have, want = found[name], expected[name]
             if jax.dtypes.issubdtype(want.dtype, jax.dtypes.prng_key):
@@ -161,7 +159,9 @@ class Checkpoints:
             if tuple(have.shape) != tuple(want.shape):
                 problems.append(f"{name} has shape {tuple(have.shape)}, the model wants {tuple(want.shape)}")
             elif have.dtype != want.dtype and not (
-                may_widen and np.dtype(have.dtype).kind == want.dtype.kind and have.dtype.itemsize < want.dtype.itemsize
+                for_evaluation
+                and np.dtype(have.dtype).kind == want.dtype.kind
+                and have.dtype.itemsize < want.dtype.itemsize
             ):
                 problems.append(f"{name} has dtype {have.dtype}, the model wants {want.dtype}")
         if problems:

@@ -23,10 +23,7 @@ _RANDOM_CHANNELS = (32, 64, 128)
 def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
     """The feature extractor called `spec`.
 
-    `spec` is `classifier`: a small network trained on the labelled training split, kept in the file `own`; `random`: a
-    network with random weights; `inception` or `inception:WEIGHTS.pth`: InceptionV3 by torch-fidelity (the extra
-    `inception`), weights from its cache or a file; the `classifier.npz` of another run; or `package.module:function`, a
-    function of uint8 NumPy arrays [N, H, W, C]. `source` is the name of the data.
+    docs/evaluate.md describes them; `own` is the file of the run's classifier, `source` the name of the data.
 
     Raises:
       ConfigError: the extractor is unknown, or does not suit the images.
