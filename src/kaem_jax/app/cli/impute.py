@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
-from kaem_jax.app.cli.options import check_file
+from kaem_jax.app.cli.options import apply, check_file, make_inference_parser, open_run
 from kaem_jax.app.data import Field, Table, Text, read_mask, read_table, write_table
 from kaem_jax.errors import ConfigError
 from kaem_jax.files.writing import write_npz
@@ -19,7 +18,7 @@ from kaem_jax.jax_utils.keys import inference_key
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     endings = "FILE.csv or FILE.parquet for tables, else FILE.npz"
-    parser = make_parser("impute", "Fills in missing values.", endings, "draws")
+    parser = make_inference_parser("impute", "Fills in missing values.", endings, "draws")
     parser.add_argument("--mask", help="an .npz file or an image, not 0 where a value of every datum is missing")
     given = parser.parse_args(argv)
 

@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
-from kaem_jax.app.cli.options import at_least, check_file
+from kaem_jax.app.cli.options import apply, at_least, check_file, make_inference_parser, open_run
 from kaem_jax.app.data import Table, write_table
 from kaem_jax.app.runs.load import Run, open_data
 from kaem_jax.errors import ConfigError
@@ -21,7 +20,7 @@ from kaem_jax.training.batch import as_seen
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
-    parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
+    parser = make_inference_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
     parser.add_argument("--proposals", type=at_least(2), default=1000, help="of each datum, for importance sampling")
     parser.add_argument("--typical", type=at_least(0), default=0, metavar="N", help="compare with N training data")
     given = parser.parse_args(argv)

@@ -11,8 +11,7 @@ from kaem_jax.app.data import Pixels, Table, Text, are_pictures
 from kaem_jax.app.evaluation.evaluators.clusters import heaviest_clusters, samples_of_clusters
 from kaem_jax.app.evaluation.evaluators.reconstruction import share_recovered
 from kaem_jax.app.evaluation.generate import reconstruct, sample_in_batches, sample_with_noise
-from kaem_jax.app.evaluation.latent_paths import latents_between, traverse
-from kaem_jax.app.evaluation.latents import Learned, describe_latents, learned_densities
+from kaem_jax.app.evaluation.latents import Learned, describe_latents, latents_between, learned_densities, traverse
 from kaem_jax.app.log import read_metrics
 from kaem_jax.app.runs.load import Run
 from kaem_jax.app.runs.run_folder import RunFolder

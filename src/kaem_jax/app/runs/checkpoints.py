@@ -156,13 +156,10 @@ class Checkpoints:
             have, want = found[name], expected[name]
             if jax.dtypes.issubdtype(want.dtype, jax.dtypes.prng_key):
                 continue  # stored as the words of the key
+            is_narrower = np.dtype(have.dtype).kind == want.dtype.kind and have.dtype.itemsize < want.dtype.itemsize
             if tuple(have.shape) != tuple(want.shape):
                 problems.append(f"{name} has shape {tuple(have.shape)}, the model wants {tuple(want.shape)}")
-            elif have.dtype != want.dtype and not (
-                for_evaluation
-                and np.dtype(have.dtype).kind == want.dtype.kind
-                and have.dtype.itemsize < want.dtype.itemsize
-            ):
+            elif have.dtype != want.dtype and not (for_evaluation and is_narrower):
                 problems.append(f"{name} has dtype {have.dtype}, the model wants {want.dtype}")
         if problems:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""

@@ -1,7 +1,9 @@
 """Feature extractors, which turn images into vectors before samples are compared."""
 
+import dataclasses
 import pathlib
 import pkgutil
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +11,42 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Dataset, is_image, to_pixels
-from kaem_jax.app.evaluation.features import classifier as classifiers
-from kaem_jax.app.evaluation.features.base import Extractor
 from kaem_jax.errors import ConfigError, first_line
+from kaem_jax.jax_utils.batches import filled_batches
 from kaem_jax.jax_utils.processes import is_writer
 
-__all__ = ["Extractor", "make_extractor"]
-
+_BATCH = 250
 _ALLOWED = "classifier, random, inception[:WEIGHTS.pth], a classifier.npz of another run, or package.module:function"
 _RANDOM_CHANNELS = (32, 64, 128)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A function from uint8 pixels [N, H, W, C], C 1 or 3, to features [N, F].
+
+    Distances are reported under its `name`: those in different features cannot be compared.
+    """
+
+    name: str
+    function: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Features of uint8 images [N, H, W, C], in batches of one size: float64 [N, F]."""
+        parts = []
+        for rows, count in filled_batches(len(pixels), _BATCH):
+            try:
+                features = np.asarray(self.function(pixels[rows]), np.float64)
+            except Exception as error:  # the function is the user's
+                raise ConfigError(
+                    f"features {self.name} cannot be computed: {type(error).__name__}: {error}"
+                ) from error
+            if features.ndim != 2 or len(features) != _BATCH or not np.isfinite(features).all():
+                raise ConfigError(
+                    f"features {self.name} of {_BATCH} images have shape {features.shape} or are not finite; wanted: "
+                    "finite [N, F]"
+                )
+            parts.append(features[:count])
+        return np.concatenate(parts)
 
 
 def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
@@ -35,6 +64,8 @@ def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) 
 
 
 def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
+    from kaem_jax.app.evaluation.features import classifier as classifiers  # which imports this module
+
     if spec == "classifier":
         if not own.exists():
             if not dataset.is_labelled or not is_image(dataset.data_shape):

@@ -15,7 +15,7 @@ from flax import nnx, traverse_util
 from jax import Array
 
 from kaem_jax.app.data import Dataset, to_pixels
-from kaem_jax.app.evaluation.features.base import Extractor
+from kaem_jax.app.evaluation.features import Extractor
 from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.files.writing import write_npz
 
