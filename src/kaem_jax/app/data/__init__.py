@@ -1,12 +1,11 @@
 """Data sets, where they come from, and the order in which a run visits them."""
 
-from kaem_jax.app.data.config import DataSettings
+from kaem_jax.app.data.config import DataSettings, evaluated_rows
 from kaem_jax.app.data.dataset import Dataset, are_pictures, is_image, to_pixels
 from kaem_jax.app.data.feed import Feed
 from kaem_jax.app.data.forms import PIXELS, Field, Form, Pixels, Table, Text, form_from_dict
 from kaem_jax.app.data.loading import load_dataset
 from kaem_jax.app.data.new_data import read_given, read_mask
-from kaem_jax.app.data.splits import evaluated_rows
 from kaem_jax.app.data.table import read_table, write_table
 
 __all__ = [

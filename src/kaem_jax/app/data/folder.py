@@ -9,9 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from kaem_jax.app.data.config import DataSettings
+from kaem_jax.app.data.config import DataSettings, parts_of
 from kaem_jax.app.data.forms import PIXELS
-from kaem_jax.app.data.splits import parts_of
 from kaem_jax.errors import first_line
 from kaem_jax.jax_utils.processes import say
 
@@ -51,9 +50,8 @@ def open_folder(settings: DataSettings) -> Any:
 def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "auto") -> np.ndarray:
     """Reads an image file, or all images of a folder by name: float32 [N, H, W, C] in [0, 1], NaN where transparent.
 
-    `size` is the side length of square results; 0 keeps the images' size, which must then be equal. Other images are
-    cropped at their longer side, or padded with black at their shorter; `portrait` takes the `central_square` of an
-    aligned portrait of CelebA. Channels are `grey`, `rgb`, or `auto`: grey if the first image is grey.
+    `size`, `fit` and `channels` are as in `DataSettings`; `portrait` takes the `central_square` of an aligned portrait
+    of CelebA.
     """
     found = pathlib.Path(path).expanduser()
     return _read(_find(found) if found.is_dir() else [found], size, fit, channels)

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kaem_jax.app.data.config import DataSettings
+from kaem_jax.app.data.config import DataSettings, parts_of
 from kaem_jax.app.data.folder import central_square
 from kaem_jax.app.data.forms import PIXELS
-from kaem_jax.app.data.splits import parts_of
 from kaem_jax.errors import DataError, first_line
 
 _NUM_THREADS = 8

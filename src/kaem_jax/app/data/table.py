@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.app.data.arrays import read_arrays
-from kaem_jax.app.data.config import SHIPPED_TABLES, DataSettings
+from kaem_jax.app.data.config import SHIPPED_TABLES, DataSettings, parts_of
 from kaem_jax.app.data.forms import Table
-from kaem_jax.app.data.splits import parts_of
 from kaem_jax.app.data.toys import TOYS, toy_table
 from kaem_jax.errors import DataError
 from kaem_jax.files.writing import replacing

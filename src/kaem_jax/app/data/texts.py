@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.app.data.config import DataSettings
+from kaem_jax.app.data.config import DataSettings, parts_of
 from kaem_jax.app.data.forms import Text
-from kaem_jax.app.data.splits import parts_of
 from kaem_jax.errors import DataError
 
 _MIN_COUNT = 2  # tokens that are rarer in the training texts are unknown ones

@@ -51,10 +51,9 @@ def _followers(before: Experiment, length: int, given: Mapping[str, str]) -> lis
     fixed = [numbers[name] for name in _INTERVALS if numbers.get(name)]
     base = 1
     for name in _INTERVALS:
-        if old[name]:
-            wanted = max(ratio * old[name], at_least.get(name, 1))
-            following[name] = math.gcd(base * max(1, int(wanted / base)), *(f for f in fixed if f >= base))
-        base = numbers.get(name) or following.get(name, base)
+        wanted = max(ratio * old[name], at_least.get(name, 1))
+        following[name] = math.gcd(base * max(1, int(wanted / base)), *(f for f in fixed if f >= base))
+        base = numbers.get(name) or following[name]
     return [f"--config.{name}={value}" for name, value in following.items() if f"--config.{name}" not in given]
 
 

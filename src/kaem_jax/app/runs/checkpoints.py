@@ -105,9 +105,8 @@ class Checkpoints:
     def restore_newest(self, template_of: Callable[[int], TrainState]) -> tuple[int, TrainState] | None:
         """The newest readable checkpoint as (step, state), None if there are no checkpoints.
 
-        Damaged newer checkpoints are moved to `damaged/`, with a warning. `template_of` gives the template of a step.
-        Nothing is moved if no checkpoint can be read or one is of another model (a RunError), or if memory is full or a
-        file system does not answer.
+        `template_of` gives the template of a step. Damaged newer checkpoints are moved to `damaged/`, with a warning,
+        but not if none can be read, one is of another model, memory is full, or a file system does not answer.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
