@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from kaem_jax.app.cli.options import DATA, JOB, at_least, make_parser
-from kaem_jax.app.devices.distributed import initialize
+from kaem_jax.app.devices.mesh import initialize
 from kaem_jax.app.evaluation.evaluate import NUM_IMAGES, evaluate
 from kaem_jax.app.evaluation.evaluators import METRICS
 from kaem_jax.app.evaluation.report import readable_rows

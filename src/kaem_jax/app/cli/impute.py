@@ -62,10 +62,7 @@ def main(argv: Sequence[str]) -> int:
 def _filled(
     form: Table, draws: np.ndarray, mean: np.ndarray, known: Mapping[str, Sequence[Any]], missing: np.ndarray
 ) -> dict[str, Sequence[Any]]:
-    """The user's columns `known`, filled in from draws [N, S, D] and their mean [N, D], with spreads.
-
-    Spreads are standard deviations of numbers, and 1 - the probability of the chosen category.
-    """
+    """The user's columns `known`, filled in from draws [N, S, D] and their mean [N, D], with spreads."""
     filled: dict[str, Sequence[Any]] = dict(known)
     decoded, ends = form.decode(mean), np.cumsum(form.sizes)
     for column, end in zip(form.columns, ends, strict=True):
@@ -79,7 +76,7 @@ def _filled(
             # polars reads true and false as bools, and a column that it writes needs cells of one type.
             found = [new if is_missing else str(old) if isinstance(old, bool) else old for is_missing, new, old in rows]
         filled[column.name] = found
-        if column.categories:
+        if column.categories:  # the probability of another category than the chosen one
             filled[f"{column.name}_spread"] = (1 - mean[:, values].max(axis=1)).tolist()
         else:
             filled[f"{column.name}_spread"] = np.where(missing[:, end - 1], in_units.std(axis=1, ddof=1), 0).tolist()

@@ -3,7 +3,6 @@
 Images are drawn and written in batches, so any number fits into memory, and the first k draws do not depend on N.
 """
 
-import argparse
 import pathlib
 import sys
 import zipfile
@@ -45,7 +44,8 @@ def _write_pngs(folder: pathlib.Path, streams: _Streams) -> None:
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / f"{prefix}{i:06d}.png")
 
 
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+def main(argv: Sequence[str]) -> int:
+    """Runs the command with the arguments `argv`; returns its exit code."""
     parser = make_parser(
         "sample", "Draws from a trained run.", "workdir", "checkpoint", "seed", "overwrite", *DATA,
         num="how many samples; with --reconstruct, how many held-out data (default: those that evaluated training)",
@@ -58,12 +58,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if given.num is None and not given.reconstruct:
         parser.error("--num is missing: how many samples?")
-    return given
 
-
-def main(argv: Sequence[str]) -> int:
-    """Runs the command with the arguments `argv`; returns its exit code."""
-    given = _arguments(argv)
     run = load_run(given.workdir, given.checkpoint)
     is_folder = _check_out(given.out, run, given.overwrite)
     part = {"cluster": given.cluster, "label": given.label}

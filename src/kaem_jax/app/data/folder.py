@@ -24,10 +24,7 @@ _PORTRAIT, _CENTRE = (178, 218), 140  # of CelebA, and its usual crop
 
 
 def open_folder(settings: DataSettings) -> Any:
-    """Opens images in folders `train` and `test`, or in one folder, which is split; `arrays` describes the result.
-
-    If every image is in a sub-folder, and there are several, the sub-folders of the training images are the classes.
-    """
+    """Opens images in folders `train` and `test`, or in one folder, which is split; `arrays` describes the result."""
     folder = pathlib.Path(settings.path).expanduser()
     named = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
     is_split = {"train", "test"} <= named.keys()

@@ -21,10 +21,7 @@ _CELEB_A_SIZE = 64
 
 
 class PreparedImages:
-    """The images at `rows` of a tfds data source, decoded on access by a few threads.
-
-    `shape` is the [H, W, C] of an image; `crop` crops portraits to their centre and scales them.
-    """
+    """The images [H, W, C] at `rows` of a tfds data source, decoded on access; `crop` cuts out the centre."""
 
     dtype = np.dtype(np.uint8)
 
@@ -60,7 +57,7 @@ class PreparedImages:
 
 
 def open_prepared(settings: DataSettings) -> Any:
-    """Opens images on disk; `kaem_jax.app.data.arrays` describes the result."""
+    """Opens images on disk; `arrays` describes the result."""
     import tensorflow_datasets as tfds  # takes half a second to import: only where it is used
 
     name, is_portrait = settings.name, settings.name == "celeb_a"

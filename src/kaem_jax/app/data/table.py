@@ -23,7 +23,7 @@ _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "?", "null", "NULL"]
 
 
 def open_table(settings: DataSettings) -> Any:
-    """Opens the rows of a table; `kaem_jax.app.data.arrays` describes the result."""
+    """Opens the rows of a table; `arrays` describes the result."""
     is_shipped = settings.name in SHIPPED_TABLES
     table = _shipped(settings.name) if is_shipped else read_table(settings.path)
     label = settings.label or ("label" if is_shipped and "label" in table else "")

@@ -79,8 +79,8 @@ def _draw_latents(key: Array, prior: Any, num: int, cluster: int | None, label: 
     )
 
 
-def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> ClusteredPrior:
-    """The prior; raises a ValueError if it has no such cluster or class."""
+def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> None:
+    """Raises a ValueError if the prior has no such cluster or class."""
     name, value = ("cluster", cluster) if label is None else ("label", label)
     if not isinstance(prior, ClusteredPrior):
         raise ValueError(f"{name}={value} needs a clustered prior; latents of this one have no clusters")
@@ -88,7 +88,6 @@ def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = 
         prior.check_cluster(cluster)
     if label is not None:
         prior.check_label(label)
-    return prior
 
 
 @full_precision

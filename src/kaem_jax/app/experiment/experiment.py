@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -193,11 +194,12 @@ class Experiment(Settings):
             return dataclasses.replace(posterior, num_steps=num_steps)
 
     def _check_intervals(self) -> None:
-        for name, value, base_name, base in (
-            ("evaluation.every_steps", self.evaluation.every_steps, "train.log_every", self.train.log_every),
-            ("checkpoint.every_steps", self.checkpoint.every_steps, "evaluation.every_steps",
-             self.evaluation.every_steps),
-        ):  # fmt: skip
+        intervals = {
+            "train.log_every": self.train.log_every,
+            "evaluation.every_steps": self.evaluation.every_steps,
+            "checkpoint.every_steps": self.checkpoint.every_steps,
+        }
+        for (base_name, base), (name, value) in itertools.pairwise(intervals.items()):
             if value % base:
                 raise ValueError(f"{name}={value} must be a multiple of {base_name}={base}")
 

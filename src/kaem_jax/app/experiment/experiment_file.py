@@ -26,10 +26,7 @@ def shipped() -> dict[str, pathlib.Path]:
 
 
 def read_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
-    """Reads the experiment of `--config NAME[:VARIANT]`, a file or one that ships, with `--config.KEY=VALUE` arguments.
-
-    If `train.num_steps` is given, later stages, intervals and warm-ups scale in proportion, unless given too.
-    """
+    """Reads the experiment of `--config NAME[:VARIANT]`, a file or one that ships, with `--config.KEY=VALUE`."""
     values = _dictionary(name)
     given = dict(argument.partition("=")[::2] for argument in overrides)
     if (length := given.get(f"--config.{_LENGTH}", "")).isdecimal() and int(length) > 0:

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jinja2
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from kaem_jax.app.data import are_pictures, to_pixels
@@ -75,9 +77,6 @@ def write_page(out: pathlib.Path, run: Run, workdir: pathlib.Path | str) -> int:
 
 
 def _render(content: dict[str, Any]) -> str:
-    import jinja2  # a quarter of a second: only where it is used
-    from markupsafe import Markup
-
     folder = importlib.resources.files("kaem_jax.app.explorer")
     script, style, page = ((folder / name).read_text("utf-8") for name in ("page.js", "page.css", "page.html"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

@@ -171,10 +171,7 @@ class Checkpoints:
 
 
 def checksums(arrays: Mapping[str, Any]) -> dict[str, int]:
-    """CRC-32 of each array's bytes, by names such as "params/prior/bank/grid". They show files that changed silently.
-
-    Arrays that this process holds only in part, such as persistent chains of several processes, are left out.
-    """
+    """CRC-32 of each array's bytes, by names such as "params/prior/bank/grid"; not of arrays held in part."""
     found = {}
     for name, leaf in arrays.items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -210,10 +207,7 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def best_steps(steps: Sequence[int], estimates: Estimates, count: int) -> list[list[int]]:
-    """For each effort, the `count` of `steps` with the highest estimates, best first; the newest effort comes first.
-
-    Only estimates of equal effort can be compared, since more effort raises a bound.
-    """
+    """For each effort, the `count` of `steps` with the highest estimates, best first; the newest effort comes first."""
     groups: dict[Any, list[int]] = {}
     for step in sorted(set(steps) & set(estimates), reverse=True):
         groups.setdefault(estimates[step][1], []).append(step)

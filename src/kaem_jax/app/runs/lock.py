@@ -29,10 +29,7 @@ _OF_BITS = ("parallel.data", "parallel.temp", "data.storage")
 
 @contextlib.contextmanager
 def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: bool) -> Iterator[None]:
-    """Holds the folder for the run; with `overwrite`, deletes an earlier run in it.
-
-    Every process makes all checks before one of them writes.
-    """
+    """Holds the folder for the run; with `overwrite`, deletes an earlier run in it, after every process has checked."""
     fingerprint = dataset.fingerprint()
     check_folder(folder, config, fingerprint, overwrite)
     check_same_on_all_processes(

@@ -21,10 +21,7 @@ from kaem_jax.settings import read, to_dict
 
 
 class RunFolder:
-    """Paths of the files in a run's folder, and methods that read and write them.
-
-    docs/train.md describes the files. A method raises a RunError if its file is missing, damaged, or not that of a run.
-    """
+    """Paths of a run's files (docs/train.md); methods that read them raise a RunError for missing or damaged ones."""
 
     def __init__(self, root: pathlib.Path):
         self.root = root

@@ -21,10 +21,7 @@ _ONE_SIDED = 2.13  # standard errors from five folds that a mean exceeds by chan
 
 
 class SampleComparison(Evaluator):
-    """Compares samples of a model with held-out images; empty for other data.
-
-    At most `num_images` held-out images are compared with as many generated ones: the samples of `kaem sample`.
-    """
+    """Compares held-out images with as many generated ones, the samples of `kaem sample`; empty for other data."""
 
     def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
         run, dataset, num_images = on.run, on.dataset, on.num_images

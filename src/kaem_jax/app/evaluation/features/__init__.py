@@ -22,10 +22,7 @@ _RANDOM_CHANNELS = (32, 64, 128)
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A function from uint8 pixels [N, H, W, C], C 1 or 3, to features [N, F].
-
-    Distances are reported under its `name`: those in different features cannot be compared.
-    """
+    """A function from uint8 pixels [N, H, W, C], C 1 or 3, to features [N, F], which are reported under its `name`."""
 
     name: str
     function: Callable[[np.ndarray], np.ndarray]
@@ -93,10 +90,7 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
 
 @jax.jit
 def _random_features(pixels: Array) -> Array:
-    """Means over the image of the activations of three random layers, [N, 224]; fewer layers for sides below 13 pixels.
-
-    Such features tell textures, contrasts and shapes apart (Naeem et al., 2020, use a random VGG16), but not objects.
-    """
+    """Means over the image of the activations of three random layers, [N, 224]; fewer for sides below 13 pixels."""
     x = pixels.astype(jnp.float32) / 127.5 - 1
     x = jnp.broadcast_to(x, (*x.shape[:3], 3))  # grey images have three equal channels
     means = []
@@ -111,10 +105,7 @@ def _random_features(pixels: Array) -> Array:
 
 
 def _inception_extractor(weights: str | None) -> Extractor:
-    """The 2,048 pooled features of the network of the original TensorFlow FID; grey images are repeated to RGB.
-
-    `weights` is torch-fidelity's .pth file, or None for its cache, which it fills by a download.
-    """
+    """The 2,048 pooled features of the network of the original TensorFlow FID; grey images are repeated to RGB."""
     try:
         import torch
         from torch_fidelity import feature_extractor_inceptionv3 as fidelity

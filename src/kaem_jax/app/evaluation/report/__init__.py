@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jinja2
+
 from kaem_jax.app.log import effort_of, held_out_nats, is_final, read_metrics, standard_error_of
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.files.writing import replacing
@@ -42,9 +44,6 @@ _NOT_SHOWN = (
 
 def write_report(folder: RunFolder) -> pathlib.Path:
     """Writes report.html from the files in a run's folder; parts without files are left out."""
-    import jinja2  # a quarter of a second: only where it is used
-
-    saved, evaluation, latents = folder.read_config(), folder.read_evaluation(), folder.read_json(folder.latents) or []
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kaem_jax.app.evaluation.report", "."),
         autoescape=True,
@@ -53,15 +52,14 @@ def write_report(folder: RunFolder) -> pathlib.Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": format_number, "held_out_nats": held_out_nats}
-    page = environment.get_template("template.html").render(_content(folder, saved, evaluation, latents))
+    page = environment.get_template("template.html").render(_content(folder))
     with replacing(folder.report) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder.report
 
 
-def _content(
-    folder: RunFolder, saved: dict[str, Any], evaluation: dict[str, Any] | None, latents: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _content(folder: RunFolder) -> dict[str, Any]:
+    saved, evaluation, latents = folder.read_config(), folder.read_evaluation(), folder.read_json(folder.latents) or []
     rows = read_metrics(folder.metrics)
     newest = max((row["step"] for row in rows), default=0)
     figures = [(folder.figures / f"{name}.png", name, heading, text) for name, heading, text in _FIGURES]
@@ -84,8 +82,8 @@ def _content(
 def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
     """A sentence on the held-out curve in the rows of metrics.jsonl, if it fell after its peak.
 
-    Compares rows with the effort of the newest one, without the final evaluation. A fall of an estimate must exceed two
-    standard errors; for bounds every fall counts.
+    Compares rows with the effort of the newest one. A fall of an estimate must exceed two standard errors; for bounds
+    every fall counts.
     """
     name = "eval/log_likelihood"
     found = [row for row in rows if row.get(name) is not None and not is_final(row)]
