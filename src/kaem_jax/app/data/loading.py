@@ -25,8 +25,7 @@ from kaem_jax.errors import DataError, first_line
 def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
     """Loads or opens a data set; raises a DataError if it is missing or cannot be read.
 
-    Scales, categories and tokens are fitted to the training rows only. With `lazy`, prepared training images stay on
-    disk until access, whatever `settings.storage` says.
+    Scales, categories and tokens are fitted to the training rows only. With `lazy`, prepared images stay on disk.
     """
     place = "dir" if settings.name in PREPARED else "path"
     with reading(f"data.{place}", getattr(settings, place)):

@@ -17,10 +17,8 @@ def use_compilation_cache() -> pathlib.Path | None:
     in_use: str | None = jax.config.values["jax_compilation_cache_dir"]
     if in_use:
         return pathlib.Path(in_use)
-    chosen = os.environ.get("KAEM_JAX_CACHE")
-    if chosen is None:
-        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        chosen = str(pathlib.Path(home) / "kaem_jax")
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    chosen = os.environ.get("KAEM_JAX_CACHE", f"{home}/kaem_jax")
     if chosen in _OFF:
         return None
     try:

@@ -53,11 +53,8 @@ def sample_with_noise(
     key_z, key_x = jax.random.split(key)
     prior = model.prior.bind(params["prior"])
     z = _draw_latents(key_z, prior, num, cluster, label)
-
-    def simulate(key: Array, z: Array) -> Array:
-        return _simulate(model, key, params, z, prior)
-
-    return np.concatenate(list(in_batches(simulate, key_x, z, min(_BATCH, num))))
+    drawn = in_batches(lambda key, z: _simulate(model, key, params, z, prior), key_x, z, min(_BATCH, num))
+    return np.concatenate(list(drawn))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -104,8 +101,6 @@ def _means(model: Model, params: Params, draws: Draws, x: Array) -> tuple[Array,
 
 def reconstruct_in_batches(key: Array, run: Run, data: np.ndarray) -> Iterator[np.ndarray]:
     """Posterior means of E[x | z] for each of `data`, in batches of at most 256, by the run's posterior sampler."""
-
-    def mean(key: Array, x: Array) -> Array:
-        return reconstruct(key, run.model, run.params, to_unit_interval(x), run.posterior)[0]
-
-    yield from in_batches(mean, key, data, _BATCH)
+    return in_batches(
+        lambda key, x: reconstruct(key, run.model, run.params, to_unit_interval(x), run.posterior)[0], key, data, _BATCH
+    )

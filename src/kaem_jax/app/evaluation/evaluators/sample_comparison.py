@@ -58,8 +58,8 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Sample metrics of generated and held-out images, uint8 [N, H, W, C] in random order.
 
-    `read_train` maps n to at most n training images, for `copying`; `fid` and `kid` also report the distance of as many
-    training images as there are generated ones. Without an extractor, metrics give a `reason`.
+    `read_train` maps n to at most n training images, for `copying`, `fid` and `kid`. Without an extractor, metrics give
+    a `reason`.
     """
     results: dict[str, dict[str, Any]] = {}
     features: dict[str, np.ndarray] = {}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.app.data import Dataset, is_image, to_pixels
+from kaem_jax.app.data import Dataset, to_pixels
 from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.jax_utils.batches import filled_batches
 from kaem_jax.jax_utils.processes import is_writer
@@ -55,8 +55,7 @@ def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) 
       ConfigError: the extractor is unknown, or does not suit the images.
     """
     extractor = _named(spec, own, source, dataset)
-    if is_image(dataset.data_shape):
-        extractor(to_pixels(dataset.held_out[:1]))  # what fails is refused before training, not left out after it
+    extractor(to_pixels(dataset.held_out[:1]))  # what fails is refused before training, not left out after it
     return extractor
 
 
@@ -65,7 +64,7 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
 
     if spec == "classifier":
         if not own.exists():
-            if not dataset.is_labelled or not is_image(dataset.data_shape):
+            if not dataset.is_labelled:
                 allowed = _ALLOWED.removeprefix("classifier, ")
                 raise ConfigError(f"features 'classifier' need labelled images, these have none; allowed: {allowed}")
             classifier = classifiers.train_classifier(source, dataset)
