@@ -19,10 +19,9 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 import kaem_jax as kaem
-from kaem_jax.app.cli.inference_options import apply
+from kaem_jax.app.cli.options import apply
 from kaem_jax.app.data import Dataset
-from kaem_jax.app.runs.load import Run
-from kaem_jax.app.runs.open_data import open_data
+from kaem_jax.app.runs.load import Run, open_data
 from kaem_jax.inference.evidence import Evidence
 from kaem_jax.training.batch import as_seen
 

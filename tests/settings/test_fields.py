@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaem_jax.kan.bases import Basis, BSpline
-from kaem_jax.settings import Settings, positive, read, setting
+from kaem_jax.settings import Settings, read, setting
 from kaem_jax.settings.fields import hints_of, is_idle
 from kaem_jax.settings.registry import BASES
 from tests.settings.kinds import CLASSES, STEADY, required
@@ -34,7 +34,7 @@ class Example(Settings):
     names: tuple[str, ...] = ()
     limit: float | None = None
     basis: Basis = setting(BSpline(), kinds=BASES)
-    growth: float = setting(2.0, needs={"count": positive})
+    growth: float = setting(2.0, needs={"count": bool})
     pace: int = setting(1, needs={"mode": ("slow",)})
 
 

@@ -45,10 +45,13 @@ def compile_only(config: Experiment, topology: str) -> int:
     jax.config.update("jax_enable_compilation_cache", False)  # programs for absent chips cannot be loaded again
     jax.config.update("jax_platforms", "cpu")  # the compilers are plug-ins that would look for their hardware
     devices = find_topology(topology)
+    # On a GPU, if there is one, the compiler would try programs out.
+    options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"} if devices[0].platform in ("cuda", "gpu") else {}
     print(f"{config.name} on {len(devices)} x {devices[0].device_kind}, for each chip:")
-    config, *data = with_data(config)
+    config, data_shape, num_train, dtype = with_data(config)
     for stage in range(len(config.all_stages)):
-        print(f"stage {stage + 1}: {described(compile_step(config, devices, *data, stage=stage))}", flush=True)
+        compiled = lower_step(config, devices, data_shape, num_train, dtype, stage).compile(options)
+        print(f"stage {stage + 1}: {described(compiled)}", flush=True)
     return 0
 
 
@@ -94,24 +97,10 @@ def find_topology(name: str) -> list[Any]:
         ) from None
 
 
-def compile_step(
-    config: Experiment,
-    devices: Sequence[Any],
-    data_shape: tuple[int, ...],
-    num_train: int,
-    dtype: Any,
-    *,
-    stage: int = 0,
-) -> jax.stages.Compiled:
-    """Compiles the step of a stage for `devices`, for data as `with_data` describes them."""
-    is_gpu = devices[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
-    lowered = _lower(config, devices, data_shape, num_train, dtype, stage)
-    return lowered.compile({"xla_gpu_autotune_level": "0"} if is_gpu else {})
-
-
-def _lower(
+def lower_step(
     config: Experiment, devices: Sequence[Any], data_shape: tuple[int, ...], num_train: int, dtype: Any, stage: int = 0
 ) -> jax.stages.Lowered:
+    """The step of a stage on `devices`, not yet compiled, for data as `with_data` describes them."""
     mesh = make_mesh(config.parallel, config.data.batch_size, config.num_rungs, devices)
     model, stages = config.model(data_shape), config.all_stages
     everywhere = replicated(mesh)

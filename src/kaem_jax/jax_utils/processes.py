@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from kaem_jax.errors import ConfigError
 
@@ -24,8 +25,6 @@ def say(message: str) -> None:
 def barrier(name: str) -> None:
     """Returns when every process has reached this call."""
     if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
         multihost_utils.sync_global_devices(name)
 
 
@@ -33,8 +32,6 @@ def from_writer(value: Any) -> Any:
     """The writer's `value`, a number or a pytree of arrays, on every process."""
     if jax.process_count() == 1:
         return value
-    from jax.experimental import multihost_utils
-
     return multihost_utils.broadcast_one_to_all(value)
 
 
@@ -49,8 +46,6 @@ def check_same_on_all_processes(values: Mapping[str, int]) -> None:
     """
     if jax.process_count() == 1:
         return
-    from jax.experimental import multihost_utils
-
     found = multihost_utils.process_allgather(np.array(list(values.values()), np.uint32))
     for name, column in zip(values, np.asarray(found).T, strict=True):
         if len(set(column.tolist())) > 1:

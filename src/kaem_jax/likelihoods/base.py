@@ -17,27 +17,18 @@ class Likelihood(abc.ABC):
 
     Your own likelihood derives from this class and defines `terms`, `mean` and `sample`; see docs/extend.md. With
     `log_mass`, `sample_within` and `dispersion` it also works with bounds `low`, `high` [D] of values.
+
+    Attributes:
+      takes_logits: whether the decoder's output must not be squashed.
+      takes_tokens: whether data are whole numbers.
+      may_miss: whether NaN marks an unknown value.
+      has_intervals: whether there are `log_mass`, `sample_within` and `dispersion`.
     """
 
-    @property
-    def takes_logits(self) -> bool:
-        """Whether the decoder's output must not be squashed."""
-        return False
-
-    @property
-    def takes_tokens(self) -> bool:
-        """Whether data are whole numbers."""
-        return False
-
-    @property
-    def may_miss(self) -> bool:
-        """Whether NaN marks an unknown value."""
-        return False
-
-    @property
-    def has_intervals(self) -> bool:
-        """Whether it has `log_mass`, `sample_within` and `dispersion`."""
-        return False
+    takes_logits = False
+    takes_tokens = False
+    may_miss = False
+    has_intervals = False
 
     def output_shape(self, data_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the decoder's output for one datum."""

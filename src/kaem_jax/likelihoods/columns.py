@@ -47,7 +47,7 @@ class Columns(Settings, Likelihood):
             raise ValueError(f"sigma={self.sigma} must be above min_sigma={self.min_sigma} if it is learned")
 
     @property
-    def takes_logits(self) -> bool:
+    def takes_logits(self) -> bool:  # type: ignore[override]
         return max(self.sizes, default=1) > 1
 
     @property

@@ -35,11 +35,11 @@ class Masked(Likelihood):
     may_miss = True
 
     @property
-    def takes_logits(self) -> bool:
+    def takes_logits(self) -> bool:  # type: ignore[override]
         return self.likelihood.takes_logits
 
     @property
-    def takes_tokens(self) -> bool:
+    def takes_tokens(self) -> bool:  # type: ignore[override]
         return self.likelihood.takes_tokens
 
     def output_shape(self, data_shape: tuple[int, ...]) -> tuple[int, ...]:

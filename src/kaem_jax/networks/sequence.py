@@ -14,7 +14,7 @@ from kaem_jax.jax_utils.transforms import scan
 from kaem_jax.likelihoods import Categorical
 from kaem_jax.networks.base import Decoder, Network, NnxEncoder, NnxNetwork, Params
 from kaem_jax.networks.token_layers import Block, Cache, HashedNgrams, dense
-from kaem_jax.settings import positive, setting
+from kaem_jax.settings import setting
 
 
 class TokenDecoder(nnx.Module):
@@ -190,8 +190,8 @@ class SequenceDecoder(_Attention):
 
     context: int = setting(16, low=0)
     ngram_order: int = setting(0, low=0, high=16)
-    ngram_bits: int = setting(22, low=8, high=30, needs={"ngram_order": positive})
-    ngram_penalty: float = setting(0.0, low=0, needs={"ngram_order": positive})
+    ngram_bits: int = setting(22, low=8, high=30, needs={"ngram_order": bool})
+    ngram_penalty: float = setting(0.0, low=0, needs={"ngram_order": bool})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,11 +19,6 @@ class Raw(str):
     """A value from the command line; the type of its field decides how it is parsed."""
 
 
-def positive(value: Any) -> bool:
-    """For `needs`: whether another field is above 0, or set."""
-    return bool(value)
-
-
 def setting(
     default: Any = dataclasses.MISSING,
     *,

@@ -24,7 +24,7 @@ def test_options_that_mean_nothing_are_refused(refused):
     """Numbers that are too small, seeds that no key has, and what would have no effect."""
     cases = [
         (sample, "--workdir run --out s.npz", "--num is missing"),
-        (evaluate, "--workdir run --metrics fdi", "invalid choice: 'fdi'"),
+        (evaluate, "--workdir run --metrics fdi", "--metrics: metric='fdi' is not known; did you mean 'fid'?"),
         (train_command, "--workdir=", "'' names no file and no folder"),
         (train_command, "--workdir=gs://bucket/run", "gs://bucket/run is an address; give a folder"),
     ]

@@ -19,7 +19,7 @@ from kaem_jax.app.evaluation import evaluate as evaluation
 from kaem_jax.app.evaluation.evaluators import METRICS
 from kaem_jax.app.evaluation.evaluators.distances import copying, frechet_distance
 from kaem_jax.app.evaluation.generate import reconstruct, sample_in_batches
-from kaem_jax.app.runs import open_data as opening
+from kaem_jax.app.runs import load as opening
 from kaem_jax.jax_utils.keys import evaluation_keys, sample_key
 from kaem_jax.jax_utils.placement import place
 from tests.app.conftest import NUM_STEPS, call, copy_of, make_best, read_npz, rows_of

@@ -8,10 +8,10 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.app.cli import encode, impute, sample, score
-from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
+from kaem_jax.app.cli.options import apply, make_inference_parser, open_run
 from kaem_jax.app.data import DataSettings, Table, load_dataset, write_table
 from kaem_jax.app.evaluation.generate import sample_in_batches, sample_with_noise
-from kaem_jax.app.runs.open_data import open_held_out
+from kaem_jax.app.runs.load import open_held_out
 from kaem_jax.errors import ConfigError
 from kaem_jax.inference.queries import infer_latents
 from kaem_jax.jax_utils.keys import inference_key, sample_key
@@ -271,7 +271,7 @@ def test_data_of_a_user_and_the_chosen_checkpoint_are_read(finished, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.arange(192, dtype=np.float32).reshape(3, 8, 8) / 192)
     flags = ["--workdir", str(workdir), "--data", str(tmp_path / "x.npz"), "--out", "o", "--num", "2"]
     for chosen, step in ((["--checkpoint", "best"], 40), ([], NUM_STEPS)):
-        run, x = open_run(make_parser("score", "", "").parse_args([*flags, *chosen]))
+        run, x = open_run(make_inference_parser("score", "", "").parse_args([*flags, *chosen]))
         assert run.step == step
         np.testing.assert_allclose(x, np.arange(128).reshape(2, 8, 8) / 192, rtol=1e-6)
 

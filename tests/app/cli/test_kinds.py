@@ -10,7 +10,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.app.cli import encode, evaluate, impute, sample, score
 from kaem_jax.app.data import DataSettings, load_dataset, write_table
-from kaem_jax.app.data.splits import parts_of
+from kaem_jax.app.data.config import parts_of
 from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.likelihoods import Categorical
 from tests.app.conftest import call, train_here

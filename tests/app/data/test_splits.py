@@ -5,7 +5,7 @@ import pytest
 from sklearn import datasets, model_selection
 
 from kaem_jax.app.data import Dataset, DataSettings, load_dataset
-from kaem_jax.app.data.splits import evaluated_rows, some_rows
+from kaem_jax.app.data.config import evaluated_rows, some_rows
 from kaem_jax.errors import DataError
 from tests.app.data.conftest import by_bytes
 

@@ -19,7 +19,7 @@ import os
 import jax
 del os.environ["TPU_SKIP_MDS_QUERY"]
 from jax.experimental import multihost_utils
-from kaem_jax.app.devices.distributed import initialize
+from kaem_jax.app.devices.mesh import initialize
 initialize()
 everyone = multihost_utils.process_allgather(jax.numpy.array([jax.process_index()]))
 print(jax.process_index(), jax.process_count(), everyone.ravel().tolist())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from kaem_jax.app.compile_only import _lower, compile_step, described, find_topology, with_data
+from kaem_jax.app.compile_only import described, find_topology, lower_step, with_data
 from kaem_jax.errors import ConfigError
 from tests.app.tiny import tiny_config
 
@@ -23,7 +23,7 @@ def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
     """And their classes, where the prior has some."""
     config = tiny_config(data__storage=storage, **(WITH_CLASSES if storage == "auto" else {}))
     with jax.numpy_dtype_promotion("standard"):
-        lowered = _lower(config, jax.devices()[:1], (8, 8), 1000, jnp.float32)
+        lowered = lower_step(config, jax.devices()[:1], (8, 8), 1000, jnp.float32)
     (_, batch), _ = lowered.args_info
     assert batch.stored.shape == stored
     assert (batch.rows is None) == (storage == "host")
@@ -34,7 +34,7 @@ def test_a_step_compiled_for_eight_devices_sends_its_gradients():
     """The real thing, for devices that are here."""
     config = tiny_config(data__batch_size=32, parallel__data=8)
     with jax.numpy_dtype_promotion("standard"):
-        compiled = compile_step(config, jax.devices(), (8, 8), 1000, jnp.float32)
+        compiled = lower_step(config, jax.devices(), (8, 8), 1000, jnp.float32).compile()
     found = re.fullmatch(r"([\d.]+) MiB, ([\d.]+) GFLOP \(each loop once\), collectives: .*", described(compiled))
     assert float(found[1]) > 4 * 1000 * 8 * 8 / 2**20  # at least the training data
     assert "all-reduce" in found[0]

@@ -12,8 +12,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.app.devices import mesh as meshes
-from kaem_jax.app.devices.distributed import initialize
-from kaem_jax.app.devices.mesh import Parallel, make_mesh
+from kaem_jax.app.devices.mesh import Parallel, initialize, make_mesh
 from kaem_jax.errors import ConfigError
 from kaem_jax.jax_utils.placement import constrain, place, place_lazily, replicated
 from kaem_jax.training.batch import Batch

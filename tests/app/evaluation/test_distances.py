@@ -13,8 +13,7 @@ from kaem_jax.app.evaluation.evaluators.distances import (
     kernel_distance,
     precision_and_recall,
 )
-from kaem_jax.app.evaluation.evaluators.sample_comparison import SAMPLE_METRICS, compare
-from kaem_jax.app.evaluation.evaluators.value_comparison import classifier_two_sample
+from kaem_jax.app.evaluation.evaluators.sample_comparison import SAMPLE_METRICS, classifier_two_sample, compare
 from kaem_jax.app.evaluation.features import Extractor
 from kaem_jax.app.evaluation.figures import radial_spectrum
 from tests.truth import assert_within

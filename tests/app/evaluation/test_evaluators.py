@@ -18,7 +18,6 @@ from kaem_jax.app.evaluation.evaluators import (  # noqa: F401
     reconstruction,
     sample_comparison,
     texts,
-    value_comparison,
 )
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.runs.load import Run
@@ -149,7 +148,7 @@ def drawn(monkeypatch):
             return function(num)
 
         keys = []
-        monkeypatch.setattr(ev.value_comparison, "sample_with_noise", sample)
+        monkeypatch.setattr(ev.sample_comparison, "sample_with_noise", sample)
         return keys
 
     return install
@@ -161,7 +160,9 @@ def evaluated(run, dataset, metrics, seed):
 
 def compared(clustered, metrics, real, seed=0, form=FIELD):
     run = dataclasses.replace(clustered, form=form)
-    return ev.value_comparison.ValueComparison().evaluate(evaluated(run, Dataset(real, real, form=form), metrics, seed))
+    return ev.sample_comparison.ValueComparison().evaluate(
+        evaluated(run, Dataset(real, real, form=form), metrics, seed)
+    )
 
 
 def test_images_are_compared_in_random_order_with_the_samples_of_the_seed(clustered, monkeypatch):

@@ -7,8 +7,7 @@ import pytest
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.app.evaluation.latent_paths import latents_between, traverse
-from kaem_jax.app.evaluation.latents import Learned, describe_latents, find_modes
+from kaem_jax.app.evaluation.latents import Learned, describe_latents, find_modes, latents_between, traverse
 from tests.builders import make_model
 from tests.linear_gaussian import Linear
 

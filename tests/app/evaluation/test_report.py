@@ -7,8 +7,7 @@ import pytest
 
 from kaem_jax.app.data import Dataset
 from kaem_jax.app.evaluation.evaluators import EVALUATORS
-from kaem_jax.app.evaluation.report import verdict_of_training, write_report
-from kaem_jax.app.evaluation.report.numbers import readable_rows
+from kaem_jax.app.evaluation.report import readable_rows, verdict_of_training, write_report
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.runs.run_folder import RunFolder
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from kaem_jax.app.data import to_pixels
-from kaem_jax.app.explorer.page import write_page
-from kaem_jax.app.explorer.pictures import pictures_of
+from kaem_jax.app.explorer.page import pictures_of, write_page
 from tests.app.explorer.conftest import clustered_run
 from tests.browser import latent_of, opened, pixels_of, wait_until_changed
 

@@ -12,8 +12,7 @@ from scipy import stats
 
 from kaem_jax.app.data import Field, to_pixels
 from kaem_jax.app.explorer import page
-from kaem_jax.app.explorer.page import write_page
-from kaem_jax.app.explorer.pictures import heaviest_clusters, percent, pictures_of
+from kaem_jax.app.explorer.page import heaviest_clusters, percent, pictures_of, write_page
 from kaem_jax.errors import ConfigError
 from tests.app.explorer.conftest import CLUSTERED, clustered_run, latents_of, small_run
 from tests.browser import pixels

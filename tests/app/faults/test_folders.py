@@ -20,8 +20,8 @@ from kaem_jax.app.cli import train
 from kaem_jax.app.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.app.experiment.experiment import Checkpointing, Experiment
 from kaem_jax.app.runs.checkpoints import Checkpoints
+from kaem_jax.app.runs.load import check_is_of_run
 from kaem_jax.app.runs.lock import check_folder, claimed, only_run_in
-from kaem_jax.app.runs.open_data import check_is_of_run
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.errors import RunError
 from kaem_jax.tables.column import Column

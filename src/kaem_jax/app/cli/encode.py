@@ -1,8 +1,4 @@
-"""`kaem encode --workdir RUN [--data FILE] --out FILE`: posterior means and spreads of latents, cluster probabilities.
-
-A table has columns `mean_I`, `spread_I` and `cluster_C`, latents in the order of the flattened event; an .npz file has
-arrays `mean`, `spread` and `clusters`.
-"""
+"""`kaem encode --workdir RUN [--data FILE] --out FILE`: posterior means and spreads of latents, clusters."""
 
 import sys
 from collections.abc import Sequence
@@ -10,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
-from kaem_jax.app.cli.options import check_file
+from kaem_jax.app.cli.options import apply, check_file, make_inference_parser, open_run
 from kaem_jax.app.data import write_table
 from kaem_jax.files.writing import write_npz
 from kaem_jax.inference.queries import infer_latents
@@ -21,7 +16,7 @@ from kaem_jax.jax_utils.keys import inference_key
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     about, endings = "Posterior means and spreads of latents.", "FILE.csv, FILE.parquet or FILE.npz"
-    given = make_parser("encode", about, endings, "draws").parse_args(argv)
+    given = make_inference_parser("encode", about, endings, "draws").parse_args(argv)
 
     out = given.out
     check_file(out, (".csv", ".npz", ".parquet"), given.overwrite)

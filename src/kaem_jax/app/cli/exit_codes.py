@@ -3,15 +3,14 @@
 import contextlib
 import functools
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import absl.logging
 
 from kaem_jax import errors
+from kaem_jax.app.devices.preemption import handled_by
 from kaem_jax.errors import EXIT_REFUSED, ConfigError, DataError, DivergedError, RunError
 
 EXIT_DIVERGED = 3  # the same command would diverge again
@@ -30,7 +29,7 @@ def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequen
         # After a damaged file, orbax drops its other reads, each of which would print a traceback.
         before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
         try:
-            with _handled_by(_interrupt):
+            with handled_by(_interrupt):
                 return command(argv)
         except KeyboardInterrupt:
             # With `python -m`, an interrupt during `exec` of a string, as in dataclasses, ends the process by SIGINT
@@ -81,7 +80,7 @@ def _reason(error: BaseException) -> str:
 def uninterrupted() -> Iterator[None]:
     """Delays SIGTERM and Ctrl-C to the end of the block: a library that is interrupted while it loads may crash."""
     received: list[int] = []
-    with _handled_by(lambda number, frame: received.append(number)):
+    with handled_by(lambda number, frame: received.append(number)):
         yield
     if received:
         raise KeyboardInterrupt
@@ -90,16 +89,3 @@ def uninterrupted() -> Iterator[None]:
 def _interrupt(number: int, frame: object) -> NoReturn:
     """Until training installs its own handlers, SIGTERM acts as Ctrl-C does."""
     raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _handled_by(handler: Callable[[int, object], object]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)

@@ -1,10 +1,4 @@
-"""`kaem export --workdir RUN`: a trained model as files that jax runs without this package.
-
-    kaem export --workdir runs/digits --out digits_model
-    python digits_model/use.py --num 1000 --out samples.npz
-
-manifest.json describes the exported functions; use.py needs only jax and flatbuffers.
-"""
+"""`kaem export --workdir RUN`: a trained model as files that jax runs without this package."""
 
 import sys
 from collections.abc import Sequence

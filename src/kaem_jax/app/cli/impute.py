@@ -1,9 +1,4 @@
-"""`kaem impute --workdir RUN --data FILE --out FILE`: fills in missing values by several draws, with their spread.
-
-Missing values are empty cells, NaN, transparent pixels, and values where `--mask` is not 0, which applies to all data.
-A table keeps known cells and unknown columns, and gets a column `NAME_spread` for each column of the model. Other data
-become an .npz file with `draws` [S, N, ...], `mean` and `spread`.
-"""
+"""`kaem impute --workdir RUN --data FILE --out FILE`: fills in missing values by several draws, with their spread."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,8 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
-from kaem_jax.app.cli.options import check_file
+from kaem_jax.app.cli.options import apply, check_file, make_inference_parser, open_run
 from kaem_jax.app.data import Field, Table, Text, read_mask, read_table, write_table
 from kaem_jax.errors import ConfigError
 from kaem_jax.files.writing import write_npz
@@ -24,7 +18,7 @@ from kaem_jax.jax_utils.keys import inference_key
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
     endings = "FILE.csv or FILE.parquet for tables, else FILE.npz"
-    parser = make_parser("impute", "Fills in missing values.", endings, "draws")
+    parser = make_inference_parser("impute", "Fills in missing values.", endings, "draws")
     parser.add_argument("--mask", help="an .npz file or an image, not 0 where a value of every datum is missing")
     given = parser.parse_args(argv)
 
@@ -68,10 +62,7 @@ def main(argv: Sequence[str]) -> int:
 def _filled(
     form: Table, draws: np.ndarray, mean: np.ndarray, known: Mapping[str, Sequence[Any]], missing: np.ndarray
 ) -> dict[str, Sequence[Any]]:
-    """The filled table. Spreads are standard deviations of numbers, and 1 - the probability of the chosen category.
-
-    `draws` are [N, S, D], `mean` and `missing` [N, D]; `known` are the user's columns, empty for held-out data.
-    """
+    """The user's columns `known`, filled in from draws [N, S, D] and their mean [N, D], with spreads."""
     filled: dict[str, Sequence[Any]] = dict(known)
     decoded, ends = form.decode(mean), np.cumsum(form.sizes)
     for column, end in zip(form.columns, ends, strict=True):
@@ -85,7 +76,7 @@ def _filled(
             # polars reads true and false as bools, and a column that it writes needs cells of one type.
             found = [new if is_missing else str(old) if isinstance(old, bool) else old for is_missing, new, old in rows]
         filled[column.name] = found
-        if column.categories:
+        if column.categories:  # the probability of another category than the chosen one
             filled[f"{column.name}_spread"] = (1 - mean[:, values].max(axis=1)).tolist()
         else:
             filled[f"{column.name}_spread"] = np.where(missing[:, end - 1], in_units.std(axis=1, ddof=1), 0).tolist()

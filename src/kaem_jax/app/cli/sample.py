@@ -1,23 +1,20 @@
 """`kaem sample --workdir RUN --num N --out FILE.npz|DIR/`: draws from a trained run, or reconstructions.
 
-A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape], with images in [0, 1]; a
-folder gets one PNG file per example. Images are drawn and written in batches, so any number fits into memory, and the
-first k draws do not depend on N. Fields, rows of tables and texts are drawn all at once.
+Images are drawn and written in batches, so any number fits into memory, and the first k draws do not depend on N.
 """
 
-import argparse
 import pathlib
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from PIL import Image
 
 from kaem_jax.app.cli.options import DATA, check_file, make_parser
 from kaem_jax.app.data import Field, Table, Text, are_pictures, to_pixels, write_table
 from kaem_jax.app.evaluation.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
-from kaem_jax.app.runs.load import Run, load_run
-from kaem_jax.app.runs.open_data import open_held_out
+from kaem_jax.app.runs.load import Run, load_run, open_held_out
 from kaem_jax.errors import ConfigError
 from kaem_jax.files.writing import replacing, write_lines
 from kaem_jax.jax_utils.keys import sample_key
@@ -40,8 +37,6 @@ def _write_npz(path: pathlib.Path, num: int, shape: tuple[int, ...], streams: _S
 
 
 def _write_pngs(folder: pathlib.Path, streams: _Streams) -> None:
-    from PIL import Image
-
     for name, stream in streams.items():
         prefix = f"{name}_" if len(streams) > 1 else ""
         images = (image for batch in stream for image in to_pixels(batch))
@@ -49,7 +44,8 @@ def _write_pngs(folder: pathlib.Path, streams: _Streams) -> None:
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / f"{prefix}{i:06d}.png")
 
 
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+def main(argv: Sequence[str]) -> int:
+    """Runs the command with the arguments `argv`; returns its exit code."""
     parser = make_parser(
         "sample", "Draws from a trained run.", "workdir", "checkpoint", "seed", "overwrite", *DATA,
         num="how many samples; with --reconstruct, how many held-out data (default: those that evaluated training)",
@@ -62,12 +58,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if given.num is None and not given.reconstruct:
         parser.error("--num is missing: how many samples?")
-    return given
 
-
-def main(argv: Sequence[str]) -> int:
-    """Runs the command with the arguments `argv`; returns its exit code."""
-    given = _arguments(argv)
     run = load_run(given.workdir, given.checkpoint)
     is_folder = _check_out(given.out, run, given.overwrite)
     part = {"cluster": given.cluster, "label": given.label}

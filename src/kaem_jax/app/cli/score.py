@@ -1,11 +1,4 @@
-"""`kaem score --workdir RUN [--data FILE] --out scores.csv`: log p(x) of each datum, with its error.
-
-Columns are `log_prob` (nats; for tables and fields in the user's units), `standard_error`, `ess` and `is_bound`. If
-`is_bound`, log_prob is only a lower bound in expectation and its error is meaningless: the ESS is below 5 % of the
-proposals or below 20, or the proposals come from one mode. With missing values, `num_observed` counts the others. With
-`--typical N`, `typicality` is log_prob in standard deviations from the mean over N training data with the same gaps.
-Unusual data have a low log_prob or a high typicality: simple images have more density than any of the data.
-"""
+"""`kaem score --workdir RUN [--data FILE] --out scores.csv`: log p(x) of each datum (docs/evaluate.md)."""
 
 import argparse
 import sys
@@ -15,11 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
-from kaem_jax.app.cli.options import at_least, check_file
+from kaem_jax.app.cli.options import apply, at_least, check_file, make_inference_parser, open_run
 from kaem_jax.app.data import Table, write_table
-from kaem_jax.app.runs.load import Run
-from kaem_jax.app.runs.open_data import open_data
+from kaem_jax.app.runs.load import Run, open_data
 from kaem_jax.errors import ConfigError
 from kaem_jax.inference.evidence import Evidence
 from kaem_jax.inference.queries import log_prob
@@ -29,7 +20,7 @@ from kaem_jax.training.batch import as_seen
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with the arguments `argv`; returns its exit code."""
-    parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
+    parser = make_inference_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
     parser.add_argument("--proposals", type=at_least(2), default=1000, help="of each datum, for importance sampling")
     parser.add_argument("--typical", type=at_least(0), default=0, metavar="N", help="compare with N training data")
     given = parser.parse_args(argv)
@@ -43,22 +34,18 @@ def main(argv: Sequence[str]) -> int:
     gaps = np.isnan(x).reshape(len(x), -1)
     may_miss = bool(gaps.any())
     proposal = run.config.inference_proposal(may_miss)
-    options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
-    options["chunk_size"] = run.config.evaluation.estimator.chunk_size
+    chunk_size = run.config.evaluation.estimator.chunk_size
+    options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "chunk_size": chunk_size}
 
     def scored(key: jax.Array, x: jax.Array) -> Evidence:
-        found = log_prob(key, run.model, run.params, x, **options)
+        found = log_prob(key, run.model, run.params, x, may_miss=may_miss, **options)
         return found._replace(mean_standard_error=found.standard_error)  # batches are joined along the axis of data
 
     others = _training_data(run, given) if given.typical else None  # refused before anything is computed
     found = apply(scored, key, x)
     in_units = found.value - run.form.log_volume(x)
-    table = {
-        "log_prob": in_units.tolist(),
-        "standard_error": found.standard_error.tolist(),
-        "ess": found.ess.tolist(),
-        "is_bound": found.is_bound.tolist(),
-    }
+    table = {"log_prob": in_units.tolist()}
+    table |= {name: getattr(found, name).tolist() for name in ("standard_error", "ess", "is_bound")}
     if gaps.any():
         is_cell = np.cumsum(run.form.sizes) - 1 if isinstance(run.form, Table) else slice(None)
         table["num_observed"] = (~gaps[:, is_cell]).sum(axis=1).tolist()

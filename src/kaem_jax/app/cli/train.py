@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kaem_jax.app.cli.exit_codes import EXIT_INTERRUPTED
 from kaem_jax.app.cli.options import JOB, make_parser, to_path
 from kaem_jax.app.compile_only import compile_only
-from kaem_jax.app.devices.distributed import initialize
+from kaem_jax.app.devices.mesh import initialize
 from kaem_jax.app.experiment.experiment_file import read_experiment
 from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.jax_utils.processes import say

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.app.data.config import DataSettings
+from kaem_jax.app.data.config import DataSettings, parts_of
 from kaem_jax.app.data.forms import PIXELS, Field
-from kaem_jax.app.data.splits import parts_of
 from kaem_jax.training.batch import refuse_bytes_of_bits
 
 FIELDS = ("fields", "y", "x", "data", "images")

@@ -61,19 +61,12 @@ def _fingerprint(values: np.ndarray | PreparedImages) -> int:
     return zlib.crc32(np.ascontiguousarray(values[rows]).tobytes(), zlib.crc32(described))
 
 
-def is_image(shape: tuple[int, ...]) -> bool:
-    """Whether data of this shape can be shown: [H, W], [H, W, 1] or [H, W, 3]."""
-    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
-
-
 def are_pictures(form: Form, shape: tuple[int, ...]) -> bool:
-    """Whether data of this form and shape are images."""
-    return isinstance(form, Pixels) and is_image(shape)
+    """Whether data of this form and shape can be shown: pixels [H, W], [H, W, 1] or [H, W, 3]."""
+    return isinstance(form, Pixels) and (len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3)))
 
 
 def to_pixels(x: np.ndarray) -> np.ndarray:
-    """Images as files hold them: uint8 [N, H, W, C], values of [0, 1] rounded to 255ths. Others raise a ValueError."""
-    if not is_image(x.shape[1:]):
-        raise ValueError(f"data of shape {x.shape[1:]} are not images; wanted: [H, W], [H, W, 1] or [H, W, 3]")
+    """Images as files hold them: uint8 [N, H, W, C], values of [0, 1] rounded to 255ths."""
     x = x[..., None] if x.ndim == 3 else x
     return x if x.dtype == np.uint8 else np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)

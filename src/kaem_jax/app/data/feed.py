@@ -24,7 +24,7 @@ class Feed:
     """Returns the minibatches of a training step, in an order that `seed` decides; see `batch_indices`.
 
     If all examples are in device memory, only indices are sent. Otherwise each process reads and sends the part for its
-    own devices, as it is stored. Sending does not wait for the devices. `labels` reads classes, if training sees them.
+    own devices. `labels` reads classes, if training sees them.
     """
 
     def __init__(

@@ -4,19 +4,15 @@ import os
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from PIL import Image, ImageOps
 
-from kaem_jax.app.data.config import DataSettings
+from kaem_jax.app.data.config import DataSettings, parts_of
 from kaem_jax.app.data.forms import PIXELS
-from kaem_jax.app.data.splits import parts_of
 from kaem_jax.errors import first_line
 from kaem_jax.jax_utils.processes import say
-
-if TYPE_CHECKING:
-    from PIL import Image
-
 
 Fit = Literal["crop", "pad", "portrait"]
 
@@ -28,11 +24,7 @@ _PORTRAIT, _CENTRE = (178, 218), 140  # of CelebA, and its usual crop
 
 
 def open_folder(settings: DataSettings) -> Any:
-    """Opens images in folders `train` and `test`, or in one folder, which is split; `arrays` describes the result.
-
-    Files are read in the order of their names, from sub-folders too. If every image is in a sub-folder, and there are
-    several, the sub-folders of the training images are the classes.
-    """
+    """Opens images in folders `train` and `test`, or in one folder, which is split; `arrays` describes the result."""
     folder = pathlib.Path(settings.path).expanduser()
     named = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
     is_split = {"train", "test"} <= named.keys()
@@ -55,18 +47,15 @@ def open_folder(settings: DataSettings) -> Any:
 def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "auto") -> np.ndarray:
     """Reads an image file, or all images of a folder by name: float32 [N, H, W, C] in [0, 1], NaN where transparent.
 
-    `size` is the side length of square results; 0 keeps the images' size, which must then be equal. Other images are
-    cropped at their longer side, or padded with black at their shorter; `portrait` takes the `central_square` of an
-    aligned portrait of CelebA. Channels are `grey`, `rgb`, or `auto`: grey if the first image is grey.
+    `size`, `fit` and `channels` are as in `DataSettings`; `portrait` takes the `central_square` of an aligned portrait
+    of CelebA.
     """
     found = pathlib.Path(path).expanduser()
     return _read(_find(found) if found.is_dir() else [found], size, fit, channels)
 
 
-def _pixels(image: "Image.Image", size: tuple[int, int] | None, fit: Fit, channels: str) -> np.ndarray:
+def _pixels(image: Image.Image, size: tuple[int, int] | None, fit: Fit, channels: str) -> np.ndarray:
     """An image scaled to `size` (width, height): float32 [H, W, C] in [0, 1], NaN where a pixel is transparent."""
-    from PIL import Image, ImageOps
-
     image = ImageOps.exif_transpose(image)  # as the camera was held
     if channels == "auto":
         channels = "grey" if image.mode in ("1", "L", "LA") or image.mode.startswith("I;16") else "rgb"
@@ -87,23 +76,19 @@ def _pixels(image: "Image.Image", size: tuple[int, int] | None, fit: Fit, channe
     return values
 
 
-def central_square(portrait: "Image.Image") -> "Image.Image":
+def central_square(portrait: Image.Image) -> Image.Image:
     """The 140 x 140 pixels in the middle of a portrait of CelebA, the usual crop."""
     left, top = ((side - _CENTRE) // 2 for side in portrait.size)
     return portrait.crop((left, top, left + _CENTRE, top + _CENTRE))
 
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All images, also in linked folders, without hidden files and folders."""
-    files = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        here = pathlib.Path(place)
-        above = here.resolve().parents  # to which a link may lead back
-        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() not in above]
-        files += [here / name for name in names if name[0] != "." and (here / name).suffix.lower() in _SUFFIXES]
+    """All images in a folder and its sub-folders, without hidden files and folders."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    files = [file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts)]
     if not files:
         raise ValueError(f"{folder} holds no images; allowed: {', '.join(sorted(_SUFFIXES))}")
-    return sorted(files)
+    return files
 
 
 def _classes(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> list[str]:
@@ -113,7 +98,6 @@ def _classes(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> list[str]:
 
 def _read(files: Sequence[pathlib.Path], size: int, fit: Fit, channels: str, as_bytes: bool = False) -> np.ndarray:
     """Reads images [N, H, W, C] with one thread per core. With `as_bytes` they are uint8, transparent pixels black."""
-    from PIL import Image
 
     def read(file: pathlib.Path, channels: str) -> np.ndarray:
         try:

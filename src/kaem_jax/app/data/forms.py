@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kaem_jax.settings import Registry, Settings, read, to_dict
+from kaem_jax.settings import Registry, Settings, to_dict
 from kaem_jax.settings.reading import read_kind
 from kaem_jax.tables.column import Column
 
@@ -70,10 +70,6 @@ class Table(Form):
     """Columns of numbers and categories."""
 
     columns: tuple[Column, ...]
-
-    def __post_init__(self) -> None:
-        columns = tuple(read(Column, c) if isinstance(c, Mapping) else c for c in self.columns)
-        object.__setattr__(self, "columns", columns)
 
     @property
     def sizes(self) -> tuple[int, ...]:

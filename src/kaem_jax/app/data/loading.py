@@ -11,13 +11,12 @@ import jax
 import numpy as np
 
 from kaem_jax.app.data.arrays import open_fields, open_images
-from kaem_jax.app.data.config import PREPARED, TABLES, TEXTS, DataSettings
+from kaem_jax.app.data.config import PREPARED, TABLES, TEXTS, DataSettings, chosen_rows
 from kaem_jax.app.data.dataset import Dataset, Labels
 from kaem_jax.app.data.feed import stays_on_devices
 from kaem_jax.app.data.folder import open_folder
 from kaem_jax.app.data.forms import PIXELS
 from kaem_jax.app.data.prepared import PreparedImages, open_prepared
-from kaem_jax.app.data.splits import chosen_rows
 from kaem_jax.app.data.table import open_table
 from kaem_jax.app.data.texts import open_texts
 from kaem_jax.errors import DataError, first_line
@@ -26,8 +25,7 @@ from kaem_jax.errors import DataError, first_line
 def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
     """Loads or opens a data set; raises a DataError if it is missing or cannot be read.
 
-    Scales, categories and tokens are fitted to the training rows only. With `lazy`, prepared training images stay on
-    disk until access, whatever `settings.storage` says.
+    Scales, categories and tokens are fitted to the training rows only. With `lazy`, prepared images stay on disk.
     """
     place = "dir" if settings.name in PREPARED else "path"
     with reading(f"data.{place}", getattr(settings, place)):

@@ -23,9 +23,7 @@ def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataS
     """Data of a user as the model sees them, [N, *data_shape]: float32, NaN where missing; int32 for texts.
 
     `path` is a table, a file with one text per line, an .npz file, an image or a folder of images, in units of the
-    training data. An .npz file with all arrays in `columns` is read like the training file; images are cropped and
-    scaled as in training, and transparent pixels are missing. What is unreadable or does not fit the model is a
-    DataError.
+    training data. What is unreadable or does not fit the model is a DataError.
     """
     with reading("--data", path):
         if isinstance(form, Table):
@@ -72,8 +70,7 @@ def _read_arrays(path: str, form: Form, shape: tuple[int, ...], settings: DataSe
 def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:
     """The mask of missing values, bool [*data_shape]: not 0 in an array or an image; raises a DataError.
 
-    An array may omit the channel axis; it is the only one in its file, or is called `mask` or like images. An image
-    must have the height and width of the data, since scaling would blur its edges.
+    An array may omit the channel axis; it is the only one in its file, or is called `mask` or like images.
     """
     shape = tuple(data_shape)
     with reading("--mask", path):

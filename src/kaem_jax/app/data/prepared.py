@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from kaem_jax.app.data.config import DataSettings
+from kaem_jax.app.data.config import DataSettings, parts_of
 from kaem_jax.app.data.folder import central_square
 from kaem_jax.app.data.forms import PIXELS
-from kaem_jax.app.data.splits import parts_of
 from kaem_jax.errors import DataError, first_line
 
 _NUM_THREADS = 8
@@ -21,10 +21,7 @@ _CELEB_A_SIZE = 64
 
 
 class PreparedImages:
-    """The images at `rows` of a tfds data source, decoded on access by a few threads.
-
-    `shape` is the [H, W, C] of an image; `crop` crops portraits to their centre and scales them.
-    """
+    """The images [H, W, C] at `rows` of a tfds data source, decoded on access; `crop` cuts out the centre."""
 
     dtype = np.dtype(np.uint8)
 
@@ -51,8 +48,6 @@ class PreparedImages:
         return self._source.__getitems__(self._rows[indices].tolist())
 
     def _decode(self, record: dict[str, Any]) -> np.ndarray:
-        from PIL import Image
-
         _, height, width, channels = self.shape
         with Image.open(io.BytesIO(record["image"])) as file:
             image: Image.Image = file.convert("L" if channels == 1 else "RGB")
@@ -62,7 +57,7 @@ class PreparedImages:
 
 
 def open_prepared(settings: DataSettings) -> Any:
-    """Opens images on disk; `kaem_jax.app.data.arrays` describes the result."""
+    """Opens images on disk; `arrays` describes the result."""
     import tensorflow_datasets as tfds  # takes half a second to import: only where it is used
 
     name, is_portrait = settings.name, settings.name == "celeb_a"

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.app.data.arrays import read_arrays
-from kaem_jax.app.data.config import SHIPPED_TABLES, DataSettings
+from kaem_jax.app.data.config import SHIPPED_TABLES, DataSettings, parts_of
 from kaem_jax.app.data.forms import Table
-from kaem_jax.app.data.splits import parts_of
 from kaem_jax.app.data.toys import TOYS, toy_table
 from kaem_jax.errors import DataError
 from kaem_jax.files.writing import replacing
@@ -24,7 +23,7 @@ _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "?", "null", "NULL"]
 
 
 def open_table(settings: DataSettings) -> Any:
-    """Opens the rows of a table; `kaem_jax.app.data.arrays` describes the result."""
+    """Opens the rows of a table; `arrays` describes the result."""
     is_shipped = settings.name in SHIPPED_TABLES
     table = _shipped(settings.name) if is_shipped else read_table(settings.path)
     label = settings.label or ("label" if is_shipped and "label" in table else "")

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.app.data.config import DataSettings
+from kaem_jax.app.data.config import DataSettings, parts_of
 from kaem_jax.app.data.forms import Text
-from kaem_jax.app.data.splits import parts_of
 from kaem_jax.errors import DataError
 
 _MIN_COUNT = 2  # tokens that are rarer in the training texts are unknown ones
@@ -19,12 +18,7 @@ _CLASSES = ("ham", "spam")
 
 
 def open_texts(settings: DataSettings) -> Any:
-    """Opens texts; `kaem_jax.app.data.arrays` describes the result.
-
-    `text` is a file with one text per line, or a folder of such files with `train`, `test` and optionally `valid` in
-    their names. A line of `sms_spam` is a class, a tab and a text; repeated messages are dropped, since they could be
-    in both parts. Empty lines are skipped.
-    """
+    """Opens texts; `arrays` describes the result. Repeated messages are dropped, since they could be in both parts."""
     path, labels = settings.path, None
     if settings.name == "sms_spam":
         messages: dict[str, int] = {}

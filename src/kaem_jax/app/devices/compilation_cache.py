@@ -13,18 +13,12 @@ _OFF = ("", "0", "off")
 
 
 def use_compilation_cache() -> pathlib.Path | None:
-    """Turns the cache on and returns its folder, or None; call it before anything compiles.
-
-    Programs are kept in KAEM_JAX_CACHE (`off`: nowhere), else in kaem_jax in XDG_CACHE_HOME or in ~/.cache. A cache
-    that JAX_COMPILATION_CACHE_DIR names stays in use.
-    """
+    """Turns the cache on (docs/train.md) and returns its folder, or None; call it before anything compiles."""
     in_use: str | None = jax.config.values["jax_compilation_cache_dir"]
     if in_use:
         return pathlib.Path(in_use)
-    chosen = os.environ.get("KAEM_JAX_CACHE")
-    if chosen is None:
-        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        chosen = str(pathlib.Path(home) / "kaem_jax")
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    chosen = os.environ.get("KAEM_JAX_CACHE", f"{home}/kaem_jax")
     if chosen in _OFF:
         return None
     try:

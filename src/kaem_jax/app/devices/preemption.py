@@ -3,13 +3,21 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
-from types import FrameType
-from typing import Any
+from collections.abc import Callable, Iterator
 
-import jax
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+@contextlib.contextmanager
+def handled_by(handler: Callable[[int, object], object]) -> Iterator[None]:
+    """Inside this context manager SIGTERM and Ctrl-C call the handler."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 class _Stopped(BaseException):
@@ -25,16 +33,17 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_name: str | None = None
         self._ends_block = False
-        self._previous: dict[int, Any] = {}
+        self._handled = contextlib.ExitStack()
 
     def __enter__(self) -> "StopRequest":
-        alone = jax.process_count() == 1
-        if alone and threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-            self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        import jax  # not before signals are handled: this module also serves the start of a command
+
+        if jax.process_count() == 1:
+            self._handled.enter_context(handled_by(self._handle))
         return self
 
-    def __exit__(self, *exc_info: Any) -> None:
-        self._restore()
+    def __exit__(self, *exc_info: object) -> None:
+        self._handled.close()
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -47,13 +56,8 @@ class StopRequest:
         finally:
             self._ends_block = False
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: object) -> None:
         self.signal_name = signal.Signals(number).name
-        self._restore()
+        self._handled.close()
         if self._ends_block:
             raise _Stopped
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}

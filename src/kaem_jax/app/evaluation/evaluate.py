@@ -17,8 +17,7 @@ from kaem_jax.app.evaluation.features import Extractor, make_extractor
 from kaem_jax.app.evaluation.gallery import draw_all
 from kaem_jax.app.evaluation.report import write_report
 from kaem_jax.app.log import read_metrics
-from kaem_jax.app.runs.load import Run, load_run
-from kaem_jax.app.runs.open_data import open_data
+from kaem_jax.app.runs.load import Run, load_run, open_data
 from kaem_jax.app.runs.run_folder import RunFolder, environment
 from kaem_jax.errors import ConfigError
 from kaem_jax.files.writing import write_json
@@ -63,7 +62,6 @@ def evaluate(
     Raises:
       ConfigError, DataError, RunError: an argument does not suit the run, data are missing, or the run is damaged.
     """
-    given = {"metrics": metrics, "features": features, "num_images": num_images, "seed": seed}
     folder, wanted = RunFolder(pathlib.Path(workdir)), tuple(metrics or METRICS)
     evaluators: dict[type[Evaluator], str] = {}
     try:
@@ -83,7 +81,7 @@ def evaluate(
         {
             "the step of the checkpoint": run.step,
             "the held-out data": dataset.held_out_fingerprint(),
-            "the options": zlib.crc32(repr(given).encode()),
+            "the options": zlib.crc32(repr((metrics, features, num_images, seed)).encode()),
         }
     )
     extractor = _extractor(run, dataset, wanted, features, folder)
@@ -117,12 +115,11 @@ def evaluate(
 def _extractor(
     run: Run, dataset: Dataset, wanted: tuple[str, ...], features: str | None, folder: RunFolder
 ) -> Extractor | None:
-    extractor = None
     space = features or run.config.evaluation.features
     is_there = features or space != "classifier" or folder.classifier.exists() or dataset.is_labelled
     is_wanted = are_pictures(dataset.form, dataset.data_shape) and any(name in SAMPLE_METRICS for name in wanted)
-    if is_wanted and is_there:
-        extractor = make_extractor(space, folder.classifier, run.config.data.name, dataset)
+    own, source = folder.classifier, run.config.data.name
+    extractor = make_extractor(space, own, source, dataset) if is_wanted and is_there else None
     barrier("features")
     return extractor
 

@@ -161,9 +161,7 @@ def plot_marginals(path: pathlib.Path, names: Sequence[str], generated: np.ndarr
 
 
 def plot_fields(path: pathlib.Path, generated: np.ndarray, held_out: np.ndarray, names: Sequence[str] = ()) -> None:
-    """Generated and held-out fields [N, H, W, C] in the units of the data, of which four are shown, with pointwise
-    means, standard deviations and radial spectra. `names` are those of channels.
-    """
+    """Four of the fields [N, H, W, C], pointwise means and deviations, and spectra; `names` are those of channels."""
     count = held_out.shape[-1]
     figure = Figure(figsize=(15, 5 * count), layout="constrained")
     grid = figure.subplots(2 * count, 7)
@@ -194,8 +192,8 @@ def plot_fields(path: pathlib.Path, generated: np.ndarray, held_out: np.ndarray,
 def radial_spectrum(fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean power of the Fourier transform of fields [N, H, W] on rings of whole wave numbers.
 
-    Returns wave numbers 1, 2, ... up to half the shorter side, and the power at each, averaged over the ring and the
-    fields. By Parseval's theorem the total power is the mean square of a field.
+    Returns wave numbers 1, 2, ... up to half the shorter side, and the power at each. By Parseval's theorem the total
+    power is the mean square of a field.
     """
     height, width = fields.shape[1:]
     power = np.mean(np.abs(np.fft.fft2(fields)) ** 2, axis=0) / (height * width) ** 2

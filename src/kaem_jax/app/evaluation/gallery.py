@@ -8,11 +8,11 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Pixels, Table, Text, are_pictures
+from kaem_jax.app.evaluation import figures
 from kaem_jax.app.evaluation.evaluators.clusters import heaviest_clusters, samples_of_clusters
 from kaem_jax.app.evaluation.evaluators.reconstruction import share_recovered
 from kaem_jax.app.evaluation.generate import reconstruct, sample_in_batches, sample_with_noise
-from kaem_jax.app.evaluation.latent_paths import latents_between, traverse
-from kaem_jax.app.evaluation.latents import Learned, describe_latents, learned_densities
+from kaem_jax.app.evaluation.latents import Learned, describe_latents, latents_between, learned_densities, traverse
 from kaem_jax.app.log import read_metrics
 from kaem_jax.app.runs.load import Run
 from kaem_jax.app.runs.run_folder import RunFolder
@@ -29,8 +29,6 @@ _LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Learned:
     """Draws samples beside held-out data [N, *data_shape], and densities, which it returns."""
-    from kaem_jax.app.evaluation import figures
-
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
     if isinstance(run.form, Text):
         _write_texts(folder, key_samples, key_posterior, run, held_out)
@@ -48,8 +46,6 @@ def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Le
 
 def draw_held_out(folder: RunFolder, run: Run, held_out: Array, again: Array | None) -> None:
     """Draws the curves of metrics.jsonl, and for images `again`, posterior means of the first of `held_out`."""
-    from kaem_jax.app.evaluation import figures
-
     if again is not None and are_pictures(run.form, run.model.data_shape):
         again = again[:_NUM_SHOWN]
         real = np.asarray(held_out[: len(again)])
@@ -59,8 +55,6 @@ def draw_held_out(folder: RunFolder, run: Run, held_out: Array, again: Array | N
 
 def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
     """Draws all figures; returns a description of each latent, as `describe_latents` does."""
-    from kaem_jax.app.evaluation import figures
-
     key_samples, key_draws, key_posterior, key_clusters = jax.random.split(key, 4)
     learned = draw_samples(folder, key_samples, run, held_out)
     model, params, again = run.model, run.params, None
@@ -115,8 +109,6 @@ def _write_texts(folder: RunFolder, key_samples: Array, key_posterior: Array, ru
 
 
 def _draw_values(folder: RunFolder, run: Run, drawn: np.ndarray, held_out: np.ndarray) -> None:
-    from kaem_jax.app.evaluation import figures
-
     path = folder.figures / "samples.png"
     if isinstance(run.form, Table):
         names = [name for column in run.form.columns for name in column.value_names]

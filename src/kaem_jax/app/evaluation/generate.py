@@ -53,11 +53,8 @@ def sample_with_noise(
     key_z, key_x = jax.random.split(key)
     prior = model.prior.bind(params["prior"])
     z = _draw_latents(key_z, prior, num, cluster, label)
-
-    def simulate(key: Array, z: Array) -> Array:
-        return _simulate(model, key, params, z, prior)
-
-    return np.concatenate(list(in_batches(simulate, key_x, z, min(_BATCH, num))))
+    drawn = in_batches(lambda key, z: _simulate(model, key, params, z, prior), key_x, z, min(_BATCH, num))
+    return np.concatenate(list(drawn))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -79,8 +76,8 @@ def _draw_latents(key: Array, prior: Any, num: int, cluster: int | None, label: 
     )
 
 
-def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> ClusteredPrior:
-    """The prior; raises a ValueError if it has no such cluster or class."""
+def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> None:
+    """Raises a ValueError if the prior has no such cluster or class."""
     name, value = ("cluster", cluster) if label is None else ("label", label)
     if not isinstance(prior, ClusteredPrior):
         raise ValueError(f"{name}={value} needs a clustered prior; latents of this one have no clusters")
@@ -88,7 +85,6 @@ def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = 
         prior.check_cluster(cluster)
     if label is not None:
         prior.check_label(label)
-    return prior
 
 
 @full_precision
@@ -105,8 +101,6 @@ def _means(model: Model, params: Params, draws: Draws, x: Array) -> tuple[Array,
 
 def reconstruct_in_batches(key: Array, run: Run, data: np.ndarray) -> Iterator[np.ndarray]:
     """Posterior means of E[x | z] for each of `data`, in batches of at most 256, by the run's posterior sampler."""
-
-    def mean(key: Array, x: Array) -> Array:
-        return reconstruct(key, run.model, run.params, to_unit_interval(x), run.posterior)[0]
-
-    yield from in_batches(mean, key, data, _BATCH)
+    return in_batches(
+        lambda key, x: reconstruct(key, run.model, run.params, to_unit_interval(x), run.posterior)[0], key, data, _BATCH
+    )

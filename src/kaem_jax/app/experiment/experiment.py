@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -170,11 +171,7 @@ class Experiment(Settings):
         return model
 
     def proposal(self, may_miss: bool = False) -> Proposal:
-        """The proposal of evaluation, with its encoder.
-
-        If values may be missing, no encoder is used: it reads them as 0, so half a digit would look like one whose
-        other half is blank.
-        """
+        """The proposal of evaluation, with its encoder, unless values may be missing, which an encoder reads as 0."""
         proposal = self.evaluation.proposal
         if not _reads_data(proposal):
             return proposal
@@ -184,24 +181,25 @@ class Experiment(Settings):
         """The proposal for a user's data. It is never the prior, whose draws seldom fit a single datum."""
         return self.proposal(may_miss) if _reads_data(self.evaluation.proposal) else Laplace()
 
-    def evaluation_sampler(self, may_miss: bool = False, step: int = 0) -> Sampler:
+    def evaluation_sampler(self, step: int = 0) -> Sampler:
         """The sampler of evaluation: chains from the proposal, or that of training if the proposal is the prior."""
         posterior = self.stage_of(step).posterior
         num_steps = self.evaluation.posterior_steps
         if not isinstance(self.evaluation.proposal, PriorProposal):
             num_chains = self.evaluation.posterior_chains
-            return ProposalChains(proposal=self.proposal(may_miss), num_steps=num_steps, num_chains=num_chains)
+            return ProposalChains(proposal=self.proposal(), num_steps=num_steps, num_chains=num_chains)
         if not isinstance(posterior, ChainSampler):
             return posterior
         with naming("evaluation.posterior_steps"):
             return dataclasses.replace(posterior, num_steps=num_steps)
 
     def _check_intervals(self) -> None:
-        for name, value, base_name, base in (
-            ("evaluation.every_steps", self.evaluation.every_steps, "train.log_every", self.train.log_every),
-            ("checkpoint.every_steps", self.checkpoint.every_steps, "evaluation.every_steps",
-             self.evaluation.every_steps),
-        ):  # fmt: skip
+        intervals = {
+            "train.log_every": self.train.log_every,
+            "evaluation.every_steps": self.evaluation.every_steps,
+            "checkpoint.every_steps": self.checkpoint.every_steps,
+        }
+        for (base_name, base), (name, value) in itertools.pairwise(intervals.items()):
             if value % base:
                 raise ValueError(f"{name}={value} must be a multiple of {base_name}={base}")
 

@@ -26,10 +26,7 @@ def shipped() -> dict[str, pathlib.Path]:
 
 
 def read_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
-    """Reads the experiment of `--config NAME[:VARIANT]`, a file or one that ships, with `--config.KEY=VALUE` arguments.
-
-    If `train.num_steps` is given, later stages, intervals and warm-ups scale in proportion, unless given too.
-    """
+    """Reads the experiment of `--config NAME[:VARIANT]`, a file or one that ships, with `--config.KEY=VALUE`."""
     values = _dictionary(name)
     given = dict(argument.partition("=")[::2] for argument in overrides)
     if (length := given.get(f"--config.{_LENGTH}", "")).isdecimal() and int(length) > 0:
@@ -51,10 +48,9 @@ def _followers(before: Experiment, length: int, given: Mapping[str, str]) -> lis
     fixed = [numbers[name] for name in _INTERVALS if numbers.get(name)]
     base = 1
     for name in _INTERVALS:
-        if old[name]:
-            wanted = max(ratio * old[name], at_least.get(name, 1))
-            following[name] = math.gcd(base * max(1, int(wanted / base)), *(f for f in fixed if f >= base))
-        base = numbers.get(name) or following.get(name, base)
+        wanted = max(ratio * old[name], at_least.get(name, 1))
+        following[name] = math.gcd(base * max(1, int(wanted / base)), *(f for f in fixed if f >= base))
+        base = numbers.get(name) or following[name]
     return [f"--config.{name}={value}" for name, value in following.items() if f"--config.{name}" not in given]
 
 

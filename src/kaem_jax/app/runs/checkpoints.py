@@ -84,11 +84,10 @@ class Checkpoints:
         damage or a full memory raise many types.
         """
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        wanted = to_nested(jax.tree.map(_target, template))
-        stored = self._check_leaves(step, wanted, may_widen=for_evaluation)
         if for_evaluation:
             template = _without_training(template)
-            wanted = to_nested(jax.tree.map(_target, template))
+        wanted = to_nested(jax.tree.map(_target, template))
+        stored = self._check_leaves(step, wanted, for_evaluation)
         restore = ocp.args.PyTreeRestore(
             item=wanted,
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
@@ -106,9 +105,8 @@ class Checkpoints:
     def restore_newest(self, template_of: Callable[[int], TrainState]) -> tuple[int, TrainState] | None:
         """The newest readable checkpoint as (step, state), None if there are no checkpoints.
 
-        Damaged newer checkpoints are moved to `damaged/`, with a warning. `template_of` gives the template of a step.
-        Nothing is moved if no checkpoint can be read or one is of another model (a RunError), or if memory is full or a
-        file system does not answer.
+        `template_of` gives the template of a step. Damaged newer checkpoints are moved to `damaged/`, with a warning,
+        but not if none can be read, one is of another model, memory is full, or a file system does not answer.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
@@ -143,26 +141,24 @@ class Checkpoints:
         self._manager.reload()
         return target
 
-    def _check_leaves(self, step: int, wanted: dict[str, Any], may_widen: bool) -> dict[str, np.dtype]:
+    def _check_leaves(self, step: int, wanted: dict[str, Any], for_evaluation: bool) -> dict[str, np.dtype]:
         """Compares names, shapes and dtypes with the checkpoint before any array is read; returns the saved dtypes."""
         metadata = self._manager.item_metadata(step)["state"]
         if metadata is None:
             raise FileNotFoundError(f"checkpoint {step} holds no state")
         found = traverse_util.flatten_dict(metadata.tree, sep="/")
-        if may_widen:  # for evaluation, whose template has no optimiser
-            found = {name: leaf for name, leaf in found.items() if not name.startswith("opt_state/")}
         expected = traverse_util.flatten_dict(wanted, sep="/")
         problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-        problems += [f"{name} is unknown to this model" for name in sorted(found.keys() - expected.keys())]
+        if not for_evaluation:  # which leaves out what only training needs
+            problems += [f"{name} is unknown to this model" for name in sorted(found.keys() - expected.keys())]
         for name in sorted(expected.keys() & found.keys()):
             have, want = found[name], expected[name]
             if jax.dtypes.issubdtype(want.dtype, jax.dtypes.prng_key):
                 continue  # stored as the words of the key
+            is_narrower = np.dtype(have.dtype).kind == want.dtype.kind and have.dtype.itemsize < want.dtype.itemsize
             if tuple(have.shape) != tuple(want.shape):
                 problems.append(f"{name} has shape {tuple(have.shape)}, the model wants {tuple(want.shape)}")
-            elif have.dtype != want.dtype and not (
-                may_widen and np.dtype(have.dtype).kind == want.dtype.kind and have.dtype.itemsize < want.dtype.itemsize
-            ):
+            elif have.dtype != want.dtype and not (for_evaluation and is_narrower):
                 problems.append(f"{name} has dtype {have.dtype}, the model wants {want.dtype}")
         if problems:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
@@ -175,10 +171,7 @@ class Checkpoints:
 
 
 def checksums(arrays: Mapping[str, Any]) -> dict[str, int]:
-    """CRC-32 of each array's bytes, by names such as "params/prior/bank/grid". They show files that changed silently.
-
-    Arrays that this process holds only in part, such as persistent chains of several processes, are left out.
-    """
+    """CRC-32 of each array's bytes, by names such as "params/prior/bank/grid"; not of arrays held in part."""
     found = {}
     for name, leaf in arrays.items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -214,10 +207,7 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def best_steps(steps: Sequence[int], estimates: Estimates, count: int) -> list[list[int]]:
-    """For each effort, the `count` of `steps` with the highest estimates, best first; the newest effort comes first.
-
-    Only estimates of equal effort can be compared, since more effort raises a bound.
-    """
+    """For each effort, the `count` of `steps` with the highest estimates, best first; the newest effort comes first."""
     groups: dict[Any, list[int]] = {}
     for step in sorted(set(steps) & set(estimates), reverse=True):
         groups.setdefault(estimates[step][1], []).append(step)

@@ -1,14 +1,16 @@
-"""Loads trained models: from the folder of a run, with its posterior samplers, or from a file."""
+"""Loads trained models, from the folder of a run or from a file, and opens the data that a run was trained on."""
 
 import dataclasses
 import functools
+import math
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import numpy as np
 
-from kaem_jax.app.data import PIXELS, Form
-from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.data import PIXELS, Dataset, Form, evaluated_rows, load_dataset
+from kaem_jax.app.experiment.experiment import Experiment, naming
 from kaem_jax.app.log import estimates_of, read_metrics
 from kaem_jax.app.runs.checkpoints import Checkpoints, best_steps, describe_damage
 from kaem_jax.app.runs.run_folder import RunFolder
@@ -17,6 +19,7 @@ from kaem_jax.files.model_file import SavedModel, read_model
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.jax_utils.keys import run_keys
+from kaem_jax.jax_utils.processes import say
 from kaem_jax.model import Model, Params
 from kaem_jax.training.stage import state_after
 from kaem_jax.training.state import TrainState
@@ -111,3 +114,66 @@ def load(
         return read_model(path, model)
     run = load_run(path, step)
     return SavedModel(run.model, run.params)
+
+
+def open_data(
+    run: Run, workdir: pathlib.Path, data_path: str | None = None, data_dir: str | None = None, **changes: Any
+) -> Dataset:
+    """Opens the data of the run in `workdir`; `changes` replace data settings. Prepared training images stay on disk.
+
+    Raises:
+      ConfigError, DataError, RunError: data of this kind have no such place, are missing, or are not those of the run.
+    """
+    data = run.config.data
+    with naming("data"):
+        settings = dataclasses.replace(data, path=data_path or data.path, dir=data_dir or data.dir, **changes)
+    dataset = load_dataset(settings, lazy=True)
+    check_is_of_run(RunFolder(workdir), dataset)
+    return dataset
+
+
+def open_held_out(
+    run: Run, workdir: pathlib.Path, num: int | None = None, data_path: str | None = None, data_dir: str | None = None
+) -> np.ndarray:
+    """`num` held-out data of the run, beginning with those that evaluated training; by default only these."""
+    test = open_data(run, workdir, data_path, data_dir, num_held_out=0).held_out
+    if num and num > len(test):
+        raise ConfigError(f"--num={num} must be at most {len(test)}, the number of held-out data")
+    evaluated = evaluated_rows(run.config.data, len(test))
+    rows = np.concatenate([evaluated, np.setdiff1d(np.arange(len(test)), evaluated)])
+    return test[rows[: num or len(evaluated)]]
+
+
+def check_is_of_run(folder: RunFolder, dataset: Dataset) -> None:
+    """Checks that these data are the ones the run was trained on.
+
+    If only the training values differ, it warns: versions of a library may scale images differently.
+    """
+    saved = folder.read_config()
+    if list(dataset.data_shape) != saved["data_shape"]:
+        raise RunError(
+            f"these data have shape {list(dataset.data_shape)}, and those of {folder.root} had "
+            f"{saved['data_shape']}; give the data of the run, or train on these"
+        )
+    if not _alike(dataset.form.to_dict(), folder.saved_form().to_dict()):
+        raise RunError(
+            f"the training part of these data has other columns, categories, scales or tokens than that of "
+            f"{folder.root}: they are other data, or rows were added; give the data of the run, train on these, or "
+            "give new ones to score, impute and encode by --data"
+        )
+    if saved["data_fingerprint"] != dataset.fingerprint():
+        say(f"warning: the training data are not those of {folder.root}; results may be wrong")
+
+
+def _alike(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether two descriptions are equal up to rounding."""
+
+    def agree(a: Any, b: Any) -> bool:
+        return a == b or (
+            isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
+        )
+
+    try:
+        return all(jax.tree.leaves(jax.tree.map(agree, ours, theirs)))
+    except ValueError:  # they have other entries
+        return False

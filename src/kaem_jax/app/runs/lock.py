@@ -29,17 +29,13 @@ _OF_BITS = ("parallel.data", "parallel.temp", "data.storage")
 
 @contextlib.contextmanager
 def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: bool) -> Iterator[None]:
-    """Holds the folder for the run; with `overwrite`, deletes an earlier run in it.
-
-    Every process makes all checks before one of them writes.
-    """
+    """Holds the folder for the run; with `overwrite`, deletes an earlier run in it, after every process has checked."""
     fingerprint = dataset.fingerprint()
     check_folder(folder, config, fingerprint, overwrite)
-    settings_read = zlib.crc32(json.dumps(to_dict(config), sort_keys=True).encode())
     check_same_on_all_processes(
         {
             "--workdir": zlib.crc32(str(folder.root.absolute()).encode()),
-            "the configuration": settings_read,
+            "the configuration": zlib.crc32(json.dumps(to_dict(config), sort_keys=True).encode()),
             "the training data": fingerprint,
             "the held-out data": dataset.held_out_fingerprint(),
         }
@@ -62,8 +58,7 @@ def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: 
 def only_run_in(folder: pathlib.Path) -> Iterator[None]:
     """Holds the lock of a folder for all processes of a job together; creates the folder if it is missing.
 
-    The operating system releases the lock of a process that dies. If another job holds it, every process of this job
-    raises a RunError; if the file system has no locks, an OSError.
+    If another job holds it, every process of this job raises a RunError; if the file system has no locks, an OSError.
     """
     lock, problem = FileLock(folder / ".lock"), None
     if is_writer():
@@ -130,7 +125,7 @@ def holds_run(folder: RunFolder) -> bool:
     """Whether a run wrote here: its config.json is written first and deleted last."""
     try:
         return {"config", "data_shape"} <= json.loads(folder.config.read_text()).keys()
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         return False
 
 

@@ -21,13 +21,7 @@ from kaem_jax.settings import read, to_dict
 
 
 class RunFolder:
-    """Paths of the files in a run's folder, and methods that read and write them.
-
-    `metrics` has one JSON object per log step, `summary` the final numbers, once the run is finished, `summary_before`
-    those of an earlier final evaluation, `evaluation` those of `kaem evaluate`; `latents` says what each latent
-    learned; `classifier` is the network whose features compare samples by default. A method raises a RunError if its
-    file is missing, damaged, or not that of a run.
-    """
+    """Paths of a run's files (docs/train.md); methods that read them raise a RunError for missing or damaged ones."""
 
     def __init__(self, root: pathlib.Path):
         self.root = root

@@ -1,5 +1,6 @@
 """A training run: its current state, and saving, stopping and checks at any step."""
 
+import dataclasses
 import math
 
 import jax
@@ -15,29 +16,27 @@ from kaem_jax.model import Model
 from kaem_jax.training.state import TrainState
 
 
+@dataclasses.dataclass
 class TrainingRun:
     """The training state after `step` updates; `saved_step` is that of the newest checkpoint, -1 before the first."""
 
-    def __init__(
-        self,
-        config: Experiment,
-        model: Model,
-        state: TrainState,
-        checkpoints: Checkpoints,
-        stop: StopRequest,
-        form: Form,
-    ):
-        self.state, self.step, self.saved_step, self._polled = state, 0, -1, -1
-        self._config, self._model = config, model
-        self._checkpoints, self._stop, self._form = checkpoints, stop, form
+    config: Experiment
+    model: Model
+    state: TrainState
+    checkpoints: Checkpoints
+    stop: StopRequest
+    form: Form
+    step: int = 0
+    saved_step: int = -1
+    _polled: int = -1
 
     def as_run(self) -> Run:
-        return Run.of_state(self._config, self._model, self.state, self.step, self._form)
+        return Run.of_state(self.config, self.model, self.state, self.step, self.form)
 
     def save(self) -> None:
         """Saves a checkpoint in the background, unless this step is already saved."""
         if self.saved_step != self.step:
-            self._checkpoints.save(self.step, self.state)
+            self.checkpoints.save(self.step, self.state)
         self.saved_step = self.step
 
     def stop_requested(self) -> bool:
@@ -45,9 +44,9 @@ class TrainingRun:
         if jax.process_count() > 1:
             # Processes agree on a step, which may lie between two calls or before the first: poll every step up to now.
             counts, self._polled = range(self._polled + 1, self.step + 1), self.step
-            answers = [self._checkpoints.reached_preemption(count) for count in counts]  # each count must be passed
+            answers = [self.checkpoints.reached_preemption(count) for count in counts]  # each count must be passed
             return any(answers)
-        return self._stop.signal_name is not None
+        return self.stop.signal_name is not None
 
     def read(self, pending: dict[int, dict[str, Array]]) -> dict[str, float]:
         """Fetches the metrics since the last log step, checks that all are finite and returns the newest."""
@@ -60,7 +59,7 @@ class TrainingRun:
     def check_finite(self, named: dict[str, float], step: int) -> None:
         for name, value in named.items():
             if not math.isfinite(value):
-                kept = self._checkpoints.steps
+                kept = self.checkpoints.steps
                 where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint was saved yet"
                 raise DivergedError(
                     f"{name} is {value} at step {step}; {where}. Lower optimizer.prior.learning_rate or "

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
+from kaem_jax.app.evaluation.evaluators import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers import Draws, FrozenSampler, SharedDraws
 from kaem_jax.jax_utils.placement import constrain
@@ -28,7 +28,6 @@ class ActiveLatents(Evaluator):
         return {"active_latents": evaluate(on.keys.activity, on.run, on.few)}
 
     def verdict(self, numbers: Mapping[str, Any]) -> str:
-        """Whether fewer latents may be enough."""
         idle = numbers["of"] - numbers["count"]
         return f"{idle} latents are not seen to depend on the datum: fewer may be enough" if idle else ""
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
+from kaem_jax.app.evaluation.evaluators import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
-from kaem_jax.inference.samplers import Draws, FrozenSampler
+from kaem_jax.inference.samplers import Draws
 from kaem_jax.jax_utils.batches import in_batches
 from kaem_jax.jax_utils.placement import constrain
-from kaem_jax.model import Model, Params
+from kaem_jax.model import Params
 from kaem_jax.priors.clustered import ClusteredPrior
 
 _BATCH = 100  # data whose clusters are inferred at once
@@ -29,7 +29,6 @@ class Clusters(Evaluator):
         return {"clusters": evaluate(on.keys.clusters, on.run, on.x, on.labels)}
 
     def verdict(self, numbers: Mapping[str, Any]) -> str:
-        """Whether the prior has more clusters than the data use."""
         if numbers["num_data"] < _DATA_OF_EACH * numbers["clusters"]:
             return "too few data to tell how many clusters are used: their number comes out too low"
         if numbers["effective_number"] < 0.5 * numbers["clusters"]:
@@ -43,7 +42,8 @@ def evaluate(key: Array, run: Run, x: Array, labels: np.ndarray | None) -> dict[
         return {"reason": f"a {type(run.model.prior).__name__} has no clusters"}
 
     def probabilities(key: Array, x: Array) -> Array:
-        return cluster_probabilities(key, run.model, run.params, x, run.posterior)
+        draws = run.posterior.draw(key, run.model, run.params, x)
+        return _mean_responsibilities(run.model.prior, run.params["prior"], draws)
 
     found = np.concatenate(list(in_batches(probabilities, key, x, _BATCH)))
     share = found.mean(axis=0)
@@ -55,13 +55,9 @@ def evaluate(key: Array, run: Run, x: Array, labels: np.ndarray | None) -> dict[
     return result if labels is None else result | agreement(found, labels)
 
 
-def cluster_probabilities(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
-    """P(c | x_b) = E[p(c | z) | x_b] over posterior draws: [B, C] for x [B, *data_shape]."""
-    return _mean_responsibilities(model.prior, params["prior"], posterior.draw(key, model, params, x))
-
-
 @functools.partial(jax.jit, static_argnames="prior")
 def _mean_responsibilities(prior: ClusteredPrior, params: Params, draws: Draws) -> Array:
+    """P(c | x_b) = E[p(c | z) | x_b] over posterior draws: [B, C]."""
     return constrain(draws.mean(jnp.exp(prior.bind(params).log_responsibilities(draws.z))))
 
 

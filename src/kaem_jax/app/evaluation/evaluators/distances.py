@@ -27,10 +27,7 @@ def _mean_and_factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """Squared maximum mean discrepancy (KID; Binkowski et al., 2018), with kernel (x.y / F + 1)^3.
-
-    The U-statistic over all pairs: unbiased, so it may be negative.
-    """
+    """Squared maximum mean discrepancy (KID; Binkowski et al., 2018), with kernel (x.y / F + 1)^3: unbiased."""
     x, y = (np.asarray(a, np.float64) for a in (real, generated))
     diagonals = [float(np.sum((np.sum(a * a, axis=1) / a.shape[1] + 1) ** 3)) for a in (x, y)]
     within = sum((_kernel_sum(a, a) - d) / (len(a) * (len(a) - 1)) for a, d in zip((x, y), diagonals, strict=True))

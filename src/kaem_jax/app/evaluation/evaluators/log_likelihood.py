@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Table
-from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
+from kaem_jax.app.evaluation.evaluators import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.evidence import Estimator, mean_is_bound
 from kaem_jax.inference.proposals import Proposal
@@ -32,7 +32,6 @@ class LogLikelihood(Evaluator):
         return {"log_likelihood": evaluate(on.keys.likelihood, on.run, on.x, estimator, proposal, of_pixels)}
 
     def verdict(self, numbers: Mapping[str, Any]) -> str:
-        """Whether the number is an estimate or a bound."""
         count = numbers.get("num_chains", numbers.get("num_samples"))
         of = f" of {count:,}" if count and "num_annealed" not in numbers else ""  # with both, the ESS is of either
         ess = f"{numbers['ess']:.3g}{of}"

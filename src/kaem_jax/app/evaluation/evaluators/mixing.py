@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
+from kaem_jax.app.evaluation.evaluators import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers.chains import ChainState
 from kaem_jax.jax_utils.placement import constrain
@@ -32,7 +32,6 @@ class Mixing(Evaluator):
         return {"mixing": evaluate(on.keys.mixing, on.run, on.few)}
 
     def verdict(self, numbers: Mapping[str, Any]) -> str:
-        """Whether these chains find the whole posterior."""
         if numbers["r_hat"] is None or not numbers["r_hat"] < math.inf:  # written to JSON as null
             return "the chains of most data never moved, so nothing is known of their mixing"
         if numbers["r_hat"] < _MIXED:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Field, Text
-from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
+from kaem_jax.app.evaluation.evaluators import Evaluator, HeldOut, Numbers
 from kaem_jax.app.evaluation.generate import reconstruct
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.samplers import ChainSampler, FrozenSampler, ProposalChains

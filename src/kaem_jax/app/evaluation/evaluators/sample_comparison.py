@@ -1,28 +1,27 @@
-"""Samples of a model against held-out images, in a space of features."""
+"""Samples of a model against held-out data: images in a space of features, tables and fields by a two-sample test."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kaem_jax.app.data import are_pictures, to_pixels
-from kaem_jax.app.evaluation.evaluators import SAMPLE_METRICS, distances
-from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
+from kaem_jax.app.data import Pixels, Text, are_pictures, to_pixels
+from kaem_jax.app.evaluation.evaluators import SAMPLE_METRICS, Evaluator, HeldOut, Numbers, distances
 from kaem_jax.app.evaluation.features import Extractor
-from kaem_jax.app.evaluation.generate import sample_in_batches
+from kaem_jax.app.evaluation.generate import sample_in_batches, sample_with_noise
 from kaem_jax.jax_utils.keys import sample_key
 
 _DISTANCES = {"fid": distances.frechet_distance, "kid": distances.kernel_distance}
 _OF_TRAINING = ("fid", "kid", "copying")
 _K_MANIFOLD, _K_COVERAGE = 3, 5
 _MAX_TRAIN_IMAGES = 10_000  # among which copies are looked for
+_FOLDS = 5
+_FEWEST = 2 * _FOLDS
+_ONE_SIDED = 2.13  # standard errors from five folds that a mean exceeds by chance once in twenty times (Student)
 
 
 class SampleComparison(Evaluator):
-    """Compares samples of a model with held-out images; empty for other data.
-
-    At most `num_images` held-out images are compared with as many generated ones: the samples of `kaem sample`.
-    """
+    """Compares held-out images with as many generated ones, the samples of `kaem sample`; empty for other data."""
 
     def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
         run, dataset, num_images = on.run, on.dataset, on.num_images
@@ -43,7 +42,6 @@ class SampleComparison(Evaluator):
         return compare(metrics, generated, held_out, read_train, on.extractor)
 
     def verdict(self, numbers: Mapping[str, Any]) -> str:
-        """Whether the model may repeat its training data."""
         if "ratio" not in numbers:  # of other metrics than `copying`
             return ""
         if numbers["ratio"] < 1 - 2 * numbers["standard_error"]:
@@ -60,8 +58,8 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Sample metrics of generated and held-out images, uint8 [N, H, W, C] in random order.
 
-    `read_train` maps n to at most n training images, for `copying`; `fid` and `kid` also report the distance of as many
-    training images as there are generated ones. Without an extractor, metrics give a `reason`.
+    `read_train` maps n to at most n training images, for `copying`, `fid` and `kid`. Without an extractor, metrics give
+    a `reason`.
     """
     results: dict[str, dict[str, Any]] = {}
     features: dict[str, np.ndarray] = {}
@@ -105,3 +103,42 @@ def _of_features(name: str, real: np.ndarray, fake: np.ndarray, known: Any = Non
     known = known[:_MAX_TRAIN_IMAGES]
     ratio, error = distances.copying(known, real, fake)
     return {"ratio": ratio, "standard_error": error, "num_train": len(known), **sizes}
+
+
+class ValueComparison(Evaluator):
+    """A two-sample test of samples, with the likelihood's noise, and held-out data; empty for pictures and texts."""
+
+    def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
+        if isinstance(on.run.form, Pixels | Text):
+            return {}
+        values = np.asarray(on.dataset.held_out)
+        real = values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
+        if len(real) < _FEWEST:
+            return {"two_sample": {"reason": f"{len(real)} complete held-out data are too few"}}
+        fake = sample_with_noise(sample_key(on.seed), on.run.model, on.run.params, len(real))
+        area, error = classifier_two_sample(real.reshape(len(real), -1), fake.reshape(len(fake), -1), on.seed)
+        sizes = {"num_real": len(real), "num_generated": len(fake)}
+        return {"two_sample": {"value": area, "standard_error": error, **sizes}}
+
+    def verdict(self, numbers: Mapping[str, Any]) -> str:
+        if numbers["value"] - 0.5 <= _ONE_SIDED * numbers["standard_error"]:  # an area below 0.5 is worse than chance
+            return "samples and held-out data cannot be told apart"
+        return "samples can be told from held-out data"
+
+
+def classifier_two_sample(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Area under the ROC curve of a classifier between rows of `a` and `b`, cross-validated: mean and standard error.
+
+    0.5 is chance, 1 perfect separation (Lopez-Paz & Oquab, 2017). Missing values are allowed.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+    size = min(len(a), len(b))
+    rows, classes = np.concatenate([a[:size], b[:size]]), np.repeat([0, 1], size)
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    # With the default of 20 rows per leaf, folds of fewer than 40 rows could not be split.
+    leaf = min(20, max(1, size // 10))
+    model = HistGradientBoostingClassifier(max_iter=60, min_samples_leaf=leaf, random_state=seed)
+    areas = cross_val_score(model, rows, classes, cv=folds, scoring="roc_auc")
+    return float(areas.mean()), float(areas.std(ddof=1) / np.sqrt(_FOLDS))

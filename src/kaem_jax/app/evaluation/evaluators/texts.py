@@ -10,11 +10,10 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Text
-from kaem_jax.app.evaluation.evaluators.base import Evaluator, HeldOut, Numbers
+from kaem_jax.app.evaluation.evaluators import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.evidence import Estimator, mean_is_bound
 from kaem_jax.inference.proposals import Proposal
-from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.jax_utils.placement import constrain
 from kaem_jax.model import Model, Params
 
@@ -31,7 +30,6 @@ class LatentUse(Evaluator):
         return {"latent_use": numbers} if numbers else {}
 
     def verdict(self, numbers: Mapping[str, Any]) -> str:
-        """Whether the decoder uses its latents."""
         names = ("divergence_from_prior", "cost_of_other_latents")
         nats = [(numbers[name], 2 * numbers[f"{name}_standard_error"]) for name in names]
         if any(value + error < _USED for value, error in nats):
@@ -54,7 +52,8 @@ def evaluate(key: Array, run: Run, x: Array, estimator: Estimator, proposal: Pro
     if len(x) < 2:
         return {"reason": "one datum has no other's latents: take two or more"}
     key_latents, key_evidence = jax.random.split(key)
-    own, other = log_likelihood_of_latents(key_latents, run.model, run.params, x, run.posterior)
+    z = run.posterior.draw_one(key_latents, run.model, run.params, x)
+    own, other = _own_and_other(run.model, run.params, z, x)
     evidence, _ = estimator(key_evidence, run.model, run.params, x, proposal)
     numbers: dict[str, Any] = {}
     for name, values in (("divergence_from_prior", own - evidence.value), ("cost_of_other_latents", own - other)):
@@ -65,14 +64,8 @@ def evaluate(key: Array, run: Run, x: Array, estimator: Estimator, proposal: Pro
     return numbers | {"is_bound": is_bound, "num_data": len(x)}
 
 
-def log_likelihood_of_latents(
-    key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
-) -> tuple[Array, Array]:
-    """Log p(x | z), nats [B], with each datum's own latents, and with another's."""
-    return _own_and_other(model, params, posterior.draw_one(key, model, params, x), x)
-
-
 @functools.partial(jax.jit, static_argnames="model")
 def _own_and_other(model: Model, params: Params, z: Array, x: Array) -> tuple[Array, Array]:
+    """Log p(x | z), nats [B], with each datum's own latents, and with another's."""
     own = model.log_likelihood(params, z, x)
     return constrain(own), constrain(model.log_likelihood(params, jnp.roll(z, 1, axis=0), x))

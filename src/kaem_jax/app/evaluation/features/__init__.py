@@ -1,46 +1,70 @@
 """Feature extractors, which turn images into vectors before samples are compared."""
 
+import dataclasses
 import pathlib
 import pkgutil
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.app.data import Dataset, is_image, to_pixels
-from kaem_jax.app.evaluation.features import classifier as classifiers
-from kaem_jax.app.evaluation.features.base import Extractor
+from kaem_jax.app.data import Dataset, to_pixels
 from kaem_jax.errors import ConfigError, first_line
+from kaem_jax.jax_utils.batches import filled_batches
 from kaem_jax.jax_utils.processes import is_writer
 
-__all__ = ["Extractor", "make_extractor"]
-
+_BATCH = 250
 _ALLOWED = "classifier, random, inception[:WEIGHTS.pth], a classifier.npz of another run, or package.module:function"
 _RANDOM_CHANNELS = (32, 64, 128)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A function from uint8 pixels [N, H, W, C], C 1 or 3, to features [N, F], which are reported under its `name`."""
+
+    name: str
+    function: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Features of uint8 images [N, H, W, C], in batches of one size: float64 [N, F]."""
+        parts = []
+        for rows, count in filled_batches(len(pixels), _BATCH):
+            try:
+                features = np.asarray(self.function(pixels[rows]), np.float64)
+            except Exception as error:  # the function is the user's
+                raise ConfigError(
+                    f"features {self.name} cannot be computed: {type(error).__name__}: {error}"
+                ) from error
+            if features.ndim != 2 or len(features) != _BATCH or not np.isfinite(features).all():
+                raise ConfigError(
+                    f"features {self.name} of {_BATCH} images have shape {features.shape} or are not finite; wanted: "
+                    "finite [N, F]"
+                )
+            parts.append(features[:count])
+        return np.concatenate(parts)
 
 
 def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
     """The feature extractor called `spec`.
 
-    `spec` is `classifier`: a small network trained on the labelled training split, kept in the file `own`; `random`: a
-    network with random weights; `inception` or `inception:WEIGHTS.pth`: InceptionV3 by torch-fidelity (the extra
-    `inception`), weights from its cache or a file; the `classifier.npz` of another run; or `package.module:function`, a
-    function of uint8 NumPy arrays [N, H, W, C]. `source` is the name of the data.
+    docs/evaluate.md describes them; `own` is the file of the run's classifier, `source` the name of the data.
 
     Raises:
       ConfigError: the extractor is unknown, or does not suit the images.
     """
     extractor = _named(spec, own, source, dataset)
-    if is_image(dataset.data_shape):
-        extractor(to_pixels(dataset.held_out[:1]))  # what fails is refused before training, not left out after it
+    extractor(to_pixels(dataset.held_out[:1]))  # what fails is refused before training, not left out after it
     return extractor
 
 
 def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extractor:
+    from kaem_jax.app.evaluation.features import classifier as classifiers  # which imports this module
+
     if spec == "classifier":
         if not own.exists():
-            if not dataset.is_labelled or not is_image(dataset.data_shape):
+            if not dataset.is_labelled:
                 allowed = _ALLOWED.removeprefix("classifier, ")
                 raise ConfigError(f"features 'classifier' need labelled images, these have none; allowed: {allowed}")
             classifier = classifiers.train_classifier(source, dataset)
@@ -65,10 +89,7 @@ def _named(spec: str, own: pathlib.Path, source: str, dataset: Dataset) -> Extra
 
 @jax.jit
 def _random_features(pixels: Array) -> Array:
-    """Means over the image of the activations of three random layers, [N, 224]; fewer layers for sides below 13 pixels.
-
-    Such features tell textures, contrasts and shapes apart (Naeem et al., 2020, use a random VGG16), but not objects.
-    """
+    """Means over the image of the activations of three random layers, [N, 224]; fewer for sides below 13 pixels."""
     x = pixels.astype(jnp.float32) / 127.5 - 1
     x = jnp.broadcast_to(x, (*x.shape[:3], 3))  # grey images have three equal channels
     means = []
@@ -83,10 +104,7 @@ def _random_features(pixels: Array) -> Array:
 
 
 def _inception_extractor(weights: str | None) -> Extractor:
-    """The 2,048 pooled features of the network of the original TensorFlow FID; grey images are repeated to RGB.
-
-    `weights` is torch-fidelity's .pth file, or None for its cache, which it fills by a download.
-    """
+    """The 2,048 pooled features of the network of the original TensorFlow FID; grey images are repeated to RGB."""
     try:
         import torch
         from torch_fidelity import feature_extractor_inceptionv3 as fidelity

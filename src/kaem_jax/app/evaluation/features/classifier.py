@@ -1,11 +1,10 @@
 """The default features, which need no download: the last hidden layer of a small classifier of the training data."""
 
-import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from flax import nnx, traverse_util
 from jax import Array
 
 from kaem_jax.app.data import Dataset, to_pixels
-from kaem_jax.app.evaluation.features.base import Extractor
+from kaem_jax.app.evaluation.features import Extractor
 from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.files.writing import write_npz
 
@@ -24,8 +23,7 @@ _CHANNELS = (32, 64, 128, 128)
 _NUM_UPDATES, _BATCH = 1000, 128
 
 
-@dataclasses.dataclass(frozen=True)
-class Classifier:
+class Classifier(NamedTuple):
     """Trained parameters, and `facts` that explain a distance: source, shape, classes, held-out accuracy."""
 
     params: dict[str, Any]
@@ -97,7 +95,7 @@ def train_classifier(source: str, dataset: Dataset) -> Classifier:
         state = update(state, train[rows], labels[rows].astype(np.int32))
     classifier = Classifier(jax.device_get(state[0]), facts)
     accuracy = float(np.mean(classify(classifier, test) == test_labels))
-    return dataclasses.replace(classifier, facts=facts | {"held_out_accuracy": round(accuracy, 4)})
+    return classifier._replace(facts=facts | {"held_out_accuracy": round(accuracy, 4)})
 
 
 def classify(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
