@@ -100,9 +100,11 @@ def test_folder_of_images(tmp_path, images, channels):
 
 
 def test_sub_folders_are_classes(tmp_path, images, refuses, capsys):
-    """Each has one number in both parts; test images of no class have no labels."""
-    for i, name in enumerate(("all/cats", "all/dogs", "all/owls")):
+    """Each has one number in both parts; test images of no class have no labels. Folders may be links, in circles."""
+    for i, name in enumerate(("all/cats", "elsewhere", "all/owls")):
         save(tmp_path / name, images[5 * i : 5 * i + 5])
+    (tmp_path / "all" / "dogs").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "all" / "owls" / "again").symlink_to(tmp_path / "all")
     data = load(tmp_path / "all", test_fraction=0.4)
     assert (len(data.train), len(data.held_out)) == (9, 6)
     for part, labels in ((data.train, data.train_labels), (data.held_out, data.held_out_labels)):

@@ -24,7 +24,11 @@ _PORTRAIT, _CENTRE = (178, 218), 140  # of CelebA, and its usual crop
 
 
 def open_folder(settings: DataSettings) -> Any:
-    """Opens images in folders `train` and `test`, or in one folder, which is split; `arrays` describes the result."""
+    """Opens images in folders `train` and `test`, or in one folder, which is split; `arrays` describes the result.
+
+    Files are read in the order of their names, from sub-folders too. If every image is in a sub-folder, and there are
+    several, the sub-folders of the training images are the classes.
+    """
     folder = pathlib.Path(settings.path).expanduser()
     named = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
     is_split = {"train", "test"} <= named.keys()
@@ -83,12 +87,16 @@ def central_square(portrait: Image.Image) -> Image.Image:
 
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All images in a folder and its sub-folders, without hidden files and folders."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    files = [file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts)]
+    """All images, also in linked folders, without hidden files and folders."""
+    files = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = pathlib.Path(place)
+        above = here.resolve().parents  # to which a link may lead back
+        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() not in above]
+        files += [here / name for name in names if name[0] != "." and (here / name).suffix.lower() in _SUFFIXES]
     if not files:
         raise ValueError(f"{folder} holds no images; allowed: {', '.join(sorted(_SUFFIXES))}")
-    return files
+    return sorted(files)
 
 
 def _classes(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> list[str]:

@@ -4,7 +4,8 @@ import hashlib
 import importlib.resources
 import json
 import pathlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,10 +19,10 @@ from kaem_jax.files.writing import write_json
 from kaem_jax.settings import to_dict
 
 _FORMAT = 2
+_NAMES = ("draws", "decode", "quantile", "log_density", "log_joint")
 _CHECKED = 8  # data in check.npz
 
-_FUNCTIONS = ("draws", "decode", "quantile", "log_density", "log_joint")
-FILES = (*(f"{name}.jaxexport" for name in _FUNCTIONS), "check.npz", "use.py", "manifest.json")
+FILES = (*(f"{name}.jaxexport" for name in _NAMES), "check.npz", "use.py", "manifest.json")
 """All that may be written."""
 
 _UNITS = {
@@ -44,23 +45,37 @@ def write_artefacts(folder: pathlib.Path, run: Run, saved: dict[str, Any], platf
     """
     programs = make_programs(run.model, run.params)
     exported = export_programs(programs, platforms)
-    checks: dict[str, Any] = _checks(programs)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in reversed(FILES):  # without its manifest a folder is known to be incomplete
-        (folder / name).unlink(missing_ok=True)
-    artefacts = {}
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:  # whatever fails, an earlier export stays
+        fresh = pathlib.Path(temporary)
+        manifest = _write_all(fresh, run, saved, programs, exported)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        for name in FILES:
+            if (fresh / name).exists():
+                (fresh / name).replace(folder / name)
+            else:  # of an earlier export of another model
+                (folder / name).unlink(missing_ok=True)
+    return manifest
+
+
+def _write_all(
+    folder: pathlib.Path, run: Run, saved: dict[str, Any], programs: dict[str, Program], exported: Mapping[str, Any]
+) -> dict[str, Any]:
+    artefacts, digests = {}, {}
     for name, program in programs.items():
         file = f"{name}.jaxexport"
-        (folder / file).write_bytes(exported[name].serialize())
+        digests[file] = _write(folder / file, exported[name].serialize())
         artefacts[name] = {
             "file": file,
             "about": program.about,
             "inputs": _describe(program.inputs, exported[name].in_avals),
             "outputs": _describe(program.outputs, exported[name].out_avals),
         }
+    checks: dict[str, Any] = _checks(programs)
     np.savez(folder / "check.npz", **checks)
-    source = importlib.resources.files("kaem_jax.app.runs.export").joinpath("use.py")
-    (folder / "use.py").write_bytes(source.read_bytes())
+    digests["check.npz"] = _digest((folder / "check.npz").read_bytes())
+    source = importlib.resources.files("kaem_jax.app.runs.export").joinpath("use.py").read_bytes()
+    digests["use.py"] = _write(folder / "use.py", source)
 
     config = to_dict(run.config)
     manifest = {
@@ -73,7 +88,7 @@ def write_artefacts(folder: pathlib.Path, run: Run, saved: dict[str, Any], platf
         "artefacts": artefacts,
         "left_out": left_out(run.model.prior),
         "exact_draws": run.model.prior.has_exact_draws,
-        "sha256": {name: _digest((folder / name).read_bytes()) for name in FILES if (folder / name).exists()},
+        "sha256": digests,
         "data": {
             "name": run.config.data.name,
             "shape": run.model.data_shape,
@@ -131,5 +146,10 @@ def _checks(programs: dict[str, Program]) -> dict[str, np.ndarray]:
     return checks
 
 
-def _digest(content: bytes) -> str:
+def _write(path: pathlib.Path, content: bytes | bytearray) -> str:
+    path.write_bytes(content)
+    return _digest(content)
+
+
+def _digest(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
