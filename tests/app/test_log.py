@@ -17,10 +17,7 @@ def opened(path, last_step):
     return RunLog(path, path.parent / "board", last_step)
 
 
-BAD = ["{broken", "[1, 2]", '"text"', '{"train/loss": 1.0}', '{"step": "7"}', "\ufffd\x00", "3"]
-
-
-@pytest.mark.parametrize("bad", BAD, ids=["json", "list", "text", "stepless", "step_text", "bytes", "number"])
+@pytest.mark.parametrize("bad", ["{broken", "[1, 2]", '{"train/loss": 1.0}', '{"step": "7"}'])
 def test_a_bad_line_in_the_middle_costs_no_other_line(tmp_path, bad):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps(row) for row in ROWS]

@@ -8,7 +8,7 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.app.cli import encode, impute, sample, score
-from kaem_jax.app.cli.inference_options import apply, make_parser, open_run
+from kaem_jax.app.cli.inference_options import apply
 from kaem_jax.app.data import DataSettings, Table, load_dataset, write_table
 from kaem_jax.app.evaluation.generate import sample_in_batches, sample_with_noise
 from kaem_jax.app.runs.open_data import open_held_out
@@ -16,8 +16,8 @@ from kaem_jax.errors import ConfigError
 from kaem_jax.inference.queries import infer_latents
 from kaem_jax.jax_utils.keys import inference_key, sample_key
 from kaem_jax.tables.column import Column
-from tests.app.cli.conftest import untrained
-from tests.app.conftest import NUM_STEPS, call, copy_of, make_best, read_npz
+from tests.app.conftest import call, copy_of, make_best, read_npz
+from tests.app.tiny import untrained
 from tests.truth import assert_within
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
@@ -95,27 +95,16 @@ def test_missing_cells_of_a_table_are_filled_in_and_a_category_is_one_cell(table
     refused("--mask is for images and fields", impute.main, *flags, "--overwrite", "--mask", "m.npz")
 
 
-def test_spreads_of_a_table_are_in_its_units():
-    form = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5)))
-    mean = np.array([[0.5, 0.2, 0.8, -1.0]])
-    known = {"height": [174.9], "shoe": [43], "mass": [None]}
-    draws = mean[:, None] + np.array([[-1.0], [1.0]]) * np.array([0.3, 0.4, 0.4, 0.0])  # [1, 2, 4]
-    found = impute._filled(form, draws, mean, known, np.array([[False, True, True, True]]))
-    assert (found["height"], found["shoe"], found["mass"]) == ([174.9], [43], pytest.approx([-5.0]))
-    assert found["height_spread"] == [0.0]
-    found = impute._filled(form, draws, mean, {}, np.ones((1, 4), bool))
-    assert found["height"] == pytest.approx([175.0])
-    assert found["height_spread"] == pytest.approx([3.0 * 2**0.5])  # of two draws, 3 from their mean
-    assert (found["colour"], found["colour_spread"]) == (["red"], pytest.approx([0.2]))
-    # Truth values that are given and found are cells of one type.
+def test_cells_that_are_filled_in_have_the_type_and_units_of_their_column():
     form = Table((Column("smokes", ("False", "True")),))
     missing, mean = np.array([[False] * 2, [True] * 2]), np.array([[0.8, 0.2], [0.1, 0.9]])
     assert impute._filled(form, mean[:, None], mean, {"smokes": [False, None]}, missing)["smokes"] == ["False", "True"]
     # The mean of powers is no power of the mean.
-    form = Table((Column("income", (), 0.0, 1.0, 0.0, 0.0, 1.0),))
+    form = Table((Column("income", (), 50.0, 20.0, 0.0, 0.0, 1.0),))
     found = impute._filled(form, np.array([[[0.0], [2.0]]]), np.array([[1.0]]), {}, np.ones((1, 1), bool))
-    incomes = np.expm1([0.0, 2.0])
-    assert (found["income"], found["income_spread"]) == ([incomes.mean()], pytest.approx([incomes.std(ddof=1)]))
+    incomes = 50 + 20 * np.expm1([0.0, 2.0])
+    assert found["income"] == pytest.approx([incomes.mean()])
+    assert found["income_spread"] == pytest.approx([incomes.std(ddof=1)])
 
 
 def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, sentence):
@@ -197,11 +186,13 @@ def test_classes_are_sampled_and_an_encoder_proposes_for_whole_data_alone(tmp_pa
 
 
 def test_draws_and_seeds_reach_the_functions_and_what_they_found_the_file(finished, tmp_path):
-    """Data are scored with one key and typical data with another."""
-    train, run, options = load_dataset(DataSettings()).train, kaem.load_run(finished[0]), {"proposal": kaem.Laplace()}
+    """Data are scored with one key and typical data with another, by the checkpoint that is asked for."""
+    workdir = copy_of(finished, tmp_path)
+    make_best(workdir, 40)
+    train, run, options = load_dataset(DataSettings()).train, kaem.load_run(workdir, 40), {"proposal": kaem.Laplace()}
     x = train[np.sort(np.random.default_rng(0).permutation(len(train))[:30])]  # those that are typical
     np.savez(tmp_path / "x.npz", x=x)
-    flags = ("--workdir", finished[0], "--data", tmp_path / "x.npz")
+    flags = ("--workdir", workdir, "--checkpoint", "best", "--data", tmp_path / "x.npz")
     call(score.main, *flags, "--proposals", 64, "--typical", 30, "--out", tmp_path / "s.csv")
     key = jax.random.fold_in(jax.random.split(inference_key(0))[0], 0)
     expected = kaem.log_prob(key, run.model, run.params, x, num_samples=64, chunk_size=100, **options)
@@ -265,30 +256,14 @@ def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, refuses):
         open_held_out(run, finished[0], 361)
 
 
-def test_data_of_a_user_and_the_chosen_checkpoint_are_read(finished, tmp_path):
-    workdir = copy_of(finished, tmp_path)
-    make_best(workdir, 40)
-    np.savez(tmp_path / "x.npz", x=np.arange(192, dtype=np.float32).reshape(3, 8, 8) / 192)
-    flags = ["--workdir", str(workdir), "--data", str(tmp_path / "x.npz"), "--out", "o", "--num", "2"]
-    for chosen, step in ((["--checkpoint", "best"], 40), ([], NUM_STEPS)):
-        run, x = open_run(make_parser("score", "", "").parse_args([*flags, *chosen]))
-        assert run.step == step
-        np.testing.assert_allclose(x, np.arange(128).reshape(2, 8, 8) / 192, rtol=1e-6)
-
-
 def test_a_prior_without_a_normaliser_has_no_scores(tmp_path, refused):
     workdir = untrained(tmp_path / "run", prior__kind="neural", posterior__kind="langevin")
     for main in (score.main, encode.main):
         refused("NeuralPrior is not normalised", main, "--workdir", workdir, "--out", tmp_path / "o.csv")
 
 
-def test_each_datum_has_one_result_and_randomness_of_its_own():
-    """250 of them, in batches of 100, the last of which is filled up."""
-    x = np.arange(250, dtype=np.float32)
-    twice, random = apply(lambda key, x: (2 * x, jax.random.uniform(key, x.shape)), jax.random.key(0), x)
-    np.testing.assert_array_equal(twice, 2 * x)
-    assert len(np.unique(random)) == 250
-    # Large data are few at once: their derivatives by latents have to fit into memory.
+def test_large_data_are_few_at_once():
+    """Their derivatives by latents have to fit into memory."""
     sizes, x = [], np.zeros((7, 320, 320, 1), np.float32)
     assert apply(lambda key, x: sizes.append(len(x)) or x, jax.random.key(0), x).shape == x.shape
     assert sizes == [3, 3, 3]

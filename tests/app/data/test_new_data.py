@@ -28,7 +28,7 @@ def test_given_tables_may_lack_columns_and_have_new_categories(tmp_path, capsys,
     assert "1 cells (e.g. 'violet')" in said
     nan = np.nan
     np.testing.assert_array_equal(x, [[nan, 1, 0, 0, 0], [nan] * 5, [nan, nan, nan, nan, 1]])
-    with refuses(DataError, "--data", "it has columns weight; wanted: height, colour, count"):
+    with refuses(DataError, "--data=", "it has columns weight; wanted: height, colour, count"):
         given({"weight": [1.0]})
     with refuses(DataError, "--data", "'count' had numbers in training", "'few'"):
         given({"count": ["few", "many"]})
@@ -73,7 +73,6 @@ def test_arrays_that_are_no_fields_are_refused(tmp_path, refuses):
     for said, columns, arrays in (
         ("finite numbers", (), {"y": np.full((3, 2, 2), np.nan)}),
         ("finite numbers", (), {"y": np.ones((3, 2, 2)) * 1j}),  # else its imaginary part would be lost
-        ("[N, H, W]", (), {"y": np.ones(3)}),
         ("dimension", (), {"train": np.ones((3, 2, 2, 2)), "test": np.ones((3, 2, 2, 1))}),
         ("wanted: z (data.columns)", ("z",), {"y": np.ones((3, 2))}),
         ("wanted: train and test, or one of fields, y", (), {"pictures": np.ones((3, 2))}),
@@ -99,7 +98,6 @@ def test_images_are_shares_of_255_with_and_without_an_axis_of_channels(tmp_path,
     for images, said in (
         (np.arange(30).reshape(1, 6, 5) % 17, "int64 values; wanted: uint8, or floats in [0, 1]"),
         (np.full((1, 6, 5), -0.1, np.float32), "float32 values"),
-        (np.full((1, 6, 5), np.inf), "float64 values"),
         (np.zeros((2, 5, 6)), "shape (5, 6), the model takes (6, 5)"),
     ):
         np.savez(tmp_path / "x.npz", images=images)
@@ -149,8 +147,5 @@ def test_masks(tmp_path, refuses):
         np.savez(tmp_path / "wrong.npz", mask=wrong)
         with refuses(DataError, "--mask", f"has shape {wrong.shape}, the data have (8, 8)"):
             read_mask(str(tmp_path / "wrong.npz"), (8, 8))
-    for name in ("none.png", "none.npz"):
-        with refuses(DataError, "--data=", name, "cannot be read"):
-            read_given(str(tmp_path / name), PIXELS, (6, 5), PLAIN)
-        with refuses(DataError, "--mask=", name, "cannot be read"):
-            read_mask(str(tmp_path / name), (6, 5))
+    with refuses(DataError, "--mask=", "none.png", "cannot be read"):
+        read_mask(str(tmp_path / "none.png"), (6, 5))

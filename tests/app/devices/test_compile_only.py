@@ -1,5 +1,6 @@
-"""Steps compiled for devices that need not be here: their data, and what is said of them."""
+"""Steps compiled for devices that need not be here, and the cache of compiled programs."""
 
+import pathlib
 import re
 
 import jax
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from kaem_jax.app.compile_only import _lower, compile_step, described, find_topology, with_data
-from kaem_jax.errors import ConfigError
+from kaem_jax.app.compile_only import _lower, compile_step, described, with_data
+from kaem_jax.app.devices.compilation_cache import programs_folder, use_compilation_cache
 from tests.app.tiny import tiny_config
 
 WITH_CLASSES = {
@@ -77,7 +78,37 @@ def test_compiling_for_other_chips_knows_the_data(changes, expected):
         assert config.likelihood.sizes == (1,) * 13
 
 
-def test_topologies_that_are_not_known_are_refused(refuses):
-    for name in ("v99:4x4", "h100:many", "h100:8x8"):
-        with refuses(ConfigError, f"--compile_only={name} cannot be compiled for here", "v5e:4x4, and h100:8"):
-            find_topology(name)
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({"KAEM_JAX_CACHE": "mine", "XDG_CACHE_HOME": "other"}, "mine"),
+        ({"XDG_CACHE_HOME": "mine"}, "mine/kaem_jax"),
+        ({"KAEM_JAX_CACHE": "off", "XDG_CACHE_HOME": "mine"}, None),
+        ({"KAEM_JAX_CACHE": "/proc/none"}, None),
+        ({"KAEM_JAX_CACHE": "~nosuchuser/x"}, None),  # nobody has such a home
+    ],
+)
+def test_programs_are_kept_where_a_user_says(tmp_path, monkeypatch, environment, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KAEM_JAX_CACHE", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs", "compilation_cache_max_size")
+    before = {f"jax_{name}": jax.config.values[f"jax_{name}"] for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        found = use_compilation_cache()
+        in_use = jax.config.values["jax_compilation_cache_dir"]
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert in_use == (found and str(found))
+    assert (found and found.parent) == (place and pathlib.Path(place))
+
+
+def test_processors_of_other_instructions_share_no_programs(tmp_path, monkeypatch):
+    def folder(flags):
+        monkeypatch.setattr(pathlib.Path, "read_text", lambda _: f"processor: 0\nflags: {flags}\n")
+        return programs_folder(tmp_path)
+
+    assert folder("sse avx") == folder("sse avx") != folder("sse avx avx512f")

@@ -15,7 +15,7 @@ from kaem_jax.app.devices import mesh as meshes
 from kaem_jax.app.devices.distributed import initialize
 from kaem_jax.app.devices.mesh import Parallel, make_mesh
 from kaem_jax.errors import ConfigError
-from kaem_jax.jax_utils.placement import constrain, place, place_lazily, replicated
+from kaem_jax.jax_utils.placement import constrain, place, replicated
 from kaem_jax.training.batch import Batch
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_train_step
@@ -109,19 +109,6 @@ def test_no_device_holds_a_whole_minibatch(kind):
     sizes = {int(size) for shape in shapes for size in shape.split(",")}
     assert 13 in sizes
     assert 104 not in sizes
-
-
-def test_each_device_makes_only_its_own_part():
-    mesh = make_mesh(Parallel(data=4, temp=2), 8, 2)
-    asked = []
-
-    def part(slices):
-        asked.append(slices[0])
-        return np.arange(8)[slices[0]]
-
-    array = place_lazily((8,), part, mesh, "data")
-    np.testing.assert_array_equal(array, np.arange(8))
-    assert {s.stop - s.start for s in asked} == {2}
 
 
 _TPU = {"TPU_WORKER_HOSTNAMES": "host0,host1", "TPU_PROCESS_ADDRESSES": "host0,host1", "MEGASCALE_NUM_SLICES": "2"}

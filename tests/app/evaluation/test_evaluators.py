@@ -139,78 +139,6 @@ def test_fields_are_reconstructed_in_their_units():
     assert ev.reconstruction.relative_l2(1.5 * real + 0.5 * (real < 0.5), real) == pytest.approx(0.5)
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """`drawn(function)`: samples are function(num); returns the list of their keys."""
-
-    def install(function):
-        def sample(key, model, params, num):
-            keys.append(numbers_of(key))
-            return function(num)
-
-        keys = []
-        monkeypatch.setattr(ev.value_comparison, "sample_with_noise", sample)
-        return keys
-
-    return install
-
-
-def evaluated(run, dataset, metrics, seed):
-    return ev.HeldOut(run, dataset, np.arange(len(dataset.held_out)), dataset.held_out, metrics, "features", 20, seed)
-
-
-def compared(clustered, metrics, real, seed=0, form=FIELD):
-    run = dataclasses.replace(clustered, form=form)
-    return ev.value_comparison.ValueComparison().evaluate(evaluated(run, Dataset(real, real, form=form), metrics, seed))
-
-
-def test_images_are_compared_in_random_order_with_the_samples_of_the_seed(clustered, monkeypatch):
-    held_out, train, found = np.arange(30, dtype=np.uint8), np.arange(90, 150, dtype=np.uint8), []
-
-    def sampled(key, model, params, num):
-        found.append((numbers_of(key), model, params))
-        yield np.full((num, 1, 1), 200 / 255)
-
-    def compare(metrics, *images):
-        *of_samples, read_train, extractor = images
-        found.append((metrics, extractor, *(values.ravel().tolist() for values in (*of_samples, read_train(7)))))
-        return {}
-
-    monkeypatch.setattr(ev.sample_comparison, "sample_in_batches", sampled)
-    monkeypatch.setattr(ev.sample_comparison, "compare", compare)
-    data = Dataset(*(values.reshape(-1, 1, 1) for values in (train, held_out)))
-    for seed in (0, 5):
-        ev.sample_comparison.SampleComparison().evaluate(evaluated(clustered, data, ("fid", "two_sample"), seed))
-        sampler, (*about, generated, real, known) = found[-2:]
-        assert sampler == (numbers_of(sample_key(seed)), clustered.model, clustered.params)
-        assert about == [["fid"], "features"]
-        assert generated == [200] * 20
-        for values, whole, num in ((real, held_out, 20), (known, train, 7)):
-            assert len(set(values) & set(whole.tolist())) == num
-            assert values != sorted(values)
-    assert found[1][3:] != found[3][3:]
-
-
-def test_how_well_samples_are_told_apart_has_an_error(clustered, drawn, rng):
-    """Rows with missing cells are left out: a classifier would tell them from samples by that alone."""
-    real, form = rng.normal(size=(300, 2)).astype(np.float32), Table((Column("a"), Column("b")))
-    keys = drawn(lambda num: rng.normal(size=(num, 2)).astype(np.float32))
-    plain = compared(clustered, ("two_sample",), real[:200], 5, form)["two_sample"]
-    real[::3, 1] = np.nan
-    gaps = compared(clustered, ("two_sample",), real, 5, form)["two_sample"]
-    for found in (plain, gaps):
-        assert (found["num_real"], found["num_generated"]) == (200, 200)
-        assert found["value"] == pytest.approx(0.5, abs=0.12)
-        assert 0 < found["standard_error"] < 0.1
-    assert keys == [numbers_of(sample_key(5))] * 2
-    drawn(lambda num: np.full((num, 2), 50.0, np.float32))
-    assert compared(clustered, ("two_sample",), real, 5, form)["two_sample"]["value"] > 0.95
-    assert (
-        "9 complete held-out data are too few"
-        in compared(clustered, ("two_sample",), real[:14])["two_sample"]["reason"]
-    )
-
-
 def test_bits_are_comparable_where_there_are_levels(clustered):
     """A density of pixels in [0, 1] becomes a probability of levels; a likelihood of levels has that already."""
     values, bits = jnp.full(2, 20.0), -20 / 16 / np.log(2)
@@ -234,3 +162,28 @@ def test_the_heaviest_clusters_come_first(clustered):
     found, shares = zip(*ev.clusters.heaviest_clusters(prior, prior.init(KEY) | {"logits": logits}, 2), strict=True)
     assert found == (1, 3)
     np.testing.assert_allclose(shares, jax.nn.softmax(logits)[jnp.asarray([1, 3])], rtol=1e-6)
+
+
+def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, rng):
+    """Rows with missing cells are left out: a classifier would tell them from samples by that alone."""
+    form, keys = Table((Column("a"), Column("b"))), []
+
+    def compared(real, scale=1.0, shift=0.0):
+        def sample(key, model, params, num):
+            keys.append(numbers_of(key))
+            return (shift + scale * rng.normal(size=(num, 2))).astype(np.float32)
+
+        monkeypatch.setattr(ev.value_comparison, "sample_with_noise", sample)
+        run, data = dataclasses.replace(clustered, form=form), Dataset(real, real, form=form)
+        on = ev.HeldOut(run, data, np.arange(len(real)), real, ("two_sample",), None, 20, seed=5)
+        return ev.value_comparison.ValueComparison().evaluate(on)["two_sample"]
+
+    real = rng.normal(size=(300, 2)).astype(np.float32)
+    real[::3, 1] = np.nan
+    found = compared(real)
+    assert (found["num_real"], found["num_generated"]) == (200, 200)
+    assert found["value"] == pytest.approx(0.5, abs=0.12)
+    assert 0 < found["standard_error"] < 0.1
+    assert compared(real, shift=50)["value"] > 0.95
+    assert keys == [numbers_of(sample_key(5))] * 2
+    assert "9 complete held-out data are too few" in compared(real[:14])["reason"]

@@ -61,22 +61,15 @@ def test_a_classifier_learns_from_the_training_split_alone_once_saved_and_shared
     assert classifier_features(classifier).name != first.name  # distances in other features have another name
 
 
-def test_users_own(tmp_path, rng):
-    pixels = rng.integers(0, 256, (300, 6, 6, 3), dtype=np.uint8)  # more than one batch
-    ours = make_extractor("tests.app.evaluation.test_features:mean_colour", tmp_path / "c.npz", "own", UNLABELLED)
-    assert ours.name == "tests.app.evaluation.test_features:mean_colour"
-    np.testing.assert_allclose(ours(pixels), mean_colour(pixels))
-
-
 def test_what_cannot_be_had_is_refused_in_one_sentence(tmp_path, refuses, rng):
     own = tmp_path / "c.npz"
-    np.savez(tmp_path / "other.npz", a=rng.normal(size=1000))
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:4000])
+    np.savez(tmp_path / "cut.npz", a=rng.normal(size=1000))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:4000])
     for spec, parts in {
         "inceptoin": ("'inceptoin'", "allowed: classifier, random, inception"),
         "classifier": ("labelled images", "allowed: random, inception"),
         "no.such:thing": ("no.such:thing", "cannot be imported"),
-        **{str(tmp_path / name): (name, "saved classifier") for name in ("missing.npz", "other.npz", "cut.npz")},
+        **{str(tmp_path / name): (name, "saved classifier") for name in ("missing.npz", "cut.npz")},
         "os.path:sep": ("os.path:sep", "cannot be computed"),
         f"inception:{tmp_path}/w.pth": ("features inception",),
     }.items():

@@ -8,7 +8,7 @@ import pytest
 from kaem_jax.app.data import to_pixels
 from kaem_jax.app.explorer.page import write_page
 from kaem_jax.app.explorer.pictures import pictures_of
-from tests.app.explorer.conftest import clustered_run
+from tests.app.explorer.test_page import clustered_run
 from tests.browser import latent_of, opened, pixels_of, wait_until_changed
 
 pytestmark = pytest.mark.slow

