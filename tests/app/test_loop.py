@@ -221,10 +221,8 @@ def test_a_fitted_prior_that_held_out_draws_contradict_is_dropped(capfd):
     first = refit_state(parts.state, parts.model, config.posterior, x, None, 10)
     assert "which replaces it" in capfd.readouterr().err
     assert not np.allclose(first.params["prior"]["location"], parts.state.params["prior"]["location"])
-    posterior = FrozenSampler.freeze(config.posterior, parts.state.sampler, 10)
-    _, expected = kaem.refit(
-        refit_key(parts.state.root_key, 10), parts.model, parts.state.params, x, posterior, parts.model.prior
-    )
+    posterior, before = FrozenSampler.freeze(config.posterior, parts.state.sampler, 10), parts.state.params
+    _, expected = kaem.refit(refit_key(parts.state.root_key, 10), parts.model, before, x, posterior, parts.model.prior)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3)
     jax.tree.map(close, first.params["prior"], expected["prior"])
     assert refit_state(first, parts.model, config.posterior, x[:20], None, 10) is first
