@@ -24,10 +24,10 @@ from kaem_jax.app.runs import open_data as opening
 from kaem_jax.jax_utils.keys import evaluation_keys, sample_key
 from kaem_jax.jax_utils.placement import place
 from tests.app.conftest import NUM_STEPS, call, copy_of, make_best, read_npz
-from tests.app.evaluation.test_features import mean_colour
+from tests.app.evaluation.test_distances import mean_colour
 from tests.truth import assert_within
 
-FEATURES = "tests.app.evaluation.test_features:mean_colour"
+FEATURES = "tests.app.evaluation.test_distances:mean_colour"
 
 
 def found_in(workdir, name="evaluation.json"):

@@ -135,7 +135,6 @@ def test_bad_input_is_refused(finished, tmp_path, refused):
         ((*here, "--out", tmp_path / "mine"), "mine is not empty; give another folder, or --overwrite"),
         ((*here, "--out", tmp_path / "file"), "is a file; give a folder"),
         ((*here, *new, "--platforms", "cpu", "gpu"), "--platforms: invalid choice: 'gpu'"),
-        ((*here, *new, "--checkpoint", "worst"), "invalid choice: 'worst'"),
         (("--workdir", tmp_path / "mine"), "is not the folder of a run"),
     ):
         refused(said, command.main, *flags)

@@ -144,16 +144,18 @@ def test_fields_and_parts_of_the_prior_are_written_in_their_units(tmp_path, refu
     np.testing.assert_allclose(found["mean"][known], given[known], rtol=1e-5)
     np.testing.assert_allclose(found["mean"][~known], form.mean[0], rtol=1e-5)
     assert_within(found["spread"], np.where(known, 0, spread), np.where(known, 1e-9, spread / 24), 4.5)
-    clustered = {"prior__kind": "clustered", "prior__num_clusters": 6}
-    workdir = untrained(tmp_path / "clustered", (), **settings, **clustered)
-    run, drawn = kaem.load_run(workdir), []
-    flags = ("--workdir", workdir, "--num", 5, "--overwrite", "--out", tmp_path / "s.npz")
-    for part in ({}, {"cluster": 4}):
-        call(sample.main, *flags, *(word for name, value in part.items() for word in (f"--{name}", value)))
-        drawn.append(read_npz(tmp_path / "s.npz")["samples"])
-        expected = sample_with_noise(sample_key(0), run.model, run.params, 5, **part)
-        np.testing.assert_allclose(drawn[-1], form.decode(expected), rtol=1e-5)
-    assert np.abs(drawn[0] - drawn[1]).max() > 1e-3
+    workdir = untrained(tmp_path / "run", (), **settings, prior__kind="clustered", prior__num_clusters=6)
+    run, flags = kaem.load_run(workdir), ("--workdir", workdir, "--num", 5, "--overwrite", "--out", tmp_path / "s.npz")
+    call(sample.main, *flags, "--cluster", 4)
+    found, (of_all, expected) = (
+        read_npz(tmp_path / "s.npz")["samples"],
+        (
+            form.decode(sample_with_noise(sample_key(0), run.model, run.params, 5, **part))
+            for part in ({}, {"cluster": 4})
+        ),
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.abs(found - of_all).max() > 1e-3
     refused("belong to no classes", sample.main, *flags, "--label", 0)
     refused("cluster=6 must be", sample.main, *flags, "--cluster", 6)
 
@@ -170,8 +172,6 @@ def test_classes_are_sampled_and_an_encoder_proposes_for_whole_data_alone(tmp_pa
     call(sample.main, "--workdir", workdir, "--num", 5, "--label", 2, "--out", tmp_path / "s.npz")
     (expected,) = sample_in_batches(sample_key(0), run.model, run.params, 5, label=2)
     np.testing.assert_allclose(read_npz(tmp_path / "s.npz")["samples"], expected, atol=1e-6)
-    flags = ("--workdir", workdir, "--num", 1, "--out", tmp_path / "t.npz", "--label")
-    refused("label=12 must be an integer from 0 to 9", sample.main, *flags, 12)
     for name, first in (("whole", x[0, 0, 0]), ("gap", np.nan)):
         x[0, 0, 0] = first
         np.savez(tmp_path / f"{name}.npz", x=x)
@@ -223,11 +223,9 @@ def test_pixels_of_bytes_are_read_in_the_unit_interval(tmp_path, refused):
     workdir = untrained(tmp_path / "run", **settings, likelihood__sigma=SIGMA, likelihood__learn_sigma=False)
     run, data = kaem.load_run(workdir), read_npz(path)
     evaluated = load_dataset(run.config.data).held_out
-    # Those that evaluated training come first, which are not the first ones of users' data.
     order = open_held_out(run, workdir, 20)
-    np.testing.assert_array_equal(order[:6], evaluated)
+    np.testing.assert_array_equal(order[:6], evaluated)  # which are not the first ones of users' data
     assert not np.array_equal(evaluated, data["test"][:6])
-    np.testing.assert_array_equal(np.sort(order, axis=0), np.sort(data["test"], axis=0))
 
     def log_p(images):
         return stats.norm.logpdf(images / 255, 0, SIGMA).sum(axis=(1, 2))

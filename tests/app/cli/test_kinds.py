@@ -59,25 +59,18 @@ def test_a_table_with_empty_cells_is_trained_evaluated_and_drawn(tmp_path, refus
 WORDS = ("red", "blue")
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    """The folder of a short run, and its file of texts: one word, repeated, which a latent can say."""
-    folder, rng = tmp_path_factory.mktemp("texts"), np.random.default_rng(0)
-    lines = [" ".join([WORDS[rng.integers(2)]] * rng.integers(1, 3)) for _ in range(200)]
-    (folder / "lines.txt").write_text("\n".join(lines))
+def test_texts_are_learned_evaluated_drawn_scored_and_encoded(tmp_path, refused):
+    """One word, repeated, which a latent can say: a text has at least 2 log 2 nats, random characters about 25."""
+    lines, rng = tmp_path / "lines.txt", np.random.default_rng(0)
+    lines.write_text("\n".join(" ".join([WORDS[rng.integers(2)]] * rng.integers(1, 3)) for _ in range(200)))
     short = {
-        "data.name": "text", "data.path": folder / "lines.txt", "data.length": 12, "data.num_held_out": 20,
+        "data.name": "text", "data.path": lines, "data.length": 12, "data.num_held_out": 20,
         "decoder.width": 16, "posterior.encoder.width": 16, "prior.num_latents": 2, "prior.num_clusters": 2,
         "decoder.context": 1, "decoder.ngram_order": 2, "decoder.ngram_bits": 10, "posterior.kl_warmup_steps": 0,
         "train.num_steps": 300, "train.log_every": 100, "evaluation.every_steps": 300, "checkpoint.every_steps": 300,
         "decoder.num_blocks": 1, "evaluation.estimator.final_num_samples": 50, "evaluation.posterior_steps": 5,
     }  # fmt: skip
-    return train_here("sms", folder / "run", short), folder / "lines.txt"
-
-
-def test_training_learns_the_texts_and_evaluation_says_whether_latents_are_used(texts):
-    """A text has at least 2 log 2 nats; a uniform choice of characters has about 25."""
-    folder, _ = texts
+    folder = train_here("sms", tmp_path / "run", short)
     summary = json.loads((folder / "summary.json").read_text())
     assert -8 < summary["eval/log_likelihood"] < -np.log(4) + 5 * summary["eval/log_likelihood_standard_error"]
     assert 0 <= summary["eval/reconstructed_tokens"] <= 1
@@ -100,10 +93,6 @@ def test_training_learns_the_texts_and_evaluation_says_whether_latents_are_used(
     assert found["latent_use"]["cost_of_other_latents"] > -0.1
     assert "data of kind text" in found["fid"]["reason"]
     assert "Sampled texts" in (folder / "report.html").read_text()
-
-
-def test_samples_scores_and_codes(texts, tmp_path, refused):
-    folder, lines = texts
     for seed, name in enumerate("st"):
         call(sample.main, "--workdir", folder, "--num", 200, "--seed", seed, "--out", tmp_path / f"{name}.txt")
     drawn, other = ((tmp_path / f"{name}.txt").read_text().splitlines() for name in "st")

@@ -107,13 +107,8 @@ def test_other_values_than_at_the_export_are_an_error(monkeypatch, tmp_path):
     z = np.linspace(0, 2, 4, dtype=np.float32)
     (tmp_path / "decode.jaxexport").write_bytes(export.export(jax.jit(lambda z: {"x": 2 * z}))(z).serialize())
     artefact = {"inputs": [{"name": "z"}], "outputs": [{"name": "x"}]}
-    manifest = {
-        "platforms": ["cpu"],
-        "versions": {"jax": jax.__version__},
-        "sha256": {},
-        "artefacts": {"decode": artefact},
-    }
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    manifest = {"platforms": ["cpu"], "versions": {"jax": jax.__version__}, "sha256": {}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"artefacts": {"decode": artefact}}))
     monkeypatch.setattr(use, "FOLDER", tmp_path)
     monkeypatch.setattr(sys, "argv", ["use.py", "--check"])
     assert use.largest_difference("decode", artefact, {"decode/z": z, "decode/x": z}) == pytest.approx(2 / 3)
@@ -132,7 +127,6 @@ def test_numbers_and_platforms_that_are_asked_for(refuses):
     fixed = kaem.export_model(model, params, platforms=("tpu", "cuda"), batch=3)
     assert fixed["decode"].in_avals[0].shape == (3, 2)
     assert fixed["decode"].platforms == ("tpu", "cuda")
-    assert fixed["decode"].nr_devices == 1
     with refuses(ValueError, "'rocm'", "cpu, cuda, tpu"):
         kaem.export_model(model, params, platforms=("cpu", "rocm"))
     with refuses(ValueError, "prior", "missing"):
