@@ -41,12 +41,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(finished, tmp
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(os, "access", lambda folder, mode: folder != finished[0])
     monkeypatch.setitem(sys.modules, "polars", None)
-    (tmp_path / "there.csv").write_text("mine")
-    for name, said in (
-        ("there.csv", "exists; give another one, or --overwrite"),
-        ("file/s.csv", f"{tmp_path / 'file'}: File exists"),
-        ("s.parquet", "needs polars"),
-    ):
+    for name, said in (("file/s.csv", f"{tmp_path / 'file'}: File exists"), ("s.parquet", "needs polars")):
         refused(said, score.main, "--workdir", tmp_path / "none", "--out", tmp_path / name)
     refused("cannot be written to, and the numbers go there", evaluate.main, "--workdir", finished[0])
 

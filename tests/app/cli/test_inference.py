@@ -144,12 +144,9 @@ def test_fields_and_parts_of_the_prior_are_written_in_their_units(tmp_path, refu
     workdir = untrained(tmp_path / "run", (), **settings, prior__kind="clustered", prior__num_clusters=6)
     run, flags = kaem.load_run(workdir), ("--workdir", workdir, "--num", 5, "--overwrite", "--out", tmp_path / "s.npz")
     call(sample.main, *flags, "--cluster", 4)
-    found, (of_all, expected) = (
-        read_npz(tmp_path / "s.npz")["samples"],
-        (
-            form.decode(sample_with_noise(sample_key(0), run.model, run.params, 5, **part))
-            for part in ({}, {"cluster": 4})
-        ),
+    found = read_npz(tmp_path / "s.npz")["samples"]
+    of_all, expected = (
+        form.decode(sample_with_noise(sample_key(0), run.model, run.params, 5, **part)) for part in ({}, {"cluster": 4})
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.abs(found - of_all).max() > 1e-3

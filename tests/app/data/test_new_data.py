@@ -43,7 +43,7 @@ def test_given_texts_keep_the_numbers_of_their_lines(tmp_path, capsys):
     assert "1 texts are longer than data.length=3, and cut there" in capsys.readouterr().err
 
 
-def test_given_fields_are_read_as_the_file_of_training(tmp_path, rng, refuses):
+def test_given_fields_are_read_as_the_file_of_training(tmp_path, rng):
     """The arrays of training in their order; else one with a usual name, such as `test` of a file with both parts."""
     x, y = rng.normal(size=(20, 4, 6)) > 0, rng.integers(0, 200, (20, 4, 6)).astype(np.uint8)
     np.savez(tmp_path / "f.npz", x=x, y=y)
@@ -64,9 +64,6 @@ def test_given_fields_are_read_as_the_file_of_training(tmp_path, rng, refuses):
     np.savez(tmp_path / "gap.npz", samples=[[[1.0, np.nan]]])
     given = read_given(str(tmp_path / "gap.npz"), Field((5.0,), (2.0,)), (1, 2, 1), PLAIN)
     np.testing.assert_array_equal(given, [[[[-2], [np.nan]]]])
-    np.savez(tmp_path / "other.npz", x=x, y=y[:, :3])
-    with refuses(DataError, "--data", "dimension"):
-        read_given(str(tmp_path / "other.npz"), data.form, (4, 6, 2), DataSettings(columns=("x", "y"), name="wine"))
 
 
 def test_arrays_that_are_no_fields_are_refused(tmp_path, refuses):
