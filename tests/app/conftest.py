@@ -31,8 +31,10 @@ def command(workdir, *flags, **overrides):
 
 
 def run(*args, **kwargs):
-    """Runs the program to its end; returns the finished process with its output."""
-    return subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=600)
+    """Runs the program to its end, which must be a good one; returns the finished process with its output."""
+    process = subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0, process.stderr
+    return process
 
 
 def contents(folder):
@@ -120,6 +122,5 @@ def finished(tmp_path_factory):
     with FileLock(shared / "finished.lock"):
         if not said.exists():
             process = run(workdir)
-            assert process.returncode == 0, process.stderr
             said.write_text(json.dumps([process.stdout, process.stderr]))
     return workdir, subprocess.CompletedProcess([], 0, *json.loads(said.read_text()))

@@ -91,9 +91,10 @@ def evaluation(workdir):
     return [*program, "evaluate", "--workdir", str(workdir), "--num_images", "40"]
 
 
-def alone(arguments):
+def alone(arguments, **environment):
     """What one process says, which must succeed."""
-    process = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT)
+    env = os.environ | environment
+    process = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, env=env)
     assert process.returncode == 0, process.stderr
     return process.stderr
 
@@ -134,17 +135,10 @@ def test_stages_of_two_processes_are_those_of_one(tmp_path):
     """On a mesh of two devices, whose sums have two terms: parameters, moments and kept chains bit for bit."""
     file = pathlib.Path(__file__).with_name("staged.py")
     program = [sys.executable, "-m", "kaem_jax.main", "--config", str(file), "--workdir"]
-    one = subprocess.run(
-        [*program, str(tmp_path / "alone")], capture_output=True, text=True, timeout=TIMEOUT,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(file.parents[2])},
-    )  # fmt: skip
-    assert one.returncode == 0, one.stderr
-    with Job(
-        [*program, str(tmp_path / "job")],
-        tmp_path,
-        "job",
-        environment={"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(file.parents[2])},
-    ) as job:
+    of_tests = {"PYTHONPATH": str(file.parents[2])}
+    alone([*program, str(tmp_path / "alone")], JAX_NUM_CPU_DEVICES="2", **of_tests)
+    one_each = {"JAX_NUM_CPU_DEVICES": "1"} | of_tests
+    with Job([*program, str(tmp_path / "job")], tmp_path, "job", environment=one_each) as job:
         job.finish()
     for step in (20, 40):
         jax.tree.map(assert_equal, state_at(tmp_path / "job", step), state_at(tmp_path / "alone", step))
@@ -176,8 +170,7 @@ def test_killed_and_restarted_it_ends_bit_for_bit_the_same(whole, tmp_path):
     shutil.copytree(tmp_path / "run", tmp_path / "alone")
     with Job(training(tmp_path / "run"), tmp_path, "again") as job:
         assert "resuming" in job.finish()[0]
-    for ours, theirs in zip(parameters(tmp_path / "run"), parameters(whole), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    jax.tree.map(np.testing.assert_array_equal, parameters(tmp_path / "run"), parameters(whole))
     # One process with one device goes on where two with four stopped.
     assert "resuming" in alone(training(tmp_path / "alone", parallel__temp=1))
     for ours, theirs in zip(parameters(tmp_path / "alone"), parameters(whole), strict=True):
@@ -197,8 +190,7 @@ def test_preempted_in_its_last_evaluation_it_evaluates_once_more(whole, tmp_path
         assert "resuming" in job.finish()[0]
     ours, theirs = (json.loads((folder / "summary.json").read_text()) for folder in (run, whole))
     assert_close(ours, theirs, "summary")
-    for ours, theirs in zip(parameters(run), parameters(whole), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    jax.tree.map(np.testing.assert_array_equal, parameters(run), parameters(whole))
 
 
 def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):

@@ -4,9 +4,14 @@ import copy
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from kaem_jax.app.data import load_dataset
+from kaem_jax.app.experiment.bind import bind
 from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.runs.checkpoints import Checkpoints
+from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.inference.samplers import Sampler
 from kaem_jax.model import Model
 from kaem_jax.settings import apply_overrides, read
@@ -84,3 +89,23 @@ def parts_of(config, num_data, key=None, data_shape=(8, 8)):
     key = jax.random.key(0) if key is None else key
     state = init_train_state(key, model, optimizer, sampler, num_data, averaged=stage.keeps_average)
     return Parts(config, model, optimizer, sampler, state)
+
+
+def untrained(workdir, zero=("prior", "decoder"), **overrides):
+    """The folder of a run at its first parameters, of which these groups are 0.
+
+    Then latents are N(0, 1), the decoder's mean is 0 in the model's units, and log p(x) has nearly no error.
+    """
+    flat = {"prior__base_density": "gaussian", "decoder__output": "identity"}
+    own = {name: value for name, value in flat.items() if f"{name.partition('__')[0]}__kind" not in overrides}
+    config = tiny_config(**own | overrides)
+    dataset = load_dataset(config.data)
+    config = bind(config, dataset)
+    state = parts_of(config, len(dataset.train), data_shape=dataset.data_shape).state
+    zeros = {name: jax.tree.map(jnp.zeros_like, state.params[name]) for name in zero}
+    folder = RunFolder(workdir)
+    workdir.mkdir()
+    folder.write_config(config, dataset)
+    with Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:
+        checkpoints.save(0, dataclasses.replace(state, params=state.params | zeros))
+    return workdir

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from kaem_jax.files.writing import json_ready, write_lines
+from kaem_jax.files.writing import json_ready, replacing
 from kaem_jax.jax_utils.processes import is_writer
 
 _UNITS = {
@@ -57,27 +57,39 @@ def describe_effort(row: Mapping[str, Any]) -> str:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """All rows of a metrics file, without a half-written last line; none if the file does not exist."""
-    rows = []
+    """All rows of a metrics file; none if it does not exist."""
+    return [row for _, row in _lines_of(path) if row is not None]
+
+
+def _lines_of(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
+    """Each line of a metrics file with its row; None if it does not hold one."""
+    found = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows
+        try:
+            row = json.loads(line.decode())
+        except ValueError:
+            row = None
+        found.append((line, row if isinstance(row, dict) and type(row.get("step")) is int else None))
+    return found
 
 
 class RunLog:
     """Appends rows to metrics.jsonl, one JSON object per line, and to TensorBoard if tensorboardX is installed.
 
     Opening the file drops a half-written last line, the rows after `last_step`, which a resumed run writes again bit
-    for bit, and the row of a final evaluation.
+    for bit, and the row of a final evaluation. Other lines that are not rows are kept; `read_metrics` skips them.
     """
 
     def __init__(self, metrics: pathlib.Path, tensorboard: pathlib.Path, last_step: int):
         self._path, self._scalars = metrics, None
         if not is_writer():
             return
-        kept = [row for row in read_metrics(metrics) if row["step"] <= last_step and not is_final(row)]
-        write_lines(metrics, map(json.dumps, kept))
+        lines = _lines_of(metrics)
+        if lines and lines[-1][1] is None and not metrics.read_bytes().endswith(b"\n"):
+            lines.pop()
+        kept = [line for line, row in lines if row is None or (row["step"] <= last_step and not is_final(row))]
+        with replacing(metrics) as temporary:
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
         with contextlib.suppress(ImportError):
             from tensorboardX import SummaryWriter
 

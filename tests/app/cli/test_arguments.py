@@ -11,12 +11,13 @@ from kaem_jax.app.cli import encode, evaluate, export, impute, sample, score
 from kaem_jax.app.cli import train as train_command
 from kaem_jax.app.loop import Outcome
 from kaem_jax.errors import DivergedError
-from tests.app.cli.conftest import untrained
 from tests.app.conftest import TINY
+from tests.app.tiny import untrained
 
 LOWEST = [
     (sample, "--num", 1), (score, "--num", 1), (score, "--proposals", 2), (score, "--typical", 0),
     (encode, "--draws", 2), (impute, "--draws", 2), (evaluate, "--num_images", 20),
+    (sample, "--seed", 0), (score, "--seed", 0), (evaluate, "--seed", 0),
 ]  # fmt: skip
 
 
@@ -24,19 +25,13 @@ def test_options_that_mean_nothing_are_refused(refused):
     """Numbers that are too small, seeds that no key has, and what would have no effect."""
     cases = [
         (sample, "--workdir run --out s.npz", "--num is missing"),
-        (evaluate, "--workdir run --metrics fdi", "--metrics: metric='fdi' is not known; did you mean 'fid'?"),
         (train_command, "--workdir=", "'' names no file and no folder"),
         (train_command, "--workdir=gs://bucket/run", "gs://bucket/run is an address; give a folder"),
     ]
     cases += [
-        (command, f"--workdir run --seed {seed}", f"{seed} must be a whole number from 0 to {2**32 - 1}")
-        for command in (sample, score, evaluate)
-        for seed in (-1, 2**32, "two")
-    ]
-    cases += [
         (command, f"{name}={number}", f"argument {name}: {number} must be a whole number from {low} to {2**32 - 1}")
         for command, name, low in LOWEST
-        for number in (low - 1, 1.5, "many")
+        for number in (low - 1, 2**32, 1.5, "many")
     ]
     for command, flags, said in cases:
         refused(said, command.main, *flags.split())
@@ -46,12 +41,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(finished, tmp
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(os, "access", lambda folder, mode: folder != finished[0])
     monkeypatch.setitem(sys.modules, "polars", None)
-    (tmp_path / "there.csv").write_text("mine")
-    for name, said in (
-        ("there.csv", "exists; give another one, or --overwrite"),
-        ("file/s.csv", f"{tmp_path / 'file'}: File exists"),
-        ("s.parquet", "needs polars"),
-    ):
+    for name, said in (("file/s.csv", f"{tmp_path / 'file'}: File exists"), ("s.parquet", "needs polars")):
         refused(said, score.main, "--workdir", tmp_path / "none", "--out", tmp_path / name)
     refused("cannot be written to, and the numbers go there", evaluate.main, "--workdir", finished[0])
 
@@ -71,14 +61,12 @@ def test_texts_are_neither_exported_nor_filled_in(tmp_path, refused, as_users_ru
     [
         (DivergedError("train/loss is nan at step 7"), 3, "train/loss is nan at step 7"),
         (MemoryError("no room"), 2, "out of memory (no room); in training lower data.batch_size"),
-        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), 2, "out of memory (RESOURCE_EXHAUSTED: 9"),
         (ValueError("RESOURCE_EXHAUSTED: a write: Disk quota exceeded"), 74, "no space left: RESOURCE_EXHAUSTED"),
         (jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier"), 75, "DEADLINE_EXCEEDED: Barrier; this may pass, so"),
-        (TimeoutError("waiting for the others"), 75, "waiting for the others; this may pass"),
         (OSError(errno.ESTALE, "Stale file handle"), 75, "Stale file handle; this may pass"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "x: Permission denied"),
     ],
-    ids=["diverged", "memory", "device_memory", "quota", "late", "timeout", "stale", "denied"],
+    ids=["diverged", "memory", "quota", "late", "stale", "denied"],
 )
 def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch, sentence, error, code, said):
     """Launchers start the same command again after 75 alone: what may pass has it, and nothing else."""

@@ -1,8 +1,9 @@
-"""The commands on a finished run: evaluate, sample, report. What they write, repeat and refuse."""
+"""The commands on a finished run: evaluate, sample, report, explore. What they write, repeat and refuse."""
 
 import dataclasses
 import json
 import re
+import webbrowser
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 import kaem_jax as kaem
-from kaem_jax.app.cli import evaluate, report, sample
+from kaem_jax.app.cli import evaluate, explore, report, sample
 from kaem_jax.app.data import load_dataset, to_pixels
 from kaem_jax.app.data.config import DataSettings
 from kaem_jax.app.devices.mesh import Parallel, make_mesh
@@ -22,11 +23,11 @@ from kaem_jax.app.evaluation.generate import reconstruct, sample_in_batches
 from kaem_jax.app.runs import load as opening
 from kaem_jax.jax_utils.keys import evaluation_keys, sample_key
 from kaem_jax.jax_utils.placement import place
-from tests.app.conftest import NUM_STEPS, call, copy_of, make_best, read_npz, rows_of
-from tests.app.evaluation.test_features import mean_colour
+from tests.app.conftest import NUM_STEPS, call, copy_of, make_best, read_npz
+from tests.app.evaluation.test_distances import mean_colour
 from tests.truth import assert_within
 
-FEATURES = "tests.app.evaluation.test_features:mean_colour"
+FEATURES = "tests.app.evaluation.test_distances:mean_colour"
 
 
 def found_in(workdir, name="evaluation.json"):
@@ -56,16 +57,16 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     def read(settings, **options):
         assert options == {"lazy": True}  # images that nobody asks for are not decoded
         opened.append(settings)
-        if len(opened) == 1:  # meanwhile another evaluation of this checkpoint ends
-            found = {"step": 40, "metrics": {"kid": {"seed": 5}}}
-            write(workdir, found | {"chosen_by_these_data": False})
+        if len(opened) == 1:  # meanwhile other evaluations end
+            write(workdir, {"step": NUM_STEPS, "metrics": {"copying": {"ratio": 7.0, "seed": 5}}})
+            earlier = {"step": 40, "metrics": {"kid": {"seed": 5}, "fid": {"seed": 9}}, "chosen_by_these_data": False}
+            write(workdir, earlier, "evaluation_40.json")
         return load_dataset(settings, **options)
 
     monkeypatch.setattr(opening, "load_dataset", read)
     saved = found_in(workdir, "config.json")
     saved["config"]["evaluation"]["features"] = FEATURES  # those in which training compared samples
     write(workdir, saved, "config.json")
-    write(workdir, {"step": NUM_STEPS, "metrics": {"copying": {"ratio": 7.0, "seed": 5}}})
     flags = ("--workdir", workdir, "--checkpoint", "best", "--seed", 5)
     names = ("fid", "copying", "log_likelihood", "reconstruction", "two_sample")
     call(evaluate.main, *flags, "--metrics", *names, "--num_images", 300)
@@ -73,7 +74,8 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     metrics, model, params = written["metrics"], early.model, early.params
     assert (written["step"], written["trained_to"], written["chosen_by_these_data"]) == (40, NUM_STEPS, True)
     assert written["versions"]["jax"] == jax.__version__
-    assert set(metrics) == {*names, "kid"}  # none of another checkpoint
+    assert set(metrics) == {*names, "kid"}  # none of another checkpoint, whose numbers are set aside
+    assert found_in(workdir, "evaluation_60.json")["metrics"]["copying"]["ratio"] == 7
     assert metrics["two_sample"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
     assert {values["seed"] for values in metrics.values()} == {5}
     # The same seed draws the same images, and compares them with all held-out ones, not only the 100 of training.
@@ -88,6 +90,8 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     assert [metrics["fid"][name] for name in ("features", "num_real", "num_generated")] == [FEATURES, 300, 300]
     train = mean_colour(to_pixels(data.train))
     assert metrics["copying"]["ratio"] == pytest.approx(copying(train, real, fake)[0], rel=1e-6)
+    # Training images are compared in random order, too.
+    assert metrics["fid"]["value_of_training_images"] != pytest.approx(frechet_distance(real, train[:300]), rel=1e-3)
     # Of the first held-out data, with the keys of this command.
     x, keys = jnp.asarray(data.held_out), evaluation_keys(5)
     estimate = kaem.log_evidence(keys.likelihood, model, params, x[:100], num_samples=500, chunk_size=100)
@@ -120,12 +124,9 @@ def test_all_metrics_figures_and_report(finished, tmp_path):
     # Nothing is fetched: no address at all but those of the pictures inside.
     assert re.findall(r"https?://|//[a-z]", re.sub(r"base64,[^\"]*", "", page)) == []
     assert "mean_colour" in page
-    latents = found_in(workdir, "latents.json")
-    assert len(latents) == 2
-    assert latents[0]["explained_variance"] >= latents[1]["explained_variance"]
-    for entry in latents:
-        assert sum(mode["mass"] for mode in entry["modes"]) == pytest.approx(1)
-        assert f"<th>{entry['name']}</th>" in page
+    first, second = found_in(workdir, "latents.json")
+    assert first["explained_variance"] >= second["explained_variance"]
+    assert f"<th>{second['name']}</th>" in page
 
 
 def test_report_of_a_run_that_was_not_evaluated(finished, tmp_path):
@@ -137,13 +138,6 @@ def test_report_of_a_run_that_was_not_evaluated(finished, tmp_path):
         ("What single latents do", False), ("has fallen by", False),
     ):  # fmt: skip
         assert (words in page) == are_there, words
-    last = rows_of(workdir)[-2]  # the last row has more effort
-    last |= {"step": NUM_STEPS + 20, "eval/log_likelihood": last["eval/log_likelihood"] - 9}
-    with (workdir / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(last) + "\n")
-    call(report.main, "--workdir", workdir)
-    training = (workdir / "report.html").read_text().partition('id="curves-heading"')[2].partition("<figure")[0]
-    assert "has fallen by" in training
 
 
 @pytest.mark.slow
@@ -174,17 +168,28 @@ def test_refusals(finished, tmp_path, refused):
     fid = (*workdir, "--metrics", "fid", "--features")
     for main, flags, part in (
         (sample.main, ("--workdir", tmp_path, *one, tmp_path / "a.npz"), "not the folder of a run"),
-        (sample.main, ("--workdir", tmp_path / "there.npz", *one, tmp_path / "a.npz"), "not the folder of a run"),
-        (report.main, ("--workdir", tmp_path), "not the folder of a run"),
         (report.main, ("--workdir", damaged), "evaluation.json is damaged"),
         (sample.main, (*workdir, *one, tmp_path / "there.npz"), "--overwrite"),
         (sample.main, (*workdir, *one, tmp_path / "a.npy"), "must end in .npz"),
         (sample.main, (*workdir, *one, tmp_path / "folder.npz"), "is a folder"),
         (sample.main, (*workdir, *one, tmp_path / "there.npz" / "a.npz", "--overwrite"), "there.npz"),
         (evaluate.main, (*fid, "nothing"), "--features or evaluation.features: 'nothing' is not known"),
-        (evaluate.main, (*fid, "os.path:sep"), "cannot be computed"),
         (evaluate.main, (*workdir, "--metrics", "fid", "kids"), "metric='kids' is not known; did you mean 'kid'"),
     ):
         refused(part, main, *flags)
     assert (tmp_path / "there.npz").read_bytes() == b"precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.npz", "run", "there.npz"]
+
+
+@pytest.mark.slow
+def test_the_page_is_written_where_it_is_asked_for_and_opened(finished, tmp_path, sentence, refused, monkeypatch):
+    opened, out = [], tmp_path / "page.html"
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    code, line = sentence(explore.main, "--workdir", finished[0], "--out", out)
+    assert code == 0
+    assert re.search(r"step 60 in .*page.html, 0\.\d MB", line)
+    assert "</html>" in out.read_text()
+    for flags, said in ((("--out", out), "--overwrite"), (("--out", tmp_path / "page.txt"), ".html")):
+        refused(said, explore.main, "--workdir", finished[0], *flags)
+    assert sentence(explore.main, "--workdir", finished[0], "--out", out, "--overwrite", "--no_browser")[0] == 0
+    assert opened == [out.as_uri()]

@@ -8,14 +8,11 @@ import polars
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.app.cli import encode, evaluate, impute, sample, score
+from kaem_jax.app.cli import encode, evaluate, sample, score
 from kaem_jax.app.data import DataSettings, load_dataset, write_table
 from kaem_jax.app.data.config import parts_of
-from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.likelihoods import Categorical
 from tests.app.conftest import call, train_here
-from tests.app.tiny import tiny_config
-from tests.truth import assert_within
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_users_run_it")]
 
@@ -31,44 +28,14 @@ SHORT = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def wine(tmp_path_factory):
-    """The folder of a short run on wine, and its form."""
-    workdir = train_here("wine", tmp_path_factory.mktemp("wine") / "run", SHORT)
-    return workdir, kaem.load_run(workdir).form
-
-
-def test_samples_scores_and_codes_are_those_of_the_table(wine, tmp_path, refused):
-    workdir, form = wine
-    means, scales = form.by_value("mean"), form.by_value("scale")
-    assert (workdir / "figures" / "samples.png").stat().st_size > 1000
-    call(sample.main, "--workdir", workdir, "--num", 300, "--out", tmp_path / "s.csv")
-    drawn = polars.read_csv(tmp_path / "s.csv")
-    assert drawn.columns == [column.name for column in form.columns]
-    assert np.abs((drawn.to_numpy().mean(axis=0) - means) / scales).max() < 1.0
-    call(score.main, "--workdir", workdir, "--out", tmp_path / "p.csv", "--proposals", 200)
-    scores = polars.read_csv(tmp_path / "p.csv")
-    assert scores.columns == ["log_prob", "standard_error", "ess", "is_bound"]
-    # The mean score is the held-out log-likelihood of standardised values, moved by the units.
-    summary = json.loads((workdir / "summary.json").read_text())
-    expected = summary["eval/log_likelihood"] - np.log(scales).sum()
-    error = np.hypot(summary["eval/log_likelihood_standard_error"], scores["standard_error"].mean())
-    assert_within(scores["log_prob"].mean(), expected, error, 5)
-    call(encode.main, "--workdir", workdir, "--num", 10, "--out", tmp_path / "z.csv", "--draws", 8)
-    codes = polars.read_csv(tmp_path / "z.csv")
-    assert codes.columns[:4] == ["mean_0", "mean_1", "mean_2", "mean_3"]
-    np.testing.assert_allclose(sum(codes[f"cluster_{c}"].to_numpy() for c in range(3)), 1, rtol=1e-4)
-    refused(".csv", sample.main, "--workdir", workdir, "--num", 3, "--out", tmp_path / "s.npz")
-
-
-def test_a_table_with_empty_cells_is_trained_and_evaluated(tmp_path):
+def test_a_table_with_empty_cells_is_trained_evaluated_and_drawn(tmp_path, refused):
     """Cells may be empty in what is held out too, and a category may occur only there."""
     rng, num, path = np.random.default_rng(0), 120, tmp_path / "t.csv"
     settings = {"name": "table", "path": str(path), "batch_size": 32, "test_fraction": 0.1}
     frame = {
         "a": [None if i % 5 == 0 else float(value) for i, value in enumerate(rng.normal(size=num))],
         "b": [None if i % 7 == 0 else "xy"[int(value)] for i, value in enumerate(rng.integers(0, 2, num))],
-        "c": rng.normal(size=num).tolist(),
+        "c": rng.normal(170, 10, num).tolist(),
     }
     frame["b"][max(parts_of([num], DataSettings(**settings))["test"])] = "z"
     write_table(path, frame)
@@ -77,30 +44,33 @@ def test_a_table_with_empty_cells_is_trained_and_evaluated(tmp_path):
     assert np.isfinite(json.loads((workdir / "summary.json").read_text())["eval/reconstruction_error"])
     call(evaluate.main, "--workdir", workdir)
     assert (workdir / "report.html").exists()
+    assert (workdir / "figures" / "samples.png").stat().st_size > 1000
+    call(sample.main, "--workdir", workdir, "--num", 300, "--out", tmp_path / "s.csv")
+    drawn = polars.read_csv(tmp_path / "s.csv")
+    assert (drawn.columns, set(drawn["b"])) == (["a", "b", "c"], {"x", "y"})
+    assert abs(drawn["c"].mean() - 170) < 10
+    call(encode.main, "--workdir", workdir, "--num", 10, "--out", tmp_path / "z.csv", "--draws", 8)
+    codes = polars.read_csv(tmp_path / "z.csv")
+    assert codes.columns[:4] == ["mean_0", "mean_1", "mean_2", "mean_3"]
+    np.testing.assert_allclose(sum(codes[f"cluster_{c}"].to_numpy() for c in range(3)), 1, rtol=1e-4)
+    refused(".csv", sample.main, "--workdir", workdir, "--num", 3, "--out", tmp_path / "s.npz")
 
 
 WORDS = ("red", "blue")
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    """The folder of a short run, and its file of texts: one word, repeated, which a latent can say."""
-    folder, rng = tmp_path_factory.mktemp("texts"), np.random.default_rng(0)
-    lines = [" ".join([WORDS[rng.integers(2)]] * rng.integers(1, 3)) for _ in range(200)]
-    (folder / "lines.txt").write_text("\n".join(lines))
+def test_texts_are_learned_evaluated_drawn_scored_and_encoded(tmp_path, refused):
+    """One word, repeated, which a latent can say: a text has at least 2 log 2 nats, random characters about 25."""
+    lines, rng = tmp_path / "lines.txt", np.random.default_rng(0)
+    lines.write_text("\n".join(" ".join([WORDS[rng.integers(2)]] * rng.integers(1, 3)) for _ in range(200)))
     short = {
-        "data.name": "text", "data.path": folder / "lines.txt", "data.length": 12, "data.num_held_out": 20,
+        "data.name": "text", "data.path": lines, "data.length": 12, "data.num_held_out": 20,
         "decoder.width": 16, "posterior.encoder.width": 16, "prior.num_latents": 2, "prior.num_clusters": 2,
         "decoder.context": 1, "decoder.ngram_order": 2, "decoder.ngram_bits": 10, "posterior.kl_warmup_steps": 0,
         "train.num_steps": 300, "train.log_every": 100, "evaluation.every_steps": 300, "checkpoint.every_steps": 300,
         "decoder.num_blocks": 1, "evaluation.estimator.final_num_samples": 50, "evaluation.posterior_steps": 5,
     }  # fmt: skip
-    return train_here("sms", folder / "run", short), folder / "lines.txt"
-
-
-def test_training_learns_the_texts_and_evaluation_says_whether_latents_are_used(texts):
-    """A text has at least 2 log 2 nats; a uniform choice of characters has about 25."""
-    folder, _ = texts
+    folder = train_here("sms", tmp_path / "run", short)
     summary = json.loads((folder / "summary.json").read_text())
     assert -8 < summary["eval/log_likelihood"] < -np.log(4) + 5 * summary["eval/log_likelihood_standard_error"]
     assert 0 <= summary["eval/reconstructed_tokens"] <= 1
@@ -123,10 +93,6 @@ def test_training_learns_the_texts_and_evaluation_says_whether_latents_are_used(
     assert found["latent_use"]["cost_of_other_latents"] > -0.1
     assert "data of kind text" in found["fid"]["reason"]
     assert "Sampled texts" in (folder / "report.html").read_text()
-
-
-def test_samples_scores_and_codes(texts, tmp_path, sentence):
-    folder, lines = texts
     for seed, name in enumerate("st"):
         call(sample.main, "--workdir", folder, "--num", 200, "--seed", seed, "--out", tmp_path / f"{name}.txt")
     drawn, other = ((tmp_path / f"{name}.txt").read_text().splitlines() for name in "st")
@@ -143,26 +109,6 @@ def test_samples_scores_and_codes(texts, tmp_path, sentence):
     assert scores[1].max() < scores[0].min()
     call(encode.main, "--workdir", folder, "--data", lines, "--num", 10, "--out", tmp_path / "z.csv")
     assert len(polars.read_csv(tmp_path / "z.csv")) == 10
-    for main, arguments, parts in (
-        (impute.main, ["--data", lines, "--out", tmp_path / "i.npz"], ("texts", "missing")),
-        (sample.main, ["--num", 5, "--out", tmp_path / "s.npz"], ("must end in .txt",)),
-        (sample.main, ["--num", 5, "--out", tmp_path / "c.txt", "--cluster", 9], ("cluster=9",)),
-    ):
-        code, line = sentence(main, "--workdir", folder, *arguments)
-        assert (code, [part for part in parts if part not in line]) == (2, []), line
-
-
-@pytest.mark.release
-def test_clusters_tied_to_classes_hold_their_data(tmp_path):
-    config = tiny_config(
-        prior__kind="clustered", prior__num_latents=6, prior__num_clusters=10, prior__num_classes=10,
-        data__labels=True, decoder__hidden=(64, 64), posterior__kind="variational", posterior__encoder__kind="mlp",
-        posterior__encoder__hidden=(64, 64), evaluation__proposal__kind="encoder",
-        train__num_steps=1500, train__log_every=500, evaluation__every_steps=1500,
-        checkpoint__every_steps=1500, data__batch_size=64,
-    )  # fmt: skip
-    folder = tmp_path / "run"
-    assert train_and_evaluate(config, folder) is Outcome.FINISHED
-    call(evaluate.main, "--workdir", folder, "--metrics", "clusters")
-    metrics = metrics_of(folder)
-    assert metrics["clusters"]["accuracy"] > 0.8
+    flags = ("--workdir", folder, "--num", 5, "--out")
+    refused("must end in .txt", sample.main, *flags, tmp_path / "s.npz")
+    refused("cluster=9", sample.main, *flags, tmp_path / "c.txt", "--cluster", 9)

@@ -39,12 +39,11 @@ def test_npz_with_two_parts_or_one_that_is_split_with_its_labels(tmp_path, image
     np.testing.assert_array_equal(data.held_out, images[15:])
     assert labels_of(data) == labels["train_labels"].tolist()
     np.testing.assert_array_equal(data.held_out_labels(np.arange(5)), labels["test_labels"])
-    for test in (images[15:].astype(np.float64) / 255, images[15:] > 127):  # bytes beside shares, truth values
-        np.savez(tmp_path / "b.npz", train=images[:15], test=test)
-        data = load(tmp_path / "b.npz", "npz")
-        assert (data.train.dtype, data.held_out.dtype, data.train_labels) == (np.float32, np.float32, None)
-        np.testing.assert_allclose(data.train, images[:15] / 255, rtol=1e-6)
-        np.testing.assert_allclose(data.held_out, test.astype(float), rtol=1e-6)
+    np.savez(tmp_path / "b.npz", train=images[:15], test=images[15:] > 127)  # bytes beside truth values
+    data = load(tmp_path / "b.npz", "npz")
+    assert (data.train.dtype, data.held_out.dtype, data.train_labels) == (np.float32, np.float32, None)
+    np.testing.assert_allclose(data.train, images[:15] / 255, rtol=1e-6)
+    np.testing.assert_array_equal(data.held_out, images[15:] > 127)
     np.savez(tmp_path / "c.npz", images=images, labels=np.arange(20))
     data = load(tmp_path / "c.npz", "npz", test_fraction=0.25)
     np.testing.assert_array_equal(images[labels_of(data)], data.train)
@@ -60,21 +59,18 @@ def test_what_are_no_images_is_refused(tmp_path, refuses, images):
     (tmp_path / "damaged" / "1.png").write_bytes(b"no image")
     (tmp_path / "empty").mkdir()
     for name, path, said in (
-        ("npz", "one.npy", "np.savez"),
-        ("npz", "none.npz", "No such file"), ("npz", "cut.npz", ""), ("npz", "~nosuch/x", "home directory"),
-        ("folder", "none", "No such file"), ("folder", "damaged", "1.png is not an image"), ("folder", "empty", ".png"),
+        ("npz", "one.npy", "np.savez"), ("npz", "none.npz", "No such file"), ("npz", "cut.npz", ""),
+        ("folder", "damaged", "1.png is not an image"), ("folder", "empty", ".png"),
     ):  # fmt: skip
         with refuses(DataError, "data.path=", path, "cannot be read", said):
-            load(path if path[0] == "~" else tmp_path / path, name)
+            load(tmp_path / path, name)
     for said, arrays in (
         ("train and test, or images", {"pictures": [[1]]}),
         ("float64 values from 0.0 to 16.0; wanted: uint8, floats in [0, 1]", {"images": [[0.0, 16.0]] * 3}),
         ("3 NaN, and images to train on have no gaps", {"images": [[0.5, np.nan]] * 3}),
         ("int64", {"images": [[0, 1]] * 3}),
         ("uint8 values 0 and 1", {"images": np.eye(3, dtype=np.uint8)}),
-        ("1 examples", {"images": [[0.5]]}),
         ("integers, one for each image", {"images": [[0.5]] * 3, "labels": [1, 2]}),
-        ("integers, one for each image", {"images": [[0.5]] * 3, "labels": [1.0, 2.0, 3.0]}),
         ("size 2 and the array at index 1 has size 1", {"train": [[0.5, 0.5]], "test": [[0.5]]}),
     ):
         np.savez(tmp_path / "a.npz", **arrays)

@@ -1,6 +1,7 @@
 """Four processes on Cloud TPU VMs find each other by the metadata servers of their machines, which are fakes here."""
 
 import contextlib
+import functools
 import http.server
 import os
 import socket
@@ -27,38 +28,28 @@ print(jax.process_index(), jax.process_count(), everyone.ravel().tolist())
 
 
 @contextlib.contextmanager
-def metadata_server(number):
+def metadata_server(folder, number):
     """Gives what the metadata server of worker `number` does; yields its address."""
-    attributes = {
-        "agent-worker-number": str(number),
-        "worker-network-endpoints": ",".join(["localhost"] * NUM_HOSTS),
-        "tpu-env": "ACCELERATOR_TYPE: 'v5litepod-16'",
-    }
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            found = attributes.get(self.path.removeprefix("/computeMetadata/v1/instance/attributes/"))
-            self.send_response(200 if found else 404)
-            self.end_headers()
-            self.wfile.write((found or "").encode())
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    attributes = folder / "computeMetadata" / "v1" / "instance" / "attributes"
+    attributes.mkdir(parents=True)
+    (attributes / "agent-worker-number").write_text(str(number))
+    (attributes / "worker-network-endpoints").write_text(",".join(["localhost"] * NUM_HOSTS))
+    (attributes / "tpu-env").write_text("ACCELERATOR_TYPE: 'v5litepod-16'")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-def test_hosts_of_a_slice_find_each_other():
+def test_hosts_of_a_slice_find_each_other(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     direct = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     own = direct | {"JAX_FORCE_TPU_INIT": "1", "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_PORT": port}
     with contextlib.ExitStack() as servers:
-        addresses = [servers.enter_context(metadata_server(i)) for i in range(NUM_HOSTS)]
+        addresses = [servers.enter_context(metadata_server(tmp_path / str(i), i)) for i in range(NUM_HOSTS)]
         hosts = [
             subprocess.Popen([sys.executable, "-c", HOST], env=own | {"GCE_METADATA_IP": address},
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,5 +1,6 @@
-"""Steps compiled for devices that need not be here: their data, and what is said of them."""
+"""Steps compiled for devices that need not be here, and the cache of compiled programs."""
 
+import pathlib
 import re
 
 import jax
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from kaem_jax.app.compile_only import described, find_topology, lower_step, with_data
-from kaem_jax.errors import ConfigError
+from kaem_jax.app.compile_only import described, lower_step, with_data
+from kaem_jax.app.devices.compilation_cache import programs_folder, use_compilation_cache
 from tests.app.tiny import tiny_config
 
 WITH_CLASSES = {
@@ -30,14 +31,29 @@ def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
     assert (batch.classes.shape if storage == "auto" else batch.classes) == ((1000,) if storage == "auto" else None)
 
 
-def test_a_step_compiled_for_eight_devices_sends_its_gradients():
-    """The real thing, for devices that are here."""
-    config = tiny_config(data__batch_size=32, parallel__data=8)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("importance", {}),
+        pytest.param("langevin", {"num_steps": 1}, marks=pytest.mark.slow),
+        pytest.param("tempered", {"num_steps": 1, "num_temperatures": 3, "steps_per_round": 1}, marks=pytest.mark.slow),
+        pytest.param("variational", {"encoder__hidden": (8,)}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_compiled_for_eight_devices_sends_its_gradients_and_no_device_holds_a_whole_minibatch(kind, options):
+    """The real thing, for devices that are here: each of them has 13 of 104 data, and no array of numbers has all."""
+    options = {f"posterior__{name}": value for name, value in options.items()}
+    options |= {"evaluation__proposal": "encoder"} if kind == "variational" else {}
+    config = tiny_config(posterior__kind=kind, data__batch_size=104, parallel__data=8, parallel__temp=1, **options)
     with jax.numpy_dtype_promotion("standard"):
         compiled = lower_step(config, jax.devices(), (8, 8), 1000, jnp.float32).compile()
     found = re.fullmatch(r"([\d.]+) MiB, ([\d.]+) GFLOP \(each loop once\), collectives: .*", described(compiled))
     assert float(found[1]) > 4 * 1000 * 8 * 8 / 2**20  # at least the training data
     assert "all-reduce" in found[0]
+    text = compiled.as_text()
+    sizes = {int(size) for shape in re.findall(r"f32\[([\d,]+)\]", text) for size in shape.split(",")}
+    assert (13 in sizes, 104 in sizes) == (True, False)
+    assert "input_output_alias" in text  # the old state is donated
 
 
 def test_a_program_is_described_by_what_the_compiler_says():
@@ -77,7 +93,36 @@ def test_compiling_for_other_chips_knows_the_data(changes, expected):
         assert config.likelihood.sizes == (1,) * 13
 
 
-def test_topologies_that_are_not_known_are_refused(refuses):
-    for name in ("v99:4x4", "h100:many", "h100:8x8"):
-        with refuses(ConfigError, f"--compile_only={name} cannot be compiled for here", "v5e:4x4, and h100:8"):
-            find_topology(name)
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({"KAEM_JAX_CACHE": "mine", "XDG_CACHE_HOME": "other"}, "mine"),
+        ({"XDG_CACHE_HOME": "mine"}, "mine/kaem_jax"),
+        ({"KAEM_JAX_CACHE": "off", "XDG_CACHE_HOME": "mine"}, None),
+        ({"KAEM_JAX_CACHE": "/proc/none"}, None),
+    ],
+)
+def test_programs_are_kept_where_a_user_says(tmp_path, monkeypatch, environment, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KAEM_JAX_CACHE", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs", "compilation_cache_max_size")
+    before = {f"jax_{name}": jax.config.values[f"jax_{name}"] for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        found = use_compilation_cache()
+        in_use = jax.config.values["jax_compilation_cache_dir"]
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert in_use == (found and str(found))
+    assert (found and found.parent) == (place and pathlib.Path(place))
+
+
+def test_processors_of_other_instructions_share_no_programs(tmp_path, monkeypatch):
+    def folder(flags):
+        monkeypatch.setattr(pathlib.Path, "read_text", lambda _: f"processor: 0\nflags: {flags}\n")
+        return programs_folder(tmp_path)
+
+    assert folder("sse avx") == folder("sse avx") != folder("sse avx avx512f")

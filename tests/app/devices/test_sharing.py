@@ -1,7 +1,12 @@
-"""Evaluations whose data no axis divides: each device does its share, and the numbers are those of one device."""
+"""Evaluations whose data no axis divides: each device does its share, and the numbers are those of one device.
+
+Batches of one size with keys of their own, and a signal that is noted once.
+"""
 
 import math
+import os
 import re
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +16,10 @@ from flax import nnx
 
 import kaem_jax as kaem
 from kaem_jax.app.devices.mesh import Parallel, make_mesh
+from kaem_jax.app.devices.preemption import StopRequest
 from kaem_jax.app.evaluation.generate import _decode
 from kaem_jax.inference.evidence import log_evidence
+from kaem_jax.jax_utils.batches import in_batches
 from kaem_jax.jax_utils.placement import constrain, place
 from kaem_jax.networks import conv
 from kaem_jax.networks.base import NnxDecoder
@@ -116,3 +123,35 @@ def test_an_estimate_of_twenty_data_is_shared_by_eight_devices(options):
     np.testing.assert_allclose(eight.value, one.value, atol=1e-3)
     np.testing.assert_allclose(eight.ess, one.ess, rtol=1e-2)
     assert flops[1] < flops[0] / 5
+
+
+def test_each_batch_has_its_own_key_and_the_last_is_filled_up():
+    shapes = []
+
+    def function(key, x):
+        shapes.append(x.shape)
+        return x, jax.random.uniform(key, (len(x),))
+
+    key, x = jax.random.key(0), np.arange(10.0, dtype=np.float32).reshape(5, 2)
+    values, draws = (np.concatenate(parts) for parts in zip(*in_batches(function, key, x, 2), strict=True))
+    assert shapes == [(2, 2)] * 3
+    np.testing.assert_array_equal(values, x)
+    own = [jax.random.uniform(jax.random.fold_in(key, i), (2,)) for i in range(3)]
+    np.testing.assert_array_equal(draws, np.concatenate(own)[:5])
+
+
+def test_a_second_signal_acts_as_usual():
+    """In the first place a handler of our own."""
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda *_: got.append("usual"))
+    try:
+        with StopRequest() as stop:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert (stop.signal_name, got) == ("SIGTERM", ["usual"])
+        with StopRequest() as stop:
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (stop.signal_name, got) == (None, ["usual"] * 2)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,7 @@
-"""Held-out numbers against models whose truth is known; the keys, rows and files of an evaluation."""
+"""Held-out numbers against models whose truth is known; the keys, rows and files of an evaluation.
+
+Some networks only say what they were asked.
+"""
 
 import dataclasses
 import sys
@@ -9,43 +12,49 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax.app.data import Dataset
+import kaem_jax as kaem
+from kaem_jax.app.data import Dataset, Field, Table, Text
 from kaem_jax.app.evaluation import evaluate
-from kaem_jax.app.evaluation.evaluators import EVALUATORS, METRICS, SAMPLE_METRICS, HeldOut, log_likelihood
+from kaem_jax.app.evaluation.evaluators import (
+    EVALUATORS,
+    METRICS,
+    SAMPLE_METRICS,
+    HeldOut,
+    clusters,
+    log_likelihood,
+    mixing,
+    reconstruction,
+    sample_comparison,
+    texts,
+)
 from kaem_jax.app.evaluation.evaluators.active_latents import activity
 from kaem_jax.app.evaluation.generate import _means, reconstruct
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.runs.load import Run
 from kaem_jax.app.runs.run_folder import RunFolder
-from kaem_jax.inference.evidence import Effort, Evidence
+from kaem_jax.inference.evidence import Effort, Evidence, ImportanceEstimator
 from kaem_jax.inference.proposals import PriorProposal
-from kaem_jax.inference.samplers import FrozenSampler, Importance, Langevin
-from kaem_jax.jax_utils.keys import evaluation_keys
-from tests.app.evaluation.conftest import numbers_of
+from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, Importance, Sampler
+from kaem_jax.inference.samplers.chains import ChainState
+from kaem_jax.jax_utils.keys import evaluation_keys, sample_key
+from kaem_jax.mcmc.preconditioner import Metric
+from kaem_jax.tables.column import Column
+from tests.app.evaluation.conftest import CENTRES, far_clusters, numbers_of
 from tests.app.tiny import tiny_config
 from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within
 
-
-@pytest.fixture(scope="module")
-def gaussian():
-    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
-    z = jax.random.normal(jax.random.key(0), (25, 2))
-    return model, params, exact, model.simulate(jax.random.key(1), params, z)
+KEY, WORDS = jax.random.key(3), Text("word", 4, ("a", "bb"))
+LINEAR, OF_LINEAR, EXACT = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+POSTERIOR = FrozenSampler(Importance(num_samples=20_000), (), 0)
+DATA = LINEAR.simulate(jax.random.key(1), OF_LINEAR, jax.random.normal(jax.random.key(0), (200, 2)))
 
 
-def frozen(sampler):
-    """A sampler with nothing adapted."""
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
-    return FrozenSampler.freeze(sampler, sampler.init(jax.random.key(0), model, params, 1), 0)
+def likelihood_of(key, estimator, proposal=None):
+    return log_likelihood.evaluate(key, Run(Experiment(), LINEAR, OF_LINEAR, 0, None, None), DATA, estimator, proposal)
 
 
-def likelihood_of(gaussian, key, estimator, proposal=None):
-    model, params, _, x = gaussian
-    return log_likelihood.evaluate(key, Run(Experiment(), model, params, 0, None, None), x, estimator, proposal)
-
-
-def test_numbers_of_all_data_are_those_of_single_ones(gaussian):
+def test_numbers_of_all_data_are_those_of_single_ones():
     """Mean, median and least of single data; and an identity that knows all settings of the estimate."""
     value, ess, is_bound = jnp.asarray([1.0, 2, 6]), jnp.asarray([3.0, 50, 9]), jnp.asarray([True, False, False])
     evidence = Evidence(value, 0 * value, jnp.float32(0.25), ess, is_bound)
@@ -58,23 +67,22 @@ def test_numbers_of_all_data_are_those_of_single_ones(gaussian):
         def __call__(self, *_):
             return evidence, effort
 
-    found = likelihood_of(gaussian, jax.random.key(0), Estimator(1))
+    found = likelihood_of(jax.random.key(0), Estimator(1))
     expected = {"nats": 3, "standard_error": 0.25, "ess": 9, "ess_min": 3, "is_bound": True, "num_bounds": 1}
-    expected |= {"method": "ais", "num_chains": 7, "num_gradients": 5, "num_data": 25}
+    expected |= {"method": "ais", "num_chains": 7, "num_gradients": 5, "num_data": 200}
     assert found.items() >= expected.items()
     pairs = [(size, proposal) for size in (1, 2) for proposal in (None, PriorProposal())]
-    names = [likelihood_of(gaussian, None, Estimator(size), p)["effort_id"] for size, p in (*pairs, pairs[0])]
+    names = [likelihood_of(None, Estimator(size), p)["effort_id"] for size, p in (*pairs, pairs[0])]
     assert len(set(names[:4])) == 4
     assert names[4] == names[0]
 
 
-def test_reconstruction_is_the_posterior_mean_of_the_same_datum(gaussian):
+def test_reconstruction_is_the_posterior_mean_of_the_same_datum():
     """Reversing the order of the data must give a much larger error; missing values of a table have none."""
-    model, params, exact, x = gaussian
-    posterior = frozen(Importance(num_samples=20_000))
-    again, error = reconstruct(jax.random.key(3), model, params, x, posterior)
-    mean = exact(np.asarray(x, np.float64))[0]
-    weight, bias = (np.asarray(params["decoder"][name], np.float64) for name in ("weight", "bias"))
+    x = DATA[:25]
+    again, error = reconstruct(KEY, LINEAR, OF_LINEAR, x, POSTERIOR)
+    mean = EXACT(np.asarray(x, np.float64))[0]
+    weight, bias = (np.asarray(OF_LINEAR["decoder"][name], np.float64) for name in ("weight", "bias"))
     np.testing.assert_allclose(again, mean @ weight + bias, atol=0.05)
     np.testing.assert_allclose(error, np.mean((mean @ weight + bias - x) ** 2), rtol=0.05)
     assert np.mean((np.asarray(again)[::-1] - x) ** 2) > 3 * error
@@ -83,33 +91,19 @@ def test_reconstruction_is_the_posterior_mean_of_the_same_datum(gaussian):
     assert _means.__wrapped__(says_ten, {}, draws, jnp.asarray([[10.0, jnp.nan], [12, jnp.nan]]))[1] == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "sampler", [Importance(num_samples=300), Langevin(kernel="mala", num_steps=150, step_size=0.03)]
-)
-def test_activity_is_the_share_of_variance_that_data_decide(sampler):
-    model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=3, size=4, sigma=0.7)
-    weight = params["decoder"]["weight"] = params["decoder"]["weight"].at[2].set(0)
-    z = jax.random.normal(jax.random.key(0), (1500, 3))
-    x = model.simulate(jax.random.key(1), params, z)
-    shares = np.asarray(activity(jax.random.key(2), model, params, x, frozen(sampler))[0])
-    w = np.asarray(weight, np.float64)
-    truth = np.diag(w @ np.linalg.inv(w.T @ w + 0.7**2 * np.eye(4)) @ w.T)  # Var E[z | x] of a unit normal prior
-    assert truth[2] == 0
-    np.testing.assert_allclose(shares, truth, atol=0.12)
-    assert abs(shares[2]) < 0.1  # the variance of one posterior mean alone is up to 1
-
-
-def test_the_error_of_activity_covers_proposals_that_data_share():
+def test_activity_is_the_share_of_variance_that_data_decide_with_an_error_that_covers_shared_proposals():
     """One latent that the data show, and one that they do not: the latter's means err for all data together."""
     model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
     params["decoder"]["weight"] = params["decoder"]["weight"].at[1].set(0)
     x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (300, 2)))
-    sampler, keys = frozen(Importance(num_samples=60)), jax.random.split(jax.random.key(0), 30)
+    sampler, keys = FrozenSampler(Importance(num_samples=60), (), 0), jax.random.split(jax.random.key(0), 30)
     shares, errors = (
         np.stack(part) for part in zip(*(activity(k, model, params, x, sampler) for k in keys), strict=True)
     )
-    assert shares[:, 0].min() > 0.5
+    w = np.asarray(params["decoder"]["weight"], np.float64)
+    truth = np.var(np.asarray(x) @ np.linalg.inv(w.T @ w + 0.7**2 * np.eye(3)) @ w.T, axis=0)  # of E[z | x]
+    assert truth[0] > 0.5
+    assert shares[:, 0].mean() == pytest.approx(truth[0], abs=0.1)
     assert_within(shares[:, 1].mean(), 0, shares[:, 1].std() / 30**0.5, 4)
     assert shares[:, 1].std() == pytest.approx(np.sqrt(np.mean(errors[:, 1] ** 2)), rel=4 / 60**0.5)
 
@@ -138,19 +132,155 @@ def test_each_evaluator_has_a_key_of_its_own_and_labels_of_its_rows(monkeypatch,
     assert estimator == run.config.evaluation.estimator.final
 
 
-def test_numbers_of_one_checkpoint_are_kept_and_those_of_another_set_aside(tmp_path):
+def test_a_checkpoint_that_these_data_chose_stays_so(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.metrics.write_text('{"step": 10}\n{"step": 20}\n')
+    for is_chosen, expected in ((False, False), (True, True), (False, True)):
+        evaluate._kept(folder, 10, {}, is_chosen)
+        assert folder.read_evaluation()["chosen_by_these_data"] == expected
 
-    def kept(step, metrics, is_chosen):
-        found = evaluate._kept(folder, step, {name: {"seed": seed} for name, seed in metrics.items()}, is_chosen)
-        written = folder.read_evaluation()
-        assert (written["step"], written["trained_to"]) == (step, 20)
-        assert written["metrics"] == found
-        return {name: numbers["seed"] for name, numbers in found.items()}, written["chosen_by_these_data"]
 
-    assert kept(10, {"kid": 1, "fid": 2}, True) == ({"fid": 2, "kid": 1}, True)
-    assert kept(10, {"kid": 3}, False) == ({"fid": 2, "kid": 3}, True)  # these data chose the step before
-    assert kept(20, {"kid": 4}, False) == ({"kid": 4}, False)
-    assert folder.read_evaluation(10)["metrics"]["fid"] == {"seed": 2}
-    assert kept(10, {"copying": 5}, False) == ({"fid": 2, "kid": 3, "copying": 5}, True)
+@pytest.fixture(scope="module")
+def clustered():
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=6, num_classes=3)
+    model = kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(), (4, 4))
+    return Run(Experiment(), model, {"a": 1}, 0, None, FrozenSampler(None, None, 0))
+
+
+def test_clusters_are_those_of_the_data_and_agree_with_their_labels():
+    """More data than a batch holds; what fills up the last one does not count."""
+    which = np.repeat(np.arange(4), (60, 45, 30, 15))
+    frozen = FrozenSampler(Importance(num_samples=2000), (), 0)
+    run = Run(Experiment(), *far_clusters(sigma=0.2), 0, None, frozen)
+    found = clusters.evaluate(KEY, run, jnp.asarray(CENTRES[which]), which % 3)
+    share = np.array([0.4, 0.3, 0.2, 0.1])
+    assert found["effective_number"] == pytest.approx(np.exp(-share @ np.log(share)), rel=1e-2)
+    assert (found["num_data"], found["clusters"], found["accuracy"]) == (150, 4, 1)
+    labels = np.array([7, 7, 5, 5, 9, 9])
+    merged, same = (clusters.agreement(np.eye(4)[given], labels) for given in ([2, 2, 0, 0, 0, 0], [0, 0, 3, 3, 1, 1]))
+    assert 0 < merged["adjusted_mutual_information"] < 1 == same["adjusted_mutual_information"]
+    assert merged["accuracy"] == pytest.approx(4 / 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder(Sampler):
+    """Says what a tempered population of four rungs would."""
+
+    acceptance: float
+    num_steps: int = 6
+    steps_per_round: int = 2
+
+    @property
+    def num_rungs(self):
+        return 4
+
+    def step(self, key, step, state, model, params, x, indices=None):
+        barrier = jnp.asarray(2.6 if self.num_steps == 200 else 0.0)  # of many rounds
+        metrics = {"barrier": barrier, "swap_acceptance_min": jnp.asarray(self.acceptance)}
+        return ChainDraws(jnp.zeros((1, len(x), 2)), metrics), state
+
+
+@pytest.mark.parametrize("of_metric", [True, False])
+def test_mixing_is_judged_in_the_coordinates_of_training(of_metric):
+    """At most 32 data; chains of a linear model agree, in the frame of the metric or in the latents."""
+    weight = OF_LINEAR["decoder"]["weight"]
+    metric = Metric(weight @ weight.T / 0.25, jnp.ones(2)) if of_metric else None
+    frozen = FrozenSampler(kaem.Langevin(kernel="mala"), ChainState(None, metric, None), 9)
+    found = mixing.evaluate(KEY, Run(Experiment(), LINEAR, OF_LINEAR, 0, frozen, None), DATA[:40])
+    assert (found["num_data"], found["preconditioned"]) == (32, of_metric)
+    assert found["r_hat"] < 1.1
+    assert found["share_of_data_below_1.1"] > 0.5
+
+
+@pytest.mark.parametrize(("acceptance", "is_bound"), [(0.3, True), (0.8, False)])
+def test_a_ladder_with_gaps_tells_how_many_rungs_are_needed_at_least(acceptance, is_bound):
+    run = Run(Experiment(), LINEAR, OF_LINEAR, 0, FrozenSampler(Ladder(acceptance), (), 9), None)
+    found = mixing.evaluate(KEY, run, DATA[:4])
+    assert (found["rungs"], found["rungs_that_suit"], found["is_bound"]) == (4, 5, is_bound)
+
+
+def test_what_data_and_latents_say_of_each_other():
+    """E[log p(x | z)] - log p(x), and what another datum's latents cost, against the normal posterior."""
+    run = Run(Experiment(), LINEAR, OF_LINEAR, 0, None, POSTERIOR, form=WORDS)
+    found = texts.evaluate(KEY, run, DATA, ImportanceEstimator(num_samples=400), kaem.Laplace(num_draws=100))
+    x, weight = np.asarray(DATA, np.float64), np.asarray(OF_LINEAR["decoder"]["weight"], np.float64)
+    mean, covariance = EXACT(x)[0], np.linalg.inv(np.eye(2) + weight @ weight.T / 0.25)
+    log_determinant = np.log(np.linalg.det(covariance))
+    divergence = 0.5 * (np.trace(covariance) + np.sum(mean**2, axis=1) - 2 - log_determinant)
+    residual, gap = x - mean @ weight - OF_LINEAR["decoder"]["bias"], np.roll(mean, 1, axis=0) - mean
+    cost = (np.sum((gap @ weight) ** 2, axis=1) - 2 * np.sum(residual * (gap @ weight), axis=1)) / 2 / 0.25
+    for name, truth in (("divergence_from_prior", divergence), ("cost_of_other_latents", cost)):
+        assert_within(found[name], truth.mean(), found[f"{name}_standard_error"], 3)
+        assert found[f"{name}_standard_error"] < truth.std() * 2 / 200**0.5
+    assert (found["num_data"], found["is_bound"]) == (200, False)
+    assert "take two or more" in texts.evaluate(KEY, run, DATA[:1], None, None)["reason"]
+
+
+def test_padding_is_not_recovered():
+    """Of a model that makes a text of ones from every latent."""
+    x = jnp.asarray([[1, 0, 0, 0], [2, 1, 0, 0], [1, 1, 2, 1], [2, 0, 0, 0]])
+    model = types.SimpleNamespace(decode=lambda params, z: jnp.ones_like(x))
+    again, share = reconstruction._recovered.__wrapped__(model, {}, jnp.arange(4), x)
+    assert again.min() == 1
+    assert share == pytest.approx(5 / 8)  # of the tokens that are there
+
+
+def test_fields_are_reconstructed_in_their_units():
+    """The mean over fields of |ours - theirs| / |theirs|, after both are decoded, without fields that are zero."""
+    run = Run(Experiment(), LINEAR, OF_LINEAR, 0, None, POSTERIOR, form=Field((3.0,), (2.0,)))
+    found, again = reconstruction.evaluate(KEY, run, DATA[:5])
+    ours, real = 3 + 2 * np.asarray(again), 3 + 2 * np.asarray(DATA[:5])
+    expected = np.mean(np.linalg.norm(ours - real, axis=1) / np.linalg.norm(real, axis=1))
+    assert found["relative_l2"] == pytest.approx(expected, rel=1e-4)
+    real = np.ones((3, 4, 4, 1))
+    real[1] = 1e-9  # what is left of 0 after standardising
+    assert reconstruction.relative_l2(1.5 * real + 0.5 * (real < 0.5), real) == pytest.approx(0.5)
+
+
+def test_bits_are_comparable_where_there_are_levels(clustered):
+    """A density of pixels in [0, 1] becomes a probability of levels; a likelihood of levels has that already."""
+    values, bits = jnp.full(2, 20.0), -20 / 16 / np.log(2)
+    evidence = Evidence(values, values, jnp.float32(1.0), values, values < 0), Effort("importance", {}, 0)
+    for likelihood, of_pixels, shift in (
+        (kaem.Gaussian(), True, np.log2(255)), (kaem.Gaussian(), False, None),  # digits of 17 levels, fields
+        (kaem.DiscretizedLogistic(), True, 0.0), (kaem.DiscretizedLogistic(levels=17), True, None),
+        (kaem.Bernoulli(), True, None),
+    ):  # fmt: skip
+        run = dataclasses.replace(clustered, model=dataclasses.replace(clustered.model, likelihood=likelihood))
+        found = log_likelihood.evaluate(KEY, run, values, lambda *_: evidence, None, of_pixels)
+        assert found["bits_per_dimension"] == pytest.approx(bits)
+        assert found["bits_standard_error"] == pytest.approx(1 / 16 / np.log(2))  # of 1 nat in 16 dimensions
+        expected = None if shift is None else pytest.approx(bits + shift)
+        assert found.get("bits_per_dimension_of_256_levels") == expected
+
+
+def test_the_heaviest_clusters_come_first(clustered):
+    logits = jnp.asarray([0.0, 1.0, -0.5, 0.3, -1.0, -1.0])
+    prior = dataclasses.replace(clustered.model.prior, num_classes=0, proportions="learned")
+    found, shares = zip(*clusters.heaviest_clusters(prior, prior.init(KEY) | {"logits": logits}, 2), strict=True)
+    assert found == (1, 3)
+    np.testing.assert_allclose(shares, jax.nn.softmax(logits)[jnp.asarray([1, 3])], rtol=1e-6)
+
+
+def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, rng):
+    """Rows with missing cells are left out: a classifier would tell them from samples by that alone."""
+    form, keys = Table((Column("a"), Column("b"))), []
+
+    def compared(real, scale=1.0, shift=0.0):
+        def sample(key, model, params, num):
+            keys.append(numbers_of(key))
+            return (shift + scale * rng.normal(size=(num, 2))).astype(np.float32)
+
+        monkeypatch.setattr(sample_comparison, "sample_with_noise", sample)
+        run, data = dataclasses.replace(clustered, form=form), Dataset(real, real, form=form)
+        on = HeldOut(run, data, np.arange(len(real)), real, ("two_sample",), None, 20, seed=5)
+        return sample_comparison.ValueComparison().evaluate(on)["two_sample"]
+
+    real = rng.normal(size=(300, 2)).astype(np.float32)
+    real[::3, 1] = np.nan
+    found = compared(real)
+    assert (found["num_real"], found["num_generated"]) == (200, 200)
+    assert found["value"] == pytest.approx(0.5, abs=0.12)
+    assert 0 < found["standard_error"] < 0.1
+    assert compared(real, shift=50)["value"] > 0.95
+    assert keys == [numbers_of(sample_key(5))] * 2
+    assert "9 complete held-out data are too few" in compared(real[:14])["reason"]

@@ -1,4 +1,4 @@
-"""What the page shows, against the model itself."""
+"""What the page shows, against the model itself; and the page in Chromium."""
 
 import dataclasses
 import json
@@ -11,13 +11,46 @@ import pytest
 from scipy import stats
 
 from kaem_jax.app.data import Field, to_pixels
+from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.explorer import page
 from kaem_jax.app.explorer.page import heaviest_clusters, percent, pictures_of, write_page
+from kaem_jax.app.runs.load import Run
 from kaem_jax.errors import ConfigError
-from tests.app.explorer.conftest import CLUSTERED, clustered_run, latents_of, small_run
-from tests.browser import pixels
+from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.settings import read
+from tests.app.tiny import tiny_dict
+from tests.browser import latent_of, opened, pixels, pixels_of, wait_until_changed
 from tests.builders import bent
 from tests.truth import assert_within
+
+CLUSTERED = {
+    "kind": "clustered", "num_latents": 3, "num_clusters": 4, "spread": 1.5, "proportions": "learned", "basis": "rbf",
+}  # fmt: skip
+
+
+def small_run(shape=(8, 8), **groups):
+    """A run of the tiny experiment at its initial parameters; a group with a kind replaces that of the experiment."""
+    values = tiny_dict()
+    for group, settings in groups.items():
+        values[group] = settings if "kind" in settings else values[group] | settings
+    config = read(Experiment, values)
+    model, sampler = config.model(shape), config.evaluation_sampler()
+    params = model.init(jax.random.key(3)) | config.posterior.init_params(jax.random.key(5), model)
+    posterior = FrozenSampler(sampler, sampler.init(jax.random.key(4), model, params, 1), 0)
+    return Run(config, model, params, 60, posterior, posterior)
+
+
+def clustered_run(shape=(8, 8)):
+    """Three latents in four clusters, of which number 1 is the heaviest, then 3; latent 1 moves the output most."""
+    run = small_run(shape, prior=CLUSTERED)
+    run.params["prior"] = bent(run.params["prior"]) | {"logits": jnp.asarray([0.0, 1.0, -0.5, 0.3])}
+    first = run.params["decoder"]["dense_0"]
+    first["kernel"] = first["kernel"] * jnp.asarray([[0.1], [3.0], [1.0]])
+    return run
+
+
+def latents_of(pictures):
+    return np.array([picture["latent"] for picture in pictures], np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -89,24 +122,12 @@ def test_latents_of_a_shared_map_have_curves_of_draws():
         density, base = stats.norm.pdf(pictures.axes.z[i], mean[i], spread[i]), stats.norm.pdf(pictures.axes.z[i])
         expected = density / np.maximum(density, base).max()
         np.testing.assert_allclose(heights(curve["learned"], len(density)), expected, atol=0.1)
-    drawn = latents_of(pictures.draw(1, 400, seed=1))
+    drawn, of_all = (latents_of(pictures.draw(cluster, 400, seed=1)) for cluster in (1, None))
     assert_within(drawn.mean(axis=0), mean, spread / 20, 4.5)
-
-
-@pytest.mark.slow
-def test_draws_are_of_the_prior_or_of_the_chosen_cluster(pictures):
-    def p_of(drawn, weights):
-        def cdf(values):
-            return in_clusters("cdf", pictures, np.stack([values] * 3, axis=-1))[..., 1] @ weights
-
-        return stats.kstest(drawn[:, 1], cdf).pvalue
-
-    weights, num = np.exp(pictures.prior.table.log_proportions), 600
-    everything, of_third = (latents_of(pictures.draw(cluster, num, seed=1)) for cluster in (None, 2))
-    assert p_of(everything, weights) > 1e-3
-    assert p_of(of_third, np.eye(4)[2]) > 1e-3
-    assert p_of(everything, np.eye(4)[2]) < 1e-3  # so that draws of the wrong clusters are seen
-    assert not np.array_equal(of_third, latents_of(pictures.draw(2, num, seed=3)))
+    means = jax.nn.softmax(params["logits"]) @ params["location"] @ inverse.T
+    assert_within(of_all.mean(axis=0), means, of_all.std(axis=0) / 20, 4.5)
+    assert np.abs(means - mean).max() > 9 * (of_all.std(axis=0) / 20).max()  # so that draws of one cluster are seen
+    assert not np.array_equal(drawn, latents_of(pictures.draw(1, 400, seed=3)))
 
 
 def test_what_are_no_images_is_refused(pictures, refuses):
@@ -158,3 +179,48 @@ def test_every_place_of_a_handle_has_its_picture(pictures, tmp_path, monkeypatch
     assert "2 of 3 latents and 3 of 4 clusters" in content["model"]["about"]
     assert [cluster["index"] for cluster in content["model"]["clusters"]] == [1, 3, 0]  # the heaviest
     assert (len(content["moves"]), set(content["views"])) == (3 * 2 * 21, {"all", "0", "1", "3"})
+
+
+def shows_its_latent(page, run):
+    """Whether the image is that of the latent."""
+    model, z = run.model, latent_of(page)[None]
+    expected = to_pixels(np.asarray(model.decode(run.params, jnp.asarray(z))))[0]
+    return np.abs(pixels_of(page, "#image") - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.slow
+def test_handles_clusters_and_draws_in_chromium(tmp_path):
+    from playwright.sync_api import expect
+
+    run = clustered_run((8, 8, 3))
+    run.params["decoder"] = jax.tree.map(lambda leaf: 4 * leaf, run.params["decoder"])  # strong colours
+    pictures = pictures_of(run, "runs/c")
+    described = pictures.describe()
+    write_page(tmp_path / "page.html", run, "runs/c")
+    with jax.numpy_dtype_promotion("standard"), opened((tmp_path / "page.html").as_uri()) as (page, said):
+        expect(page.locator("#draws button")).to_have_count(24)
+        labels = page.locator("#clusters label").all_inner_texts()
+        assert [label.split()[0] for label in labels] == ["all", "1", "3", "0", "2"]
+        was = latent_of(page)
+        assert shows_its_latent(page, run)
+        for i in (0, 1):
+            handle = page.locator("#latents input[type=range]").nth(i)
+            handle.focus()
+            page.keyboard.press("Home")
+            wait_until_changed(page, was)
+            index = described["latents"][i]["index"]
+            assert latent_of(page)[index] == pictures.axes.z[index, 0]
+            assert shows_its_latent(page, run)
+            # The latent that was moved before goes back to its median.
+            assert np.sum(latent_of(page) != np.float32(described["start"]["latent"])) == 1
+            was = latent_of(page)
+        curve = page.locator("path.learned").first.get_attribute("d")
+        page.locator("#clusters input[value='2']").check(force=True)
+        expect(page.locator("path.learned").first).not_to_have_attribute("d", curve)
+        median = next(c["median"] for c in described["clusters"] if c["index"] == 2)
+        np.testing.assert_array_equal(latent_of(page), np.float32(median["latent"]))
+        page.locator("#draws button").nth(3).click()
+        wait_until_changed(page, np.float32(median["latent"]))
+        assert shows_its_latent(page, run)
+        assert page.inner_text("#belongs").startswith("p(cluster | latents): ")
+        assert said == []

@@ -1,19 +1,25 @@
-"""Experiments: those that ship, files that are none, and parts that contradict each other."""
+"""Experiments: those that ship, of any length, files that are none, parts and data that contradict each other."""
 
 import json
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.app.cli import kaem as kaem_command
+from kaem_jax.app.data import Table
 from kaem_jax.app.data.config import TOYS
-from kaem_jax.app.experiment.experiment import Experiment
+from kaem_jax.app.data.dataset import Dataset
+from kaem_jax.app.experiment.bind import bind
+from kaem_jax.app.experiment.experiment import Experiment, Train
 from kaem_jax.app.experiment.experiment_file import read_experiment, shipped
 from kaem_jax.errors import ConfigError
 from kaem_jax.settings import read, to_dict
+from kaem_jax.tables.column import Column
 from tests.app.tiny import tiny_config
 
 PATHS = shipped()
@@ -63,23 +69,6 @@ def test_an_experiment_on_images_is_a_kaem(name):
             assert (config.prior, config.optimizer, config.train) == (plain.prior, plain.optimizer, plain.train)
 
 
-def test_a_baseline_has_the_networks_and_the_length_of_its_experiment():
-    """A VAE has N(0, I) until its last update, after which ten full Gaussians may be fitted to its codes."""
-    for of, variant in (("mnist", "mnist_tiny"), ("svhn", "svhn")):
-        own = read_experiment(f"{of}:tiny" if variant.endswith("_tiny") else of)
-        vae, fitted = (read_experiment(f"baselines/{name}:{variant}") for name in ("vae", "vae_and_gaussians"))
-        for one in (vae, fitted):
-            assert one.stages == ()
-            assert one.num_steps == own.num_steps
-            assert (one.decoder, one.likelihood, one.posterior) == (own.decoder, own.likelihood, own.posterior)
-            assert one.optimizer.prior.learning_rate == 0
-            z = np.random.default_rng(0).normal(size=(5, one.prior.num_latents)).astype(np.float32)
-            found = one.prior.bind(one.prior.init(jax.random.key(0))).log_prob(z)
-            np.testing.assert_allclose(found, stats.norm.logpdf(z).sum(axis=1), rtol=1e-5)
-        assert (vae.train.refit, fitted.train.refit, fitted.prior.num_clusters) == (False, True, 10)
-        assert isinstance(read_experiment("baselines/neural:tiny").prior, kaem.NeuralPrior)
-
-
 def test_papers_settings_are_the_papers():
     """In full (arXiv 2506.14167); a laptop's variant has the same parts."""
     for name, kind in (("svhn", kaem.Langevin), ("svhn_tempered", kaem.Tempered)):
@@ -95,26 +84,20 @@ def test_papers_settings_are_the_papers():
     assert (posterior.num_temperatures, posterior.ladder) == (20, "adaptive")
 
 
-FILES = {
-    "none": ("def get_config():\n    return None\n", "get_config() returns None"),
-    "raises": ("def get_config():\n    raise ValueError('bad\\nthing')\n", "ValueError: bad"),
-    "imports": ("import nosuch\n", "No module named 'nosuch'"),
-    "syntax": ("def get_config(:\n", "SyntaxError"),
-    "without": ("x = 1\n", "get_config"),
-    "bytes": ("\xff\xfe", "SyntaxError"),
-}
+def test_a_baseline_has_the_networks_and_the_length_of_its_experiment():
+    """A VAE has N(0, I) until its last update, after which ten full Gaussians may be fitted to its codes."""
+    own = read_experiment("mnist:tiny")
+    for name, is_fitted in (("vae", False), ("vae_and_gaussians", True)):
+        one = read_experiment(f"baselines/{name}:mnist_tiny")
+        assert (one.stages, one.num_steps, one.train.refit) == ((), own.num_steps, is_fitted)
+        assert (one.decoder, one.likelihood, one.posterior) == (own.decoder, own.likelihood, own.posterior)
+        assert one.optimizer.prior.learning_rate == 0
+        z = np.random.default_rng(0).normal(size=(5, one.prior.num_latents)).astype(np.float32)
+        found = one.prior.bind(one.prior.init(jax.random.key(0))).log_prob(z)
+        np.testing.assert_allclose(found, stats.norm.logpdf(z).sum(axis=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_files_that_are_no_experiments_are_refused(tmp_path, name, refuses):
-    content, part = FILES[name]
-    path = tmp_path / f"{name}.py"
-    path.write_bytes(content.encode("latin1"))
-    with refuses(ConfigError, str(path), part):
-        read_experiment(str(path), ["--config.train.num_steps=7"])
-
-
-def test_a_file_of_a_user_is_an_experiment(tmp_path, refuses):
+def test_a_file_of_a_user_is_an_experiment_or_refused(tmp_path, refuses):
     path = tmp_path / "mine.py"
     path.write_text("def get_config():\n    return {'name': 'mine', 'prior': {'num_latents': 3}}\n")
     found = read_experiment(str(path), ["--config.train.num_steps=500"])
@@ -123,6 +106,15 @@ def test_a_file_of_a_user_is_an_experiment(tmp_path, refuses):
         read_experiment(f"{path}:tiny")
     with refuses(ConfigError, "'nowhere.py'", "digits", "svhn_tempered"):
         read_experiment("nowhere.py")
+    for content, part in (
+        ("def get_config():\n    return None\n", "get_config() returns None"),
+        ("def get_config():\n    raise ValueError('bad\\nthing')\n", "ValueError: bad"),
+        ("x = 1\n", "get_config"),
+        ("\xff\xfe", "SyntaxError"),
+    ):
+        path.write_bytes(content.encode("latin1"))
+        with refuses(ConfigError, str(path), part):
+            read_experiment(str(path), ["--config.train.num_steps=7"])
 
 
 def test_a_refusal_is_one_line(capsys):
@@ -145,7 +137,6 @@ TEMPERED = {"posterior__kind": "tempered"}
         (VARIATIONAL | {"evaluation__proposal__kind": "prior"}, ["evaluation.proposal", "'laplace' or 'encoder'"]),
         ({"evaluation__proposal__kind": "encoder"}, ["evaluation.proposal.kind='encoder'", "'laplace'"]),
         (NEURAL | {"evaluation__proposal__kind": "laplace"}, ["evaluation.estimator", "normalised"]),
-        (NEURAL | TEMPERED, ["posterior.refresh=True", "exact prior draws"]),
         # Schedules that would not come to their end.
         (VARIATIONAL | {"posterior__kl_warmup_steps": 60}, ["posterior.kl_warmup_steps=60", "the 60 updates"]),
         ({"optimizer__prior__warmup_steps": 60}, ["optimizer.prior.warmup_steps=60", "num_steps=60"]),
@@ -155,18 +146,14 @@ TEMPERED = {"posterior__kind": "tempered"}
          ["evaluation.posterior_steps", "num_steps=7"]),
         # Data and parts that do not belong together.
         ({"data__name": "wine", "decoder__output": "identity"}, ["data.name='wine'", "likelihood=Gaussian", "columns"]),
-        ({"likelihood__kind": "columns", "decoder__output": "identity"}, ["likelihood=Columns", "data.name='digits'"]),
-        ({"data__name": "text", "data__path": "t.txt"}, ["data.name='text'", "likelihood=Gaussian"]),
         ({"decoder__kind": "sequence"}, ["decoder=SequenceDecoder", "data.name='digits'"]),
         (FIELD | {"decoder__output": "sigmoid"}, ["decoder.output='sigmoid'", "data.name='field'", "'identity'"]),
         ({"data__labels": True}, ["data.labels=True", "prior.num_classes=0"]),
         (VARIATIONAL | {"prior__kind": "clustered", "prior__num_classes": 2},
          ["data.labels=False", "prior.num_classes=2"]),
         ({"data__held_out": "validation"}, ["data.held_out='validation'", "data.validation_size=0"]),
-        ({"data__name": "npz"}, ["data.path=''", "data.name='npz'"]),
         ({"data__path": "a.npz"}, ["data.path='a.npz'", "does nothing with name='digits'"]),
         # Values that fit on their own, and not together.
-        ({"prior__domain": (1.0, 0.0)}, ["prior.domain=(1.0, 0.0)"]),
         ({"prior__base_density": "lognormal"}, ["prior.domain=(-3.0, 3.0)"]),
     ],
 )  # fmt: skip
@@ -176,19 +163,13 @@ def test_parts_that_contradict_each_other_are_refused(changes, parts, refuses):
     assert str(caught.value)[0].isalpha()
 
 
-@pytest.mark.parametrize(
-    ("changes", "shape", "parts"),
-    [
-        ({"likelihood__kind": "bernoulli"}, (8, 8), ["decoder", "output='sigmoid'", "logits"]),
-        ({"likelihood__num_channels": 3}, (8, 8), ["num_channels=3", "(8, 8)"]),
-        ({"decoder__kind": "conv"}, (8, 8), ["decoder", "(8, 8)"]),
-        (VARIATIONAL | {"posterior__encoder__kind": "conv"}, (8, 8), ["posterior.encoder", "(8, 8)"]),
-    ],
-)
-def test_parts_that_do_not_fit_the_shape_of_the_data_are_refused(changes, shape, parts, refuses):
-    config = tiny_config(**changes)
-    with refuses(ConfigError, *parts):
-        config.model(shape)
+def test_parts_that_do_not_fit_the_shape_of_the_data_are_refused(refuses):
+    for changes, group in (
+        ({"decoder__kind": "conv"}, "decoder"),
+        (VARIATIONAL | {"posterior__encoder__kind": "conv"}, "posterior.encoder"),
+    ):
+        with refuses(ConfigError, group, "(8, 8)"):
+            tiny_config(**changes).model((8, 8))
 
 
 def test_the_effort_of_an_evaluation_is_its_estimators():
@@ -201,3 +182,103 @@ def test_the_effort_of_an_evaluation_is_its_estimators():
     proposal = tiny_config(**VARIATIONAL).inference_proposal(may_miss=False)
     assert proposal == kaem.EncoderProposal(kaem.MLP())
     assert tiny_config(**VARIATIONAL).inference_proposal(may_miss=True) == kaem.Laplace()
+
+
+NAMES = (
+    "breast_cancer", "celeba", "cifar10:tiny", "darcy", "digits", "mnist", "sms", "svhn", "svhn:paper_tiny",
+    "baselines/neural:tiny", "svhn_tempered", "toys:moons", "wine:tiny",
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(NAMES), st.integers(20, 200_000))
+def test_every_experiment_can_have_any_length(name, num_steps):
+    before = read_experiment(name)
+    after = read_experiment(name, [f"--config.train.num_steps={num_steps}"])
+    assert after.train.num_steps == num_steps
+    assert len(before.stages) == len(after.stages)
+    for old, new in zip(before.stages, after.stages, strict=True):
+        assert abs(new.num_steps - old.num_steps * num_steps / before.train.num_steps) <= 1
+    before, after = (config.num_steps // config.evaluation.every_steps for config in (before, after))
+    assert min(2, before) <= after <= max(6, 2 * before)
+
+
+def test_intervals_and_warm_ups_keep_their_share():
+    after = read_experiment("sms", ["--config.train.num_steps=320"])  # a fifth of its 1,600
+    assert (after.train.log_every, after.evaluation.every_steps, after.checkpoint.every_steps) == (32, 64, 64)
+    assert after.optimizer.prior.warmup_steps == after.optimizer.decoder.warmup_steps == 10
+    assert after.posterior.kl_warmup_steps == 160
+
+
+def test_what_is_given_stays():
+    after = read_experiment("digits", ["--config.train.num_steps=1000", "--config.evaluation.every_steps=250"])
+    assert (after.train.log_every, after.evaluation.every_steps, after.checkpoint.every_steps) == (10, 250, 250)
+    with pytest.raises(ConfigError, match=r"train\.num_steps"):
+        read_experiment("digits", ["--config.train.num_steps=-3"])
+
+
+@given(*[st.integers(1, 300)] * 3, st.integers(0, 300))
+def test_a_call_makes_the_most_updates_that_end_at_every_line_of_the_log(num_steps, log_every, most, step):
+    """Also of a run that goes on from a step at which no call would have ended."""
+    train = Train(num_steps=num_steps, log_every=log_every, steps_per_call=most)
+    fitting = [num for num in range(1, most + 1) if num_steps % num == log_every % num == step % num == 0]
+    assert train.updates_a_call(num_steps, step) == max(fitting)
+
+
+LABELLED = {
+    "posterior__kind": "variational", "posterior__encoder__hidden": (16,), "evaluation__proposal": "encoder",
+    "prior__kind": "clustered", "prior__num_clusters": 6, "data__labels": True,
+}  # fmt: skip
+LOGISTIC = {"likelihood__kind": "discretized_logistic"}
+IMAGES = (np.arange(40 * 64).reshape(40, 8, 8) % 17 / 16).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "parts"),
+    [
+        (LABELLED | {"prior__num_classes": 3}, (8, 8), ["data.labels=True", "has none"]),
+        (LOGISTIC | {"likelihood__levels": 256}, (8, 8), ["likelihood.levels=256", "multiples of 1 / 255"]),
+        ({"data__transpose": True}, (64,), ["data.transpose=True", "square", "(64,)"]),
+        ({"data__transpose": True}, (8, 4, 2), ["data.transpose=True", "square", "(8, 4, 2)"]),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(refuses, changes, shape, parts):
+    images = IMAGES.reshape(40, *shape)
+    with refuses(ConfigError, *parts):
+        bind(tiny_config(**changes), Dataset(images, images))
+    if "data__transpose" in changes:
+        square = IMAGES.reshape(40, 4, 4, 4)
+        bind(tiny_config(**changes), Dataset(square, square))
+
+
+def test_labels_are_those_of_training_and_the_classes_of_the_prior(refuses, capsys):
+    labelled = tiny_config(**LABELLED, prior__num_classes=3)
+    bind(labelled, Dataset(IMAGES, IMAGES, (np.arange(40) % 3).__getitem__, None))
+    with refuses(ConfigError, "prior.num_classes=3", "at least 4"):
+        bind(labelled, Dataset(IMAGES, IMAGES, (np.arange(40) % 4).__getitem__, None))
+    from_one = Dataset(IMAGES, IMAGES, (1 + np.arange(40) % 2).__getitem__, None)
+    with refuses(ConfigError, "prior.num_classes=3", "no training datum has the label 0", "'learned'"):
+        bind(labelled, from_one)
+    bind(tiny_config(**LABELLED, prior__num_classes=3, prior__proportions="learned"), from_one)
+    assert "no training datum has the label 0" in capsys.readouterr().err
+
+
+def test_columns_of_one_number_are_refused_and_others_have_their_sizes(refuses):
+    """A density of one number has no bound, and one held-out row with another one would spoil the mean of all."""
+    rows = np.stack([np.arange(40.0), np.zeros(40)], axis=1).astype(np.float32)
+    rows[3, 1] = np.nan
+    form = Table((Column("a"), Column("flag", mean=7.0)))
+    columns = {"data__name": "wine", "likelihood__kind": "columns", "decoder__output": "identity"}
+    with refuses(ConfigError, "'flag' has one value only in the training rows, 7"):
+        bind(tiny_config(**columns), Dataset(rows, rows, form=form))
+    good = Dataset(rows + np.arange(40)[:, None], rows, form=form)
+    assert bind(tiny_config(**columns), good).likelihood.sizes == (1, 1)
+
+
+def test_levels_are_known_in_float32(refuses):
+    """k / 65535 in float32 times 65535 is off by 2e-3; a level between two is not."""
+    images = (np.arange(64 * 64).reshape(64, 8, 8) * 15 / 65535).astype(np.float32)
+    config = tiny_config(**LOGISTIC, likelihood__levels=65536)
+    bind(config, Dataset(images, images))
+    with refuses(ConfigError, "multiples of 1 / 65535"):
+        bind(config, Dataset(images, images + np.float32(0.3 / 65535)))
