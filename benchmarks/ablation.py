@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from lib.image_evaluation import NUM_IMAGES, classifier, evaluate_likelihood, evaluate_samples
-from lib.measure import Results, Training, experiment, make_parser, time_updates
+from lib.measure import Results, Training, experiment, script, time_updates
 
 import kaem_jax as kaem
 from kaem_jax.app.data import Dataset, load_dataset
@@ -129,10 +129,9 @@ def trained(arm: str, given: Namespace, dataset: Dataset, seed: int) -> tuple[Ru
     return run, {"num_updates": training.num_updates, "decoder_evaluations": total}
 
 
-def main() -> None:
+@script(__doc__, data_dir=str, out=pathlib.Path, updates=800, seeds=[0], arms=list(ARMS))
+def main(given: Namespace) -> None:
     """Adds one JSON line for each arm and seed that results.jsonl does not have."""
-    options = {"data_dir": str, "out": pathlib.Path, "updates": 800, "seeds": [0], "arms": list(ARMS)}
-    given = make_parser(__doc__, **options).parse_args()
     results, data = Results(given.out), configured("ula", given.data_dir, given.updates).data
     dataset = load_dataset(data)
     extractor = classifier(given.out, data, dataset)
@@ -143,7 +142,3 @@ def main() -> None:
         if not results.has(case):
             run, cost = trained(arm, given, dataset, seed)
             results.add("ablation", case, cost | evaluated(run, dataset, extractor, exchanges))
-
-
-if __name__ == "__main__":
-    main()

@@ -10,11 +10,12 @@ predictive distribution.
 """
 
 import pathlib
+from argparse import Namespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from lib.measure import emit, make_parser
+from lib.measure import emit, script
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
@@ -66,9 +67,9 @@ def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> 
     }
 
 
-def main() -> None:
+@script(__doc__, workdir=pathlib.Path, num=100, proposals=300, draws=64, data_dir="")
+def main(given: Namespace) -> None:
     """Prints one line for each kind of images, and one for the halves that were filled in."""
-    given = make_parser(__doc__, workdir=pathlib.Path, num=100, proposals=300, draws=64, data_dir="").parse_args()
     run = kaem.load_run(given.workdir)
     dataset = open_data(run, given.workdir, None, given.data_dir or None, num_held_out=0)  # 0: all held-out images
     real = as_seen(dataset.held_out[: given.num])
@@ -91,7 +92,3 @@ def main() -> None:
             row["auc_of_distance_to_training"] = float(roc_auc_score(is_other, np.abs(nats - typical)))
         emit("anomaly", {"images": name}, row | {"log_prob_of_training": typical})
     emit("inpainting", {"num_data": given.num, "num_draws": given.draws}, inpainting(run, dataset, real, given.draws))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,11 +7,12 @@ nats are bounds where the effective sample size is small, and always from an enc
 `--longest` temperatures at most.
 """
 
+from argparse import Namespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from lib.measure import Training, emit, make_parser, time_updates, timed
+from lib.measure import Training, emit, script, time_updates, timed
 from lib.models import configure
 
 import kaem_jax as kaem
@@ -26,11 +27,9 @@ CASES: list[tuple[str, Estimator]] = [
 ]
 
 
-def main() -> None:
+@script(__doc__, data_dir=str, experiments=["mnist", "svhn"], num_data=32, num_steps=4000, longest=5000)
+def main(given: Namespace) -> None:
     """Prints the lines of each experiment."""
-    given = make_parser(
-        __doc__, data_dir=str, experiments=["mnist", "svhn"], num_data=32, num_steps=4000, longest=5000
-    ).parse_args()
     for name in given.experiments:
         config = configure(name, "mixture", given.data_dir, [given.num_steps], "likelihood.sigma=0.3")
         dataset = load_dataset(config.data)
@@ -50,7 +49,3 @@ def main() -> None:
             result |= {"seconds": seconds, "gradients_per_datum": effort.num_gradients}
             case = size | {"method": effort.method, "proposal": proposal, **effort.settings}
             emit("evidence_estimators", case, result)
-
-
-if __name__ == "__main__":
-    main()

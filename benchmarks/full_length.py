@@ -9,18 +9,19 @@ the finished run first.
 
 import dataclasses
 import pathlib
+from argparse import Namespace
 
 from lib.image_evaluation import NUM_IMAGES, classifier, evaluate, refitted
-from lib.measure import emit, make_parser
+from lib.measure import emit, script
 from lib.models import configure
 
 import kaem_jax as kaem
 from kaem_jax.app.data import load_dataset
 
 
-def main() -> None:
+@script(__doc__, run=pathlib.Path, out=pathlib.Path, fit="")
+def main(given: Namespace) -> None:
     """Prints the line."""
-    given = make_parser(__doc__, run=pathlib.Path, out=pathlib.Path, fit="").parse_args()
     run = kaem.load_run(given.run)
     data = dataclasses.replace(run.config.data, num_held_out=NUM_IMAGES)
     dataset = load_dataset(data)
@@ -32,7 +33,3 @@ def main() -> None:
         run = refitted(run, given.fit, dataset, run.config.seed)
     case = {"run": given.run.name, "fit": given.fit, "num_steps": run.step}
     emit("full_length", case, evaluate(run, dataset, extractor)[1])
-
-
-if __name__ == "__main__":
-    main()

@@ -6,11 +6,12 @@ With more than one key, only importance sampling from Laplace approximations is 
 """
 
 import pathlib
+from argparse import Namespace
 from typing import Any
 
 import jax
 import numpy as np
-from lib.measure import emit, make_parser
+from lib.measure import emit, script
 from sklearn.decomposition import PCA
 
 import kaem_jax as kaem
@@ -41,9 +42,9 @@ def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def main() -> None:
+@script(__doc__, workdir=pathlib.Path, keys=1)
+def main(given: Namespace) -> None:
     """Prints one line for each estimator and number of components, or one for the spread over keys."""
-    given = make_parser(__doc__, workdir=pathlib.Path, keys=1).parse_args()
     run = kaem.load_run(given.workdir)
     data = load_dataset(run.config.data)
     x = to_unit_interval(jax.device_put(data.held_out))
@@ -62,7 +63,3 @@ def main() -> None:
     for components in sorted({5, 9, 11, 21, run.config.prior.num_features}):
         score = PCA(components).fit(train).score(test)  # isotropic noise by maximum likelihood: probabilistic PCA
         emit("held_out", {"model": "pca", "components": components}, {"log_likelihood": float(score)})
-
-
-if __name__ == "__main__":
-    main()

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 
 import numpy as np
-from lib.measure import emit, make_parser
+from lib.measure import emit, script
 
 
 def first_step_seconds(experiment: str, cache: str) -> float:
@@ -32,9 +33,9 @@ def first_step_seconds(experiment: str, cache: str) -> float:
     return elapsed
 
 
-def main() -> None:
+@script(__doc__, experiment="digits", launches=5)
+def main(given: Namespace) -> None:
     """Prints medians: of launches each with an empty cache, and of as many that share a full one."""
-    given = make_parser(__doc__, experiment="digits", launches=5).parse_args()
     with tempfile.TemporaryDirectory() as shared:
         first_step_seconds(given.experiment, shared)  # warms the file cache, too
         for kind in ("cold", "warm"):
@@ -44,7 +45,3 @@ def main() -> None:
                     times.append(first_step_seconds(given.experiment, empty if kind == "cold" else shared))
             result = {"median_seconds": float(np.median(times)), "smallest": min(times), "largest": max(times)}
             emit("launch_to_first_step", {"experiment": given.experiment, "cache": kind}, result)
-
-
-if __name__ == "__main__":
-    main()

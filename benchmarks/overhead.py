@@ -8,6 +8,7 @@ compared with the same model with N(0, I) through this package, the experiment w
 """
 
 import math
+from argparse import Namespace
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from lib.measure import Training, emit, experiment, make_parser, time_updates
+from lib.measure import Training, emit, experiment, script, time_updates
 from lib.models import MODELS
 
 from kaem_jax.app.data import Dataset, load_dataset
@@ -83,11 +84,9 @@ def turns(trainings: dict[str, Any], rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def main() -> None:
+@script(__doc__, data_dir=str, experiments=["mnist:tiny", "svhn:tiny"], rounds=15, growth=False)
+def main(given: Namespace) -> None:
     """Prints one line for each experiment and model, or for each size."""
-    given = make_parser(
-        __doc__, data_dir=str, experiments=["mnist:tiny", "svhn:tiny"], rounds=15, growth=False
-    ).parse_args()
 
     def run(name: str, *settings: str, per_call: int = 1) -> Training:
         config = experiment(name, [f"data.dir={given.data_dir}", *settings])
@@ -105,14 +104,9 @@ def main() -> None:
         trainings: dict[str, Any] = {
             "bare": Bare(config, load_dataset(config.data)),
             "normal": run(name, *MODELS["vae"]),
-            "clustered": run(name),
-            "clustered, 20 a call": run(name, per_call=20),
         }
+        trainings |= {"clustered": run(name), "clustered, 20 a call": run(name, per_call=20)}
         found = turns(trainings, given.rounds)
         for model, times in found.items():
             ratio = float(np.median(np.array(times) / np.array(found["bare"])))
             emit("overhead", {"experiment": name, "model": model}, {"ms": float(np.median(times)), "ratio": ratio})
-
-
-if __name__ == "__main__":
-    main()

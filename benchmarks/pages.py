@@ -10,8 +10,9 @@ command.
 import json
 import pathlib
 import re
+from argparse import Namespace
 
-from lib.measure import make_parser
+from lib.measure import script
 from lib.page_tables import TABLES, Lines
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -38,12 +39,8 @@ def pages() -> list[pathlib.Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/decisions").glob("*.md"))]
 
 
-def main() -> None:
+@script(__doc__, results=ROOT / "benchmarks" / "results")
+def main(given: Namespace) -> None:
     """Writes the tables into the pages."""
-    given = make_parser(__doc__, results=ROOT / "benchmarks" / "results").parse_args()
     for page in pages():
         page.write_text(written(page.read_text(), given.results))
-
-
-if __name__ == "__main__":
-    main()

@@ -6,11 +6,12 @@ Draws are compared with a component chosen at random and `jnp.interp` in its CDF
 points as the table has edges of panels: a fifth of the points at which the table knows the density, and not exact.
 """
 
+from argparse import Namespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from lib.measure import emit, make_parser, measure
+from lib.measure import emit, measure, script
 
 import kaem_jax as kaem
 
@@ -55,16 +56,12 @@ def times_of(prior: Any, draws: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
     return times
 
 
-def main() -> None:
+@script(__doc__, repeats=20, draws=[128, 10_000, 40_000])
+def main(given: Namespace) -> None:
     """Prints the lines of all priors."""
-    given = make_parser(__doc__, repeats=20, draws=[128, 10_000, 40_000]).parse_args()
     priors: list[Any] = [kaem.MixturePrior(num_latents=q, num_components=p) for q, p in MIXTURES]
     priors += [kaem.ClusteredPrior(num_latents=40, num_clusters=c) for c in (19, 40, 100)]
     for prior in [*priors, kaem.ProductPrior(num_latents=40, num_terms=40)]:
         size = {"prior": type(prior).__name__, "shape": [prior.bank.outer, prior.bank.inner]}
         for name, (function, *args) in times_of(prior, tuple(given.draws)).items():
             emit(f"prior_{name}", size, measure(function, *args, repeats=given.repeats))
-
-
-if __name__ == "__main__":
-    main()

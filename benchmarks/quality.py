@@ -18,17 +18,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from lib.baselines import mixture_of
-from lib.image_evaluation import (
-    NUM_EVALUATED,
-    NUM_IMAGES,
-    NUM_SHOWN,
-    classifier,
-    evaluate,
-    refitted,
-    with_prior,
-)
-from lib.measure import Results, Training, make_parser, time_updates, timed
-from lib.models import NAMES, REFITS, SHARES, STAGED, configure
+from lib.image_evaluation import NUM_EVALUATED, NUM_IMAGES, NUM_SHOWN, classifier, evaluate, refitted, with_prior
+from lib.measure import Results, Training, script, time_updates, timed
+from lib.models import NAMES, SHARES, STAGED, base_of, configure, fit_of
 
 from kaem_jax.app.data import Dataset, load_dataset, to_pixels
 from kaem_jax.app.evaluation import figures
@@ -63,7 +55,7 @@ def updates_in_time(given: Namespace, name: str, dataset: Dataset) -> dict[str, 
     """Updates of each stage of each model that take the wanted seconds; their costs are measured once."""
     path = given.out / "updates.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    models = {REFITS[model][0] if model in REFITS else model for model in given.models}
+    models = set(map(base_of, given.models))
     stages = [(model, stage) for model in sorted(models) for stage in range(len(shares_of(name, model)))]
     cases = {(model, stage): " ".join([name, model, f"stage {stage + 1}", *given.set]) for model, stage in stages}
     trainings = {key: probe(name, key[0], given, dataset, key[1]) for key, case in cases.items() if case not in known}
@@ -83,9 +75,9 @@ def updates_in_time(given: Namespace, name: str, dataset: Dataset) -> dict[str, 
 
 
 def finished(training: Training, model: str, dataset: Dataset, seed: int) -> tuple[Run, float]:
-    """The run of a trained model, with the prior of `REFITS` or of its pseudo-inputs; seconds of its fit."""
+    """The run of a trained model, with its fitted prior or that of its pseudo-inputs; seconds of its fit."""
     run = Run.of_state(training.config, training.model, training.state, training.num_updates, dataset.form)
-    if model in REFITS:
+    if fit_of(model):
         return timed(refitted, run, model, dataset, seed)
     if model == "vamp":
         encoder = training.config.posterior.encoder  # type: ignore[attr-defined]
@@ -104,13 +96,12 @@ def draw_picture(folder: pathlib.Path, name: str, dataset: Dataset) -> None:
     figures.plot_rows(folder / f"{name}.png", images, list(rows), [""] * NUM_SHOWN, title)
 
 
-def main() -> None:
+@script(
+    __doc__, data_dir=str, out=pathlib.Path, experiments=["mnist", "svhn", "cifar10"], seconds=250.0,
+    models=[*STAGED, "vae", "vae_then_10_gaussians", "vae_then_100_gaussians"], seeds=[0, 1, 2], set=[], measure=False,
+)  # fmt: skip
+def main(given: Namespace) -> None:
     """Adds one JSON line for each experiment, model and seed that results.jsonl does not have."""
-    given = make_parser(
-        __doc__, data_dir=str, out=pathlib.Path, experiments=["mnist", "svhn", "cifar10"], seconds=250.0,
-        models=[*STAGED, "vae", "vae_then_10_gaussians", "vae_then_100_gaussians"],
-        seeds=[0, 1, 2], set=[], measure=False,
-    ).parse_args()  # fmt: skip
     results, samples = Results(given.out), given.out / "samples"
     samples.mkdir(exist_ok=True)
     conditions = f"{given.seconds:g} s, {' '.join(given.set) or 'test'}"
@@ -125,9 +116,9 @@ def main() -> None:
             case = {"experiment": name, "model": model, "seed": seed, "conditions": conditions, "judges": EVALUATED}
             if results.has(case):
                 continue
-            base = REFITS[model][0] if model in REFITS else model
+            base = base_of(model)
             lengths = updates[base]
-            if model in REFITS:
+            if fit_of(model):
                 lengths = [UPDATES_A_CALL * int((1 - SHARE_OF_REFITS) * lengths[0] / UPDATES_A_CALL)]
             if (base, seed, lengths) != trained_as:  # models that differ in their fit alone are trained once
                 config, trained_as = configured(name, base, given, lengths), (base, seed, lengths)
@@ -140,7 +131,3 @@ def main() -> None:
             spent = {"num_steps": sum(lengths), "stages": lengths, "fit_seconds": fit_seconds}
             results.add("quality", case, spent | numbers)
         draw_picture(given.out, of_settings, dataset)
-
-
-if __name__ == "__main__":
-    main()

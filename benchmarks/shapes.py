@@ -14,12 +14,13 @@ normal ones by EM, and the same with axes and shapes.
 
 import itertools
 import warnings
-from collections.abc import Callable
+from argparse import Namespace
 from typing import Literal
 
 import jax
 import numpy as np
-from lib.measure import emit, make_parser, timed
+from lib.measure import emit, script, timed
+from lib.models import full_clusters
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -32,35 +33,24 @@ from kaem_jax.training.refit import posterior_codes
 
 NUM, NUM_HELD_OUT, DIMENSION = 20_000, 2000, 10
 SIZES = (1, 5, 10, 20, 40, 100)
-Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]  # points [n, D], and log p of them [n]
 
 
-def coordinates(turn: np.ndarray) -> Draw:
-    """Independent coordinates after a rotation."""
-    distributions = [stats.uniform(-1, 2), stats.expon(), None, stats.laplace()]
-
-    def draw(rng: np.random.Generator, num: int) -> tuple[np.ndarray, np.ndarray]:
-        x, log_p = np.empty((num, DIMENSION)), np.zeros(num)
-        for i in range(DIMENSION):
-            if (of_column := distributions[i % len(distributions)]) is None:
-                x[:, i] = rng.choice([-1.5, 1.5], num) + 0.4 * rng.normal(size=num)
-                log_p += np.log(0.5 * sum(stats.norm(m, 0.4).pdf(x[:, i]) for m in (-1.5, 1.5)))
-            else:
-                x[:, i] = of_column.rvs(num, random_state=rng)
-                log_p += of_column.logpdf(x[:, i])
-        return x @ turn, log_p
-
-    return draw
-
-
-def of_toy(name: str) -> Draw:
-    """Points of a toy in the plane."""
-
-    def draw(rng: np.random.Generator, num: int) -> tuple[np.ndarray, np.ndarray]:
-        x = TOYS[name].sample(rng, num)
+def draw(rng: np.random.Generator, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a distribution [NUM, D], and log p of them."""
+    if name in TOYS:
+        x = TOYS[name].sample(rng, NUM)
         return x, TOYS[name].log_prob(x)
-
-    return draw
+    x, log_p = np.empty((NUM, DIMENSION)), np.zeros(NUM)
+    distributions = itertools.cycle([stats.uniform(-1, 2), stats.expon(), None, stats.laplace()])
+    for column, distribution in zip(x.T, distributions, strict=False):
+        if distribution is None:
+            column[:] = rng.choice([-1.5, 1.5], NUM) + 0.4 * rng.normal(size=NUM)
+            log_p += np.log(0.5 * sum(stats.norm(m, 0.4).pdf(column) for m in (-1.5, 1.5)))
+        else:
+            column[:] = distribution.rvs(NUM, random_state=rng)
+            log_p += distribution.logpdf(column)
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(DIMENSION, DIMENSION)))[0]
+    return x @ turn if name == "rotated" else x, log_p
 
 
 def mixture(x: np.ndarray, size: int, kind: str, seed: int) -> GaussianMixture:
@@ -86,18 +76,16 @@ def compare_codes(workdir: str, clusters: list[int], num_seeds: int) -> None:
             for x, num_draws in ((train, 2), (data.held_out, 1))
         )
         for size, shape in itertools.product(clusters, shapes):
-            prior = kaem.ClusteredPrior(
-                num_latents=codes.shape[-1], num_clusters=size, map="full", shape=shape, proportions="learned"
-            )
+            prior = full_clusters(codes.shape[-1], size, shape)
             (_, params), seconds = timed(kaem.fit_prior, jax.random.key(seed), codes, prior)
             row = {"log_prob": mean_log_prob(prior, params, held_out[0]), "seconds": seconds}
             emit("codes", {"clusters": size, "shape": shape, "seed": seed}, row)
 
 
-def compare_draws(name: str, draw: Draw, seed: int) -> None:
+def compare_draws(name: str, seed: int) -> None:
     """Prints the line of one distribution."""
     rng = np.random.default_rng(seed)
-    (x, _), (test, log_p) = draw(rng, NUM), draw(rng, NUM)
+    (x, _), (test, log_p) = draw(rng, name), draw(rng, name)
     (prior, params), seconds = timed(kaem.fit_prior, jax.random.key(seed), x)
     gap = log_p - expectation(prior, params, test.astype(np.float32))[1]
     same = mixture(x, prior.num_clusters, "diag" if prior.map == "diagonal" else "full", seed)
@@ -112,19 +100,12 @@ def compare_draws(name: str, draw: Draw, seed: int) -> None:
     emit("shapes", {"data": name, "seed": seed}, row)
 
 
-def main() -> None:
+@script(__doc__, data=[*TOYS, "independent", "rotated"], seeds=3, workdir="", clusters=[10, 40])
+def main(given: Namespace) -> None:
     """Prints one line for each distribution and seed."""
-    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(DIMENSION, DIMENSION)))[0]
-    data = {name: of_toy(name) for name in TOYS}
-    data |= {"independent": coordinates(np.eye(DIMENSION)), "rotated": coordinates(turn)}
-    given = make_parser(__doc__, data=list(data), seeds=3, workdir="", clusters=[10, 40]).parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     if given.workdir:
         compare_codes(given.workdir, given.clusters, given.seeds)
         return
     for name, seed in itertools.product(given.data, range(given.seeds)):
-        compare_draws(name, data[name], seed)
-
-
-if __name__ == "__main__":
-    main()
+        compare_draws(name, seed)

@@ -11,13 +11,14 @@ of the next.
 
 import itertools
 import warnings
+from argparse import Namespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from lib.baselines import best_mixture
-from lib.measure import emit, experiment, make_parser, trained
+from lib.measure import emit, experiment, script, trained
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer
@@ -83,11 +84,9 @@ def imputation(run: Any, train: np.ndarray, test: np.ndarray, seed: int, num_mas
     return errors | {"covered": float(np.concatenate(covered).mean()), "num_masks": num_masks}
 
 
-def main() -> None:
+@script(__doc__, tables=["wine", "breast_cancer"], splits=5, held_out="test", impute=False, masks=10, set=[])
+def main(given: Namespace) -> None:
     """Prints one line for each table and split."""
-    given = make_parser(
-        __doc__, tables=["wine", "breast_cancer"], splits=5, held_out="test", impute=False, masks=10, set=[]
-    ).parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     for table, seed in itertools.product(given.tables, range(given.splits)):
         split = [f"data.split_seed={seed}", f"data.held_out={given.held_out}"]
@@ -108,7 +107,3 @@ def main() -> None:
         if given.impute:
             row |= imputation(run, train, test, seed, given.masks)
         emit("tables", {"table": table, "split": seed, "held_out": given.held_out, "set": given.set}, row)
-
-
-if __name__ == "__main__":
-    main()

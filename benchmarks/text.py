@@ -6,12 +6,13 @@ The end of a text is a token, too. A run's number is `nats_per_token` of `kaem e
 """
 
 import math
+from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from lib.measure import emit, experiment, make_parser
+from lib.measure import emit, experiment, script
 
 from kaem_jax.app.data import Text, load_dataset
 from kaem_jax.likelihoods import Categorical
@@ -56,13 +57,13 @@ class KneserNey:
 
     def __init__(self, texts: Sequence[Sequence[int]], order: int, vocabulary: int):
         self.order, self.vocabulary = order, vocabulary
-        counts = [Counter[Gram]() for _ in range(order)]
-        counts.append(Counter(gram for text in texts for gram in self._grams(text)))
+        counts = Counter(gram for text in texts for gram in self._grams(text))
+        self._levels: list[Level] = []
         # Below the highest order: how many different tokens come before. Of a text's beginning this is one, where Chen
         # & Goodman count how often it occurs; messages need fewer nats so (docs/decisions/fields-and-texts.md).
-        for n in range(order, 1, -1):
-            counts[n - 1].update(gram[1:] for gram in counts[n])
-        self._levels = [Level(counts[n]) for n in range(1, order + 1)]
+        for _ in range(order):
+            self._levels.insert(0, Level(counts))
+            counts = Counter(gram[1:] for gram in counts)
 
     def _grams(self, text: Sequence[int]) -> Iterator[Gram]:
         padded = (-1,) * (self.order - 1) + tuple(text)
@@ -70,18 +71,18 @@ class KneserNey:
 
     def nats(self, text: Sequence[int]) -> float:
         """-log p(text)."""
-        return -sum(math.log(self._probability(gram)) for gram in self._grams(text))
+        total = 0.0
+        for gram in self._grams(text):
+            found = 1 / self.vocabulary
+            for n, level in enumerate(self._levels, 1):
+                found = level.mix(gram[-n:], found)
+            total -= math.log(found)
+        return total
 
-    def _probability(self, gram: Gram) -> float:
-        found = 1 / self.vocabulary
-        for n, level in enumerate(self._levels, 1):
-            found = level.mix(gram[-n:], found)
-        return found
 
-
-def main() -> None:
+@script(__doc__, experiment="sms", orders=[3, 4, 5, 6], set=[])
+def main(given: Namespace) -> None:
     """Prints one line for each order."""
-    given = make_parser(__doc__, experiment="sms", orders=[3, 4, 5, 6], set=[]).parse_args()
     dataset = load_dataset(experiment(given.experiment, given.set).data)
     assert isinstance(dataset.form, Text), "this is for texts"
 
@@ -93,7 +94,3 @@ def main() -> None:
     for order in given.orders:
         nats = sum(map(KneserNey(train, order, dataset.form.num_tokens).nats, test))
         emit("text", {"model": f"{order}-gram"}, {"nats_per_token": nats / sum(map(len, test))})
-
-
-if __name__ == "__main__":
-    main()

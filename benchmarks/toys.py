@@ -6,10 +6,12 @@ KL(true || model) is the mean of log p_true - log p over 2,000 points of the tru
 log p is by quadrature over the two latents, a Sobol rule of 65,536 points of the prior.
 """
 
+from argparse import Namespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from lib.measure import emit, experiment, make_parser, trained
+from lib.measure import emit, experiment, script, trained
 from matplotlib.figure import Figure
 
 from kaem_jax.app.data import Table
@@ -48,9 +50,9 @@ def draw(path: str, pictures: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
+@script(__doc__, toys=list(TOYS), out="", set=[])
+def main(given: Namespace) -> None:
     """Prints one line for each toy."""
-    given = make_parser(__doc__, toys=list(TOYS), out="", set=[]).parse_args()
     edges = (np.arange(PIXELS) + 0.5) / PIXELS * 2 * EXTENT - EXTENT
     pixels = np.stack(np.meshgrid(edges, -edges), axis=-1).reshape(-1, 2)
     pictures = []
@@ -65,7 +67,3 @@ def main() -> None:
             pictures.append((name, np.exp(toy.log_prob(pixels)), ours))
     if given.out:
         draw(given.out, pictures)
-
-
-if __name__ == "__main__":
-    main()

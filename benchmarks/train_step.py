@@ -7,13 +7,14 @@ The runs are `digits`, and `svhn:paper_tiny`: a convolutional decoder 128-64-32 
 
 import dataclasses
 import itertools
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from lib.measure import Training, emit, experiment, make_parser, measure, time_updates
+from lib.measure import Training, emit, experiment, in_milliseconds, measure, script, time_updates
 
 import kaem_jax as kaem
 from kaem_jax.app.data import Dataset, load_dataset
@@ -33,12 +34,6 @@ class FlaxUpConvolutions(UpConvolutions):
         for i in range(self.num_layers):
             wide, _, _, narrow = getattr(self, f"up_{i}").kernel.shape
             setattr(self, f"up_{i}", nnx.ConvTranspose(wide, narrow, (4, 4), (2, 2), padding="SAME", rngs=rngs))
-
-
-def with_flax(model: Model) -> Model:
-    """The model with flax's transposed convolutions."""
-    assert isinstance(model.network, NnxDecoder)
-    return dataclasses.replace(model, decoder=dataclasses.replace(model.network, module=FlaxUpConvolutions))
 
 
 def products(sizes: Sequence[tuple[int, int, int]]) -> tuple[float, float]:
@@ -66,9 +61,8 @@ def conv_sizes(rows: int, config: Experiment) -> list[tuple[int, int, int]]:
 def time_step(config: Experiment, data: Dataset, repeats: int, model: Model | None = None) -> dict[str, float]:
     """Times the step as training runs it: donated state, data on the device; the first one includes compilation."""
     training = Training(config, data, model=model)
-    times = [1e3 * time_updates(training, 1) for _ in range(repeats + 3)]
-    low, median, high = np.quantile(times[3:], [0.1, 0.5, 0.9])
-    return {"median_ms": median, "p10_ms": low, "p90_ms": high, "first_step_ms": times[0]}
+    times = [time_updates(training, 1) for _ in range(repeats + 3)]
+    return in_milliseconds(times[3:]) | {"first_step_ms": 1e3 * times[0]}
 
 
 def digits(repeats: int) -> None:
@@ -101,19 +95,17 @@ def images(case: str, repeats: int) -> None:
         moves, loss = products(conv_sizes(batch_size * num_rungs, config)), products(conv_sizes(batch_size, config))
         emit("matrix_products", size, {"median_ms": STEPS * moves[0] + sum(loss)})
         if case == "langevin" and batch_size == 32:
-            emit("train_step_conv_transpose", size, time_step(config, data, max(1, repeats // 4), with_flax(model)))
+            assert isinstance(model.network, NnxDecoder)
+            network = dataclasses.replace(model.network, module=FlaxUpConvolutions)
+            flax = dataclasses.replace(model, decoder=network)
+            emit("train_step_conv_transpose", size, time_step(config, data, max(1, repeats // 4), flax))
 
 
-def main() -> None:
+@script(__doc__, cases=["digits", "langevin", "tempered"], repeats=20)
+def main(given: Namespace) -> None:
     """Prints the lines of each case."""
-    parser = make_parser(__doc__, cases=["digits", "langevin", "tempered"], repeats=20)
-    given = parser.parse_args()
     for case in given.cases:
         if case == "digits":
             digits(given.repeats)
         else:
             images(case, given.repeats)
-
-
-if __name__ == "__main__":
-    main()

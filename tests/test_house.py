@@ -2,12 +2,14 @@
 
 import ast
 import importlib
+import os
 import pathlib
 import re
 import subprocess
 import sys
 import tomllib
 
+import jax
 import pytest
 
 import kaem_jax
@@ -110,8 +112,8 @@ import kaem_jax as kaem
 from kaem_jax.files.model_file import read_model
 
 key, x = jax.random.key(0), np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
-prior = kaem.ClusteredPrior(num_latents=2, num_clusters=2)
-model = kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(0.5), data_shape=(3,))
+prior = kaem.ClusteredPrior(num_latents=2, num_clusters=2, shape="gaussian")
+model = kaem.Model(prior, kaem.MLP(()), kaem.Gaussian(0.5), data_shape=(3,))
 fitted = kaem.fit(key, model, x, num_steps=2, progress=False)
 asked = kaem.log_prob(key, model, fitted.params, x[:2], num_samples=8, proposal=kaem.PriorProposal())
 assert np.isfinite(asked.value).all()
@@ -122,7 +124,9 @@ assert not [name for name in sys.modules if name.startswith("kaem_jax.app")]
 
 
 def test_the_library_works_without_the_application(tmp_path):
-    subprocess.run([sys.executable, "-c", ALONE], check=True, timeout=600, cwd=tmp_path)
+    kept = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    kept["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    subprocess.run([sys.executable, "-c", ALONE], check=True, timeout=600, cwd=tmp_path, env=os.environ | kept)
 
 
 def test_import_starts_no_backend_and_allocates_nothing():

@@ -4,7 +4,9 @@ Flows need `pip install flowjax`.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -68,9 +70,17 @@ def mixture_of(encoder: Any, model: Model, params: Params) -> tuple[kaem.Cluster
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FittedPrior(Prior):
-    """What fits to codes have in common: Q real latents without univariate densities."""
+    """A prior of Q real latents, fitted to standardised codes.
+
+    Attributes:
+      size: Q.
+      draw: from the fit's parameters, a key and a shape to standardised codes [*shape, Q].
+      density: from these parameters and standardised codes to their log p; None if it is not computed.
+    """
 
     size: int
+    draw: Callable[[Any, Array, tuple[int, ...]], Array]
+    density: Callable[[Any, Array], Array] | None = None
 
     has_quantiles: ClassVar[bool] = False  # type: ignore[assignment]
 
@@ -79,45 +89,32 @@ class FittedPrior(Prior):
         """[Q]."""
         return (self.size,)
 
+    @property
+    def is_normalized(self) -> bool:  # type: ignore[override]
+        """Whether there is a density."""
+        return self.density is not None
+
     def init(self, key: Array) -> Params:
         """Fits alone make parameters."""
         raise NotImplementedError
+
+    def _bind(self, params: Params) -> "BoundFit":
+        return BoundFit(self, params)
 
 
 class BoundFit(BoundPrior):
     """A fit with its parameters."""
 
+    def _sample(self, key: Array, shape: tuple[int, ...], points: str) -> Array:
+        return self.params["mean"] + self.params["scale"] * self.prior.draw(self.params["fit"], key, shape)
+
+    def _log_prob(self, z: Array) -> Array:
+        z = (z - self.params["mean"]) / self.params["scale"]
+        return self.prior.density(self.params["fit"], z) - jnp.sum(jnp.log(self.params["scale"]))
+
     def _curvature(self, z: Array) -> Array:
         """That of N(0, 1), for a proposal."""
         return jnp.ones_like(z)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FlowPrior(FittedPrior):
-    """A coupling flow with rational-quadratic splines (Durkan et al., 2019), of flowjax, on standardised codes."""
-
-    static: Any
-
-    def _bind(self, params: Params) -> "BoundFlow":
-        return BoundFlow(self, params)
-
-
-class BoundFlow(BoundFit):
-    """Exact draws and densities."""
-
-    def _flow(self) -> Any:
-        import equinox
-
-        return equinox.combine(self.params["flow"], self.prior.static)
-
-    def _sample(self, key: Array, shape: tuple[int, ...], points: str) -> Array:
-        with jax.numpy_dtype_promotion("standard"):
-            return self.params["mean"] + self.params["scale"] * self._flow().sample(key, shape)
-
-    def _log_prob(self, z: Array) -> Array:
-        with jax.numpy_dtype_promotion("standard"):
-            inner = self._flow().log_prob((z - self.params["mean"]) / self.params["scale"])
-        return inner - jnp.sum(jnp.log(self.params["scale"]))
 
 
 def spline_flow(kind: str, key: Array, size: int, **options: Any) -> Any:
@@ -131,46 +128,26 @@ def spline_flow(kind: str, key: Array, size: int, **options: Any) -> Any:
     return getattr(flowjax.flows, kind)(key, base_dist=base, transformer=spline, **options)
 
 
-def fit_flow(seed: int, codes: np.ndarray, num_updates: int) -> tuple[FlowPrior, Params]:
-    """Maximum likelihood of codes [N, Q]; the best of a tenth that is held out."""
+def fit_flow(seed: int, codes: np.ndarray, num_updates: int) -> tuple[FittedPrior, Params]:
+    """A coupling flow with rational-quadratic splines (Durkan et al., 2019), of flowjax, by maximum likelihood."""
     import equinox
 
-    size = codes.shape[1]
-    with jax.numpy_dtype_promotion("standard"):
-        flow = spline_flow("coupling_flow", jax.random.key(seed), size, flow_layers=6, nn_width=128)
+    standard = functools.partial(jax.numpy_dtype_promotion, "standard")
+    with standard():
+        flow = spline_flow("coupling_flow", jax.random.key(seed), codes.shape[1], flow_layers=6, nn_width=128)
         start, static = equinox.partition(flow, equinox.is_inexact_array)
 
-        def loss(params: Any, key: Array, z: Array) -> Array:
-            return -jnp.mean(equinox.combine(params, static).log_prob(z))
+    def draw(fit: Any, key: Array, shape: tuple[int, ...]) -> Array:
+        with standard():
+            return equinox.combine(fit, static).sample(key, shape)
 
-        fitted, standard = minimise(seed, loss, start, codes, num_updates)
-    return FlowPrior(size, static), {"flow": fitted, **standard}
+    def density(fit: Any, z: Array) -> Array:
+        with standard():
+            return equinox.combine(fit, static).log_prob(z)
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FlowMatchingPrior(FittedPrior):
-    """Latent flow matching (Lipman et al., 2023): an ordinary differential equation from N(0, I) to the codes."""
-
-    is_normalized: ClassVar[bool] = False
-
-    def _bind(self, params: Params) -> "BoundFlowMatching":
-        return BoundFlowMatching(self, params)
-
-
-class BoundFlowMatching(BoundFit):
-    """Draws by Euler steps; log p(z) is not computed."""
-
-    def _log_prob(self, z: Array) -> Array:
-        raise NotImplementedError
-
-    def _sample(self, key: Array, shape: tuple[int, ...], points: str) -> Array:
-        z = jax.random.normal(key, (*shape, self.prior.size))
-
-        def step(z: Array, time: Array) -> tuple[Array, None]:
-            return z + velocity(self.params["layers"], z, time) / NUM_EULER_STEPS, None
-
-        z, _ = jax.lax.scan(step, z, jnp.arange(NUM_EULER_STEPS) / NUM_EULER_STEPS)
-        return self.params["mean"] + self.params["scale"] * z
+    with standard():
+        params = minimise(seed, lambda fit, key, z: -jnp.mean(density(fit, z)), start, codes, num_updates)
+    return FittedPrior(codes.shape[1], draw, density), params
 
 
 def velocity(layers: Any, z: Array, time: Array) -> Array:
@@ -184,8 +161,11 @@ def velocity(layers: Any, z: Array, time: Array) -> Array:
     return jax.nn.silu(x) @ last
 
 
-def fit_flow_matching(seed: int, codes: np.ndarray, num_updates: int) -> tuple[FlowMatchingPrior, Params]:
-    """Least squares of the velocity between noise and codes [N, Q]."""
+def fit_flow_matching(seed: int, codes: np.ndarray, num_updates: int) -> tuple[FittedPrior, Params]:
+    """Latent flow matching (Lipman et al., 2023): least squares of the velocity between noise and codes [N, Q].
+
+    Draws follow it from N(0, I) to the codes by Euler steps.
+    """
     size, width = codes.shape[1], 512
     sizes = [(size + 16, width), *[(width, width)] * 4, (width, size)]
     keys = jax.random.split(jax.random.key(seed), len(sizes))
@@ -197,13 +177,16 @@ def fit_flow_matching(seed: int, codes: np.ndarray, num_updates: int) -> tuple[F
         found = velocity(layers, (1 - time) * noise + time * z, time[:, 0])
         return jnp.mean(jnp.square(found - (z - noise)))
 
-    fitted, standard = minimise(seed, loss, start, codes, num_updates)
-    return FlowMatchingPrior(size), {"layers": fitted, **standard}
+    def draw(layers: Any, key: Array, shape: tuple[int, ...]) -> Array:
+        times = jnp.arange(NUM_EULER_STEPS) / NUM_EULER_STEPS
+        z = jax.random.normal(key, (*shape, size))
+        return jax.lax.scan(lambda z, time: (z + velocity(layers, z, time) / NUM_EULER_STEPS, None), z, times)[0]
+
+    return FittedPrior(size, draw), minimise(seed, loss, start, codes, num_updates)
 
 
-def minimise(seed: int, loss: Any, params: Any, codes: np.ndarray, num_updates: int) -> tuple[Any, Params]:
+def minimise(seed: int, loss: Any, params: Any, codes: np.ndarray, num_updates: int) -> Params:
     """Adam along a cosine on standardised codes; the best parameters on a held-out tenth, and the standardisation."""
-    standard = {"mean": jnp.asarray(codes.mean(axis=0)), "scale": jnp.asarray(codes.std(axis=0))}
     z = (codes - codes.mean(axis=0)) / codes.std(axis=0)
     held_out, rows = np.split(jnp.asarray(np.random.default_rng(seed).permutation(z), float), [len(z) // 10])
     optimizer = optax.adam(optax.cosine_decay_schedule(RATE, num_updates))
@@ -226,16 +209,13 @@ def minimise(seed: int, loss: Any, params: Any, codes: np.ndarray, num_updates: 
         params, state, value = some_updates(params, state, key)
         if float(value) < least:
             best, least = params, float(value)
-    return best, standard
+    return {"fit": best, "mean": jnp.asarray(codes.mean(axis=0)), "scale": jnp.asarray(codes.std(axis=0))}
 
 
 def best_mixture(
     seed: int, x: np.ndarray, counts: Iterable[int], kinds: Sequence[str] = ("full",), **options: Any
 ) -> GaussianMixture:
     """The Gaussian mixture with the least BIC."""
-    fits = [
-        GaussianMixture(count, covariance_type=kind, random_state=seed, **options).fit(x)
-        for count in counts
-        for kind in kinds
-    ]
+    cases = itertools.product(counts, kinds)
+    fits = [GaussianMixture(num, covariance_type=kind, random_state=seed, **options).fit(x) for num, kind in cases]
     return min(fits, key=lambda fit: fit.bic(x))

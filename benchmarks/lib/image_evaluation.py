@@ -4,7 +4,6 @@ of samples to held-out images, in features of a classifier of the training data.
 
 import dataclasses
 import pathlib
-import time
 from typing import Any
 
 import jax
@@ -21,7 +20,8 @@ from kaem_jax.model import Params
 from kaem_jax.priors import Prior
 from kaem_jax.training.batch import to_unit_interval
 from kaem_jax.training.refit import posterior_codes
-from lib.models import REFITS
+from lib.measure import timed
+from lib.models import fit_of
 
 # The log p of one image by two seeds of one model differs by tens of nats (docs/decisions/image-benchmarks.md).
 NUM_IMAGES, NUM_SHOWN, NUM_EVALUATED = 2000, 12, 256
@@ -74,16 +74,17 @@ def evaluate(run: Run, dataset: Dataset, extractor: Extractor) -> tuple[np.ndarr
     """Some samples of a run, and all of its numbers."""
     images, numbers = evaluate_samples(run, dataset, extractor)
     numbers = evaluate_likelihood(run, dataset) | numbers
-    started = time.perf_counter()
-    draw_images(jax.random.key(1), run, NUM_TIMED)  # compiled by now
-    return images, numbers | {"seconds_for_10000_samples": (time.perf_counter() - started) * 10_000 / NUM_TIMED}
+    _, seconds = timed(draw_images, jax.random.key(1), run, NUM_TIMED)  # compiled by now
+    return images, numbers | {"seconds_for_10000_samples": seconds * 10_000 / NUM_TIMED}
 
 
 def refitted(run: Run, model: str, dataset: Dataset, seed: int) -> Run:
-    """The run with the prior of `REFITS`, fitted to one posterior draw of each training datum."""
+    """The run with the model's prior, fitted to one posterior draw of each training datum."""
+    fit = fit_of(model)
+    assert fit is not None
     x, key = dataset.train[np.arange(len(dataset.train))], jax.random.key(seed)
     [codes] = posterior_codes(key, run.model, run.params, x, run.training_posterior, 1)
-    return with_prior(run, *REFITS[model][1](seed, codes))
+    return with_prior(run, *fit(seed, codes))
 
 
 def with_prior(run: Run, prior: Prior, params: Params) -> Run:

@@ -1,13 +1,14 @@
 """What benchmarks share: times, the experiment with settings of the command line, one JSON line per result."""
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import pathlib
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,18 +47,30 @@ def make_parser(description: str | None, **options: Any) -> argparse.ArgumentPar
     return parser
 
 
+def script(description: str | None, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Of a script's `main`: calls it, where the script is run, with what the command line says of `options`."""
+
+    def run(main: Callable[..., None]) -> Callable[..., None]:
+        if main.__module__ == "__main__":
+            main(make_parser(description, **options).parse_args())
+        return main
+
+    return run
+
+
 def measure(function: Callable[..., Any], *args: Any, repeats: int = 20) -> dict[str, float]:
     """Compiles `function` ahead of time, runs it twice to warm up, then times `repeats` calls, in milliseconds."""
     started = time.perf_counter()
     compiled = jax.jit(function).lower(*args).compile()
     compile_ms = 1e3 * (time.perf_counter() - started)
-    times = []
-    for _ in range(repeats + 2):
-        started = time.perf_counter()
-        jax.block_until_ready(compiled(*args))
-        times.append(1e3 * (time.perf_counter() - started))
-    low, median, high = np.quantile(times[2:], [0.1, 0.5, 0.9])
-    return {"median_ms": median, "p10_ms": low, "p90_ms": high, "compile_ms": compile_ms}
+    times = [timed(compiled, *args)[1] for _ in range(repeats + 2)]
+    return in_milliseconds(times[2:]) | {"compile_ms": compile_ms}
+
+
+def in_milliseconds(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and outer tenths."""
+    low, median, high = np.quantile(1e3 * np.asarray(seconds), [0.1, 0.5, 0.9])
+    return {"median_ms": median, "p10_ms": low, "p90_ms": high}
 
 
 def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
@@ -105,45 +118,36 @@ class Training:
     """
 
     def __init__(
-        self,
-        config: Experiment,
-        dataset: Dataset,
-        seed: int = 0,
-        model: Model | None = None,
-        per_call: int = 1,
+        self, config: Experiment, dataset: Dataset, seed: int = 0, model: Model | None = None, per_call: int = 1,
         first_stage: int = 0,
-    ):
+    ):  # fmt: skip
         self.config, self.model, self.per_call = config, model or config.model(dataset.data_shape), per_call
         self._images = dataset.train[np.arange(len(dataset.train))]
         self._data = jnp.asarray(self._images)
         self._order = {"size": len(self._data), "batch_size": config.data.batch_size, "seed": seed}
-        self._stage, *self._later = config.all_stages[first_stage:]
-        self.num_updates, self._stop, self.fit_seconds = 0, 0, 0.0
-        step = sum(stage.num_steps for stage in config.all_stages[: first_stage + 1])
+        stages, self.num_updates, self.fit_seconds = config.all_stages, 0, 0.0
+        self._later, self._stop = list(stages[first_stage:]), 0
         # The first state of `first_stage`, which then counts from 0.
-        self.state = state_after(
-            config.all_stages, step if first_stage else 0, jax.random.key(seed), self.model, len(self._data)
-        )
+        step = first_stage and sum(stage.num_steps for stage in stages[: first_stage + 1])
+        self.state = state_after(stages, step, jax.random.key(seed), self.model, len(self._data))
         self._begin()
 
     def _begin(self) -> None:
-        """Begins a stage."""
+        """Begins the next stage."""
+        self._stage = self._later.pop(0)
         self._optimizer = self._stage.make_optimizer()
         self._step = self._stage.train_step(self.model, self._optimizer)
         self._stop += self._stage.num_steps
 
     def _next_stage(self) -> None:
         """Fits the prior, and begins the next stage with its first state."""
-        if self._stage.refit:
-            started = time.perf_counter()
-            posterior = self._stage.posterior
-            self.state = refit_state(self.state, self.model, posterior, self._images, None, self.num_updates)
-            self.fit_seconds += time.perf_counter() - started
-        self._stage = self._later.pop(0)
+        if (before := self._stage).refit:
+            fit = functools.partial(refit_state, self.state, self.model, before.posterior, self._images, None)
+            self.state, seconds = timed(fit, self.num_updates)
+            self.fit_seconds += seconds
         self._begin()
-        self.state = state_of_next_stage(
-            self.state, self.model, self._optimizer, self._stage.posterior, len(self._data), self._stage.keeps_average
-        )
+        how = self.model, self._optimizer, self._stage.posterior, len(self._data), self._stage.keeps_average
+        self.state = state_of_next_stage(self.state, *how)
 
     def update(self) -> None:
         """One call, with the next minibatches."""
@@ -157,11 +161,7 @@ class Training:
 
 def time_updates(training: Any, num: int) -> float:
     """Seconds of `num` updates of a `Training`, or of what has its `update` and `state`."""
-    started = time.perf_counter()
-    for _ in range(num):
-        training.update()
-    jax.block_until_ready(training.state)
-    return time.perf_counter() - started
+    return timed(lambda: [training.update() for _ in range(num)] and training.state)[1]
 
 
 def trained(config: Experiment) -> Run:

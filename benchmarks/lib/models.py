@@ -50,35 +50,37 @@ STAGED = ("kaem", "kaem_gaussian")
 SHARES = {"mnist": (0.35, 0.5), "svhn": (0.55, 0.4), "cifar10": (0.45, 0.35)}
 # The experiments of these begin with a prior that hardly moves.
 _RATES = {"svhn": ("optimizer.prior.learning_rate=1e-2",), "cifar10": ("optimizer.prior.learning_rate=5e-3",)}
-# A model whose prior is fitted to posterior draws of training images in the last part of its time: by seed and codes.
-Fit = Callable[[int, np.ndarray], tuple[Prior, Params]]
+Fit = Callable[[int, np.ndarray], tuple[Prior, Params]]  # by seed and codes
+_FITS: dict[str, Fit] = {
+    "flow": functools.partial(fit_flow, num_updates=1500),
+    "flow_matching": functools.partial(fit_flow_matching, num_updates=4000),
+}
 
 
-def _clusters(num_clusters: int, shape: Literal["gaussian", "learned"]) -> Fit:
+def base_of(model: str) -> str:
+    """The model that is trained; MODEL_then_FIT has its prior fitted to posterior draws of training images."""
+    return model.partition("_then_")[0]
+
+
+def fit_of(model: str) -> Fit | None:
+    """The fit in the last part of a model's time, such as of 10_gaussians, or None."""
+    *_, name = model.partition("_then_")
+    if not name or name in _FITS:
+        return _FITS.get(name)
+    num, kind = name.split("_")
+    shape: Literal["gaussian", "learned"] = "gaussian" if kind == "gaussians" else "learned"
+
     def fit(seed: int, codes: np.ndarray) -> tuple[Prior, Params]:
-        prior = ClusteredPrior(
-            num_latents=codes.shape[1], num_clusters=num_clusters, map="full", proportions="learned", shape=shape
-        )
-        return fit_prior(jax.random.key(seed), codes, prior)
+        return fit_prior(jax.random.key(seed), codes, full_clusters(codes.shape[1], int(num), shape))
 
     return fit
 
 
-REFITS: dict[str, tuple[str, Fit]] = {
-    "vae_then_10_gaussians": ("vae", _clusters(10, "gaussian")),
-    "vae_then_100_gaussians": ("vae", _clusters(100, "gaussian")),
-    "vae_then_400_gaussians": ("vae", _clusters(400, "gaussian")),
-    "vae_then_flow": ("vae", functools.partial(fit_flow, num_updates=1500)),
-    "vae_then_flow_matching": ("vae", functools.partial(fit_flow_matching, num_updates=4000)),
-    "vae_then_10_affine": ("vae", _clusters(10, "learned")),
-    "vae_then_40_affine": ("vae", _clusters(40, "learned")),
-    "gaussians_then_10_affine": ("gaussians", _clusters(10, "learned")),
-    "gaussians_then_100_affine": ("gaussians", _clusters(100, "learned")),
-    "gaussians_then_40_gaussians": ("gaussians", _clusters(40, "gaussian")),
-    "gaussians_then_40_affine": ("gaussians", _clusters(40, "learned")),
-    "full_then_40_gaussians": ("full", _clusters(40, "gaussian")),
-    "full_then_40_affine": ("full", _clusters(40, "learned")),
-}
+def full_clusters(num_latents: int, num: int, shape: Literal["gaussian", "learned"]) -> ClusteredPrior:
+    """Clusters with full maps."""
+    return ClusteredPrior(num_latents=num_latents, num_clusters=num, map="full", shape=shape, proportions="learned")
+
+
 # In words.
 NAMES = {
     "kaem": "**KAEM: encoder, then kept chains**",

@@ -15,7 +15,7 @@ QUALITY = {
     "num_steps": "updates", "fit_seconds": "fit, s", "nats": "nats, at least", "frechet_distance": "distance",
     "precision": "precision", "recall": "recall",
 }  # fmt: skip
-CONDITIONS, STAGED = "200 s, test", "250 s, test"
+CONDITIONS, STAGED, WIDE = "200 s, test", "250 s, test", "200 s, prior.num_latents=100"
 PARTS = {
     "clusters with covariance": ("vae", "vae_then_10_gaussians"),
     "more clusters": ("vae_then_10_gaussians", "vae_then_100_gaussians"),
@@ -27,6 +27,10 @@ PARTS = {
 OUTLIERS = {
     "kaem": "KAEM", "log_p": "log p alone", "neighbours": "5 neighbours", "dte_np": "DTE-NP",
     "mixture": "mixture (BIC)", "forest": "isolation forest", "pca": "PCA", "false_alarms": "false alarms, %",
+}  # fmt: skip
+SAMPLES = {
+    "detection": "detection (1: none)", "shape": "shape", "trend": "trend", "closer": "closer to training rows",
+    "seconds": "s",
 }  # fmt: skip
 NATS = {
     "kaem": "KAEM", "density": "KAEM without a decoder", "gaussian": "Gaussian", "mixture": "mixture (BIC)",
@@ -51,11 +55,9 @@ DENSITIES = {"kaem": "KAEM", "flow": "spline flow", "mixture": "mixture (BIC)", 
 def spread(values: Iterable[float | None]) -> str:
     """Mean +- standard deviation, to two digits of the latter; "-" where there is no number."""
     known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return f"{known[0]:,.5g}" if known else "-"
-    deviation = np.std(known, ddof=1)
+    deviation = np.std(known, ddof=1) if len(known) > 1 else 0
     if not deviation:
-        return f"{known[0]:,.5g}"
+        return f"{known[0]:,.5g}" if known else "-"
     digits = max(0, 1 - math.floor(math.log10(deviation)))
     return f"{np.mean(known):,.{digits}f} +- {deviation:,.{digits}f}"
 
@@ -156,14 +158,12 @@ def ranks(lines: Lines) -> list[float]:
 
 def samples(lines: Lines) -> str:
     """How well samples pass for rows."""
-    keys = {"detection": "detection (1: none)", "shape": "shape", "trend": "trend", "closer": "closer to training rows",
-            "seconds": "s"}  # fmt: skip
     names = {"kaem": "KAEM", "mixtures": "full Gaussian mixtures of each class"}
     rows = [
-        [name, *(spread(line[key] for line in having(lines, model=model)) for key in keys)]
+        [name, *(spread(line[key] for line in having(lines, model=model)) for key in SAMPLES)]
         for model, name in names.items()
     ]
-    return markdown([["model", *keys.values()], *rows])
+    return markdown([["model", *SAMPLES.values()], *rows])
 
 
 def split_tables(lines: Lines, columns: Mapping[str, str], largest: bool, covered: bool = False) -> str:
@@ -283,27 +283,18 @@ def headline(images: Lines, runs: Lines, tables: Lines, shapes: Lines, chains: L
 # The function of each table, and the benchmarks whose lines it takes.
 TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     **{
-        f"staged_{name}": (functools.partial(quality, experiment=name, conditions=STAGED), ("quality",))
+        f"{prefix}{name}": (functools.partial(quality, experiment=name, conditions=conditions), ("quality",))
+        for prefix, conditions in (("staged_", STAGED), ("", CONDITIONS))
         for name in ("mnist", "svhn", "cifar10")
     },
-    "mnist": (functools.partial(quality, experiment="mnist"), ("quality",)),
-    "svhn": (functools.partial(quality, experiment="svhn"), ("quality",)),
-    "svhn_100": (
-        functools.partial(quality, experiment="svhn", conditions="200 s, prior.num_latents=100"),
-        ("quality",),
-    ),
-    "cifar10": (functools.partial(quality, experiment="cifar10"), ("quality",)),
+    "svhn_100": (functools.partial(quality, experiment="svhn", conditions=WIDE), ("quality",)),
     "parts": (parts, ("quality",)),
-    "full_length": (full_length, ("full_length",)),
-    "outliers": (outliers, ("outliers",)),
-    "densities": (densities, ("densities",)),
-    "samples": (samples, ("samples",)),
+    **{
+        made.__name__: (made, (made.__name__,))
+        for made in (ablation, binary, densities, full_length, outliers, samples)
+    },
     "nats": (functools.partial(split_tables, columns=NATS, largest=True), ("tables",)),
     "filled": (functools.partial(split_tables, columns=FILLED, largest=False, covered=True), ("tables",)),
-    "binary": (binary, ("binary",)),
-    "evidence": (evidence, ("tempering",)),
-    "swaps": (swaps, ("tempering",)),
-    "samplers": (samplers, ("tempering",)),
-    "ablation": (ablation, ("ablation",)),
+    **{own.__name__: (own, ("tempering",)) for own in (evidence, swaps, samplers)},
     "headline": (headline, ("quality", "full_length", "densities", "shapes", "tempering")),
 }

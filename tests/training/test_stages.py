@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.app.evaluation import periodic
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.experiment.experiment_file import read_experiment
 from kaem_jax.app.loop import Outcome, train_and_evaluate
@@ -20,12 +21,14 @@ from kaem_jax.errors import ConfigError
 from kaem_jax.jax_utils.keys import refit_key, run_keys, stage_key
 from kaem_jax.priors import fit_prior
 from kaem_jax.settings import apply_overrides, flatten, read, to_dict
+from kaem_jax.training.optimizer import Group, Optimizer
 from kaem_jax.training.refit import refit_state
-from kaem_jax.training.stage import stage_after, state_after
+from kaem_jax.training.stage import Stage, stage_after, state_after
 from kaem_jax.training.state import state_of_next_stage
 from tests.app.conftest import rows_of
 from tests.app.staged import NUM_DATA, staged_dict
 from tests.app.tiny import arguments_of
+from tests.inference.stubs import MODEL
 
 
 def staged(**overrides):
@@ -49,12 +52,22 @@ def assert_equal(a, b):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _estimates_alone():
+    """Figures and reconstructions, which take most of the time, are tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_samples", "draw_held_out"):
+            patch.setattr(periodic, name, lambda *_: None)
+        patch.setattr(periodic.reconstruction, "evaluate", lambda *_: ({}, None))
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of two stages, and its folder."""
+    """The folder of a run of two stages, evaluated by draws of its encoder, which compile fastest."""
     workdir = tmp_path_factory.mktemp("staged") / "run"
     with jax.numpy_dtype_promotion("standard"):
-        assert train_and_evaluate(staged(), workdir) is Outcome.FINISHED
+        assert train_and_evaluate(staged(evaluation__proposal__kind="encoder"), workdir) is Outcome.FINISHED
     return workdir
 
 
@@ -112,17 +125,16 @@ def test_the_prior_is_fitted_at_the_end_of_each_stage(tmp_path, capfd):
 def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
     """Without an encoder they start at draws of the prior, which differ from stage to stage."""
     langevin = kaem.Langevin(persistent=True, num_steps=1)
-    config = staged()
-    one = dataclasses.replace(config.stages[0], posterior=langevin, refit=False)
-    stages = (dataclasses.replace(one, num_steps=3), one, one)
-    model, key = config.model((8, 8)), run_keys(0).state
-    states = [state_after(stages, step, key, model, NUM_DATA) for step in (3, 4, 24)]
+    given = {"posterior": langevin, "optimizer": Optimizer(prior=Group(warmup_steps=0), decoder=Group(warmup_steps=0))}
+    stages = [Stage(num_steps=length, **given) for length in (3, 20, 20)]
+    key = run_keys(0).state
+    states = [state_after(stages, step, key, MODEL, NUM_DATA) for step in (3, 4, 24)]
     assert [stage_after(stages, step) for step in (0, 3, 4, 23, 24)] == [0, 0, 1, 1, 2]
-    z = [np.asarray(langevin.kept(state.sampler, model)) for state in states]
+    z = [np.asarray(langevin.kept(state.sampler, MODEL)) for state in states]
     assert np.abs(z[0] - z[1]).max() > 0.1
     moved = dataclasses.replace(states[1], step=states[1].step + 7)
-    later = state_of_next_stage(moved, model, None, langevin, NUM_DATA, False)
-    assert np.abs(np.asarray(langevin.kept(later.sampler, model)) - z[1]).max() > 0.1
+    later = state_of_next_stage(moved, MODEL, None, langevin, NUM_DATA, False)
+    assert np.abs(np.asarray(langevin.kept(later.sampler, MODEL)) - z[1]).max() > 0.1
     assert len({tuple(jax.random.key_data(stage_key(states[0].root_key, step)).tolist()) for step in range(4)}) == 4
 
 
@@ -135,15 +147,15 @@ def test_a_run_that_stops_in_a_stage_or_between_two_ends_bit_for_bit(finished, t
         if row["step"] == at and "train/loss" in row and not says_so_once:
             signal.raise_signal(signal.SIGTERM)
 
-    workdir, asked = tmp_path / "run", []
+    workdir, asked, config = tmp_path / "run", [], staged(evaluation__proposal__kind="encoder")
     with jax.numpy_dtype_promotion("standard"), monkeypatch.context() as patch:
         if says_so_once:
             patch.setattr(
                 TrainingRun, "stop_requested", lambda own: own.step >= at and (asked.append(1) or len(asked) == 1)
             )
-        assert train_and_evaluate(staged(), workdir, watch=stop) is Outcome.INTERRUPTED
+        assert train_and_evaluate(config, workdir, watch=stop) is Outcome.INTERRUPTED
     with jax.numpy_dtype_promotion("standard"):
-        assert train_and_evaluate(staged(), workdir) is Outcome.FINISHED
+        assert train_and_evaluate(config, workdir) is Outcome.FINISHED
     for step in (20, 40):
         jax.tree.map(assert_equal, state_at(workdir, step), state_at(finished, step))
     ours, theirs = (

@@ -43,20 +43,11 @@ def test_no_two_seeds_steps_or_uses_share_a_key_or_an_order():
     for seed in (0, 1):
         of_run = keys_of.run_keys(seed)
         of_params, root = jax.random.split(of_run.state)
-        keys += [
-            *jax.random.split(of_run.evaluation),
-            of_run.figures,
-            of_params,
-            keys_of.inference_key(seed),
-        ]
-        keys += [
-            *keys_of.evaluation_keys(seed),
-            keys_of.sample_key(seed),
-            keys_of.chain_start_key(root),
-            keys_of.sampler_params_key(root),
-            *[derived(root, step) for derived in (keys_of.refit_key, keys_of.stage_key) for step in (3, 4)],
-        ]
-        keys += [key for step in range(4) for key in keys_of.step_keys(root, step)]
+        keys += [*jax.random.split(of_run.evaluation), of_run.figures, of_params]
+        keys += [of(seed) for of in (keys_of.inference_key, keys_of.sample_key)]
+        keys += [of(root) for of in (keys_of.chain_start_key, keys_of.sampler_params_key)]
+        keys += [of(root, step) for of in (keys_of.refit_key, keys_of.stage_key) for step in (3, 4)]
+        keys += [*keys_of.evaluation_keys(seed), *(key for step in range(4) for key in keys_of.step_keys(root, step))]
         orders += [tuple(batch_indices(epoch, size=9, batch_size=9, seed=seed)) for epoch in range(3)]
     keys += [*jax.random.split(keys_of.marginal_key())]
     numbers = [tuple(jax.random.key_data(key).tolist()) for key in keys]
