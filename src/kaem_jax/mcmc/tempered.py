@@ -55,7 +55,8 @@ def tempered(
 
     A warm-up of doubling stages tunes step sizes, units of coordinates and the ladder, which are then fixed. Then a
     second reference is fitted, a mixture of the given one and of a normal for each mode (`FittedReference`), and
-    populations start from both. The result is the run that gives more draws; the other one is its `control`.
+    populations start from both. The result is the run from the fitted one, unless the other agrees, gives more draws
+    and a smaller error of log Z; the other one is its `control`.
 
     Under `jax.set_mesh` with axes `temp` and `data`, rungs lie along `temp` and populations along `data`; draws are the
     same on any number of devices. Programs are kept: a second call with the same functions and other data in `args`

@@ -92,7 +92,8 @@ class TemperedRun:
         control = control.extend(control, min(num_rounds, _CONTROL_ROUNDS - done))
         both = (run, control)
         fitted, given = both if isinstance(self.reference, FittedReference) else both[::-1]
-        if fitted.agrees_with(given) and given.min_ess > fitted.min_ess:
+        is_better = given.min_ess > fitted.min_ess and given.log_z_error < fitted.log_z_error
+        if is_better and fitted.agrees_with(given):
             return dataclasses.replace(given, control=dataclasses.replace(fitted, control=None))
         return dataclasses.replace(fitted, control=dataclasses.replace(given, control=None))
 
