@@ -291,6 +291,30 @@ def test_the_same_state_gives_the_same_model_and_pickles(rng):
     np.testing.assert_array_equal(copy.score_samples(x), first.score_samples(x))
 
 
+def test_columns_of_one_number_and_of_whole_numbers_stay_so(rng):
+    """Also where cells are missing; another number is very unlikely, and the density there is narrow."""
+    frame = pandas.DataFrame({"a": rng.normal(size=200), "year": 1912.0, "k": rng.integers(1, 4, 200)})
+    gaps = frame.assign(year=frame["year"].where(rng.random(200) < 0.8))
+    model = TableDensity(num_clusters=1, random_state=0).fit(gaps)
+    drawn = model.sample(400)
+    np.testing.assert_allclose(drawn["year"], 1912)
+    assert set(drawn["k"]) >= {1, 2, 3}
+    assert np.all(drawn["k"] == np.round(drawn["k"]))
+    for filled in (model.impute(gaps), *model.impute(gaps, num_draws=2)):
+        np.testing.assert_allclose(filled["year"], 1912, rtol=1e-6)
+    usual, other = model.score_samples(frame[:1])[0], model.score_samples(frame[:1].assign(year=1913.0))[0]
+    assert other < usual - 1000
+    assert model.predict(gaps).mean() > 0.8  # a gap is no alarm
+
+
+@pytest.mark.parametrize("name", ["contamination", "map", "seconds", "num_clusters", "random_state"])
+def test_arguments_are_checked_before_anything_is_fitted(name, refuses):
+    wrong = {"contamination": (2, 0.0, "auto"), "map": ("foo",), "seconds": (-5,), "num_clusters": (0, 1.5)}
+    for value in wrong.get(name, ("seed",)):
+        with refuses(ValueError, f"'{name}' parameter of TableDensity", repr(value)):
+            TableDensity(**{name: value}).fit(np.zeros((0, 2)))
+
+
 def test_what_cannot_be_fitted_is_refused(rng, refuses):
     x = normal_rows(rng, 50)
     frame = pandas.DataFrame(x, columns=["a", "b", "c"])
@@ -306,6 +330,16 @@ def test_what_cannot_be_fitted_is_refused(rng, refuses):
             ["column 'a'", "not inside its bounds (0, None)"],
         ),
         (lambda: TableDensity().fit(x[:1]), ["1 sample", "2 or more"]),
+        (
+            lambda: TableDensity().fit(frame.assign(id=[f"row {i}" for i in range(50)])),
+            ["column 'id'", "50 different texts in 50 rows", "exclude=['id']"],
+        ),
+        (lambda: TableDensity().fit(pandas.concat([frame, frame], axis=1)), ["same name", "a, b, c, a, b, c"]),
+        (lambda: TableDensity().fit(frame.assign(a=1e300 * np.arange(50.0))), ["column 'a'", "4.9e+301", "rescale"]),
+        (
+            lambda: TableDensity(bounds={"a": (frame["a"].min(), None)}).fit(frame),
+            ["column 'a'", "no number may reach"],
+        ),
         (lambda: TableDensity().fit(np.where(x > 5, np.inf, x)), ["infinity"]),
         (lambda: model.score_samples(frame[["a", "b"]]), ["columns ['c'] of training are not there"]),
         (lambda: model.predict(frame.assign(b=np.inf)), ["['b']", "infinite"]),

@@ -10,6 +10,7 @@ from kaem_jax.jax_utils.processes import say
 from kaem_jax.settings import Settings
 
 _FEWEST = 3  # different numbers to which a power is fitted: any power keeps two values two
+_OF_CONSTANT = 1e-6  # deviation of the density of a column of one number, as a share of the number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +48,17 @@ class Column(Settings):
         if (low is not None and numbers.min() <= low) or (high is not None and numbers.max() >= high):
             raise ValueError(
                 f"column {name!r} has numbers from {numbers.min():g} to {numbers.max():g}, not inside its bounds "
-                f"({low}, {high})"
+                f"({low}, {high}), which no number may reach"
             )
         numbers = cls(name, low=low, high=high)._unbounded(numbers)
-        is_constant = numbers.max() == numbers.min()  # of 0.1 again and again, the computed deviation is 1e-17
-        deviation = 0.0 if is_constant else np.std(numbers)  # of 0 and 1e-258 it is 0
-        column = cls(name, (), np.mean(numbers), deviation or 1.0, low=low, high=high)
+        if numbers.max() == numbers.min():  # of 0.1 again and again, the computed deviation is 1e-17
+            scale = _OF_CONSTANT * max(1.0, abs(numbers[0]))
+            return cls(name, (), float(numbers[0]), scale, low=low, high=high)
+        with np.errstate(over="ignore"):
+            deviation = float(np.std(numbers))
+        if not np.isfinite(deviation):
+            raise ValueError(f"column {name!r} has numbers up to {np.abs(numbers).max():g}: rescale it")
+        column = cls(name, (), np.mean(numbers), deviation or 1.0, low=low, high=high)  # of 0 and 1e-258 it is 0
         if transform == "standard" or np.unique(numbers).size < _FEWEST:
             return column
         standard = (numbers - column.mean) / column.scale

@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from scipy import special
 from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
 from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from kaem_jax.priors.affine import Map
@@ -34,9 +36,10 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
     Args:
       num_clusters: number of clusters; None chooses it, and the kind of the clusters' maps, on held-out rows.
       map: kind of the clusters' maps if `num_clusters` is given: `full` or `diagonal`.
-      contamination: share of false alarms among normal rows that `predict` allows.
+      contamination: share of false alarms among normal rows that `predict` allows, above 0 and at most 0.5.
       exclude: names of columns that are left out.
-      bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside.
+      bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside. Bounds are open,
+        and no number of the column may equal one.
       seconds: no larger mixture is tried after this processor time.
       random_state: seed of splits, initial values and draws.
 
@@ -73,12 +76,24 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
 
     feature_names_in_: np.ndarray
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "num_clusters": [Interval(Integral, 1, None, closed="left"), None],
+        "map": [StrOptions(set(get_args(Map)))],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "exclude": ["array-like", set],
+        "bounds": [dict, None],
+        "seconds": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
     def fit(self, X: Any, y: Any = None) -> "TableDensity":
         """Fits the density to rows.
 
         Raises:
-          ValueError: there are fewer than two rows, a column has no value, or a number is infinite.
+          ValueError: an argument is not allowed, there are fewer than two rows, or a column has no value, infinite
+            numbers, or texts that name rows.
         """
+        self._validate_params()
         table = self._table(X, reset=True)
         is_frame = hasattr(X, "columns")
         self._frame = type(X) if is_frame else None
@@ -92,6 +107,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
             if unknown := sorted(set(given) - set(table)):
                 raise ValueError(f"{name}: {unknown} is not a column; there are {', '.join(table)}")
         kept = {name: cells for name, cells in table.items() if name not in self.exclude}
+        self._whole = {name for name, cells in kept.items() if frames.is_whole(cells)}
         few, many = np.split(rng.permutation(num), [min(max(1, int(_HELD_OUT * num)), num - 1)])
 
         def fitted(columns: frames.TableColumns, prior: ClusteredPrior | None, seconds: float) -> TableMixture:
@@ -117,7 +133,8 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         filled = self.density_.fill(seed, rows[many], 1)
         self._kernels: Rows = Rows(filled[0][0], filled[1][0])[:_MOST_KERNELS]
         numbers = self._raw(self._kernels)
-        self._centre, self._spread = numbers.mean(axis=0), np.maximum(numbers.std(axis=0), 1e-12)
+        self._centre = numbers.mean(axis=0)
+        self._spread = np.maximum(numbers.std(axis=0), 1e-6 * np.maximum(1, np.abs(self._centre)))
         held_out = rows[few]
         self._width = max(_WIDTHS, key=lambda width: float(np.mean(self._log_kernel(held_out, width))))
         whole = self.density_.fill(seed, held_out, 1)
@@ -230,15 +247,18 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         z, codes = self.density_.fill(self._seed, rows, num_draws or _NUM_IMPUTATIONS)
         values = [self._in_units(Rows(*draw)) for draw in zip(z, codes, strict=True)]
         if num_draws:
-            return [self._like(X, table, value) for value in values]
+            return [self._like(X, table, self._rounded(value)) for value in values]
         means = {c.name: frames.middle([value[c.name] for value in values], c) for c in self.columns_}
         return self._like(X, table, means)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """Exact draws, n_samples rows: a frame if the training rows were one, else an array."""
+        """Exact draws, n_samples rows: a frame if the training rows were one, else an array.
+
+        Columns of whole numbers are rounded to whole numbers.
+        """
         check_is_fitted(self)
         seed = self._seed if random_state is None else check_random_state(random_state).randint(2**31)
-        return self._as_trained(self.density_.sample(seed, n_samples))
+        return self._as_trained(self._rounded(self._in_units(self.density_.sample(seed, n_samples))))
 
     def transform(self, X: Any) -> np.ndarray:
         """The most probable cluster of each row, and its place there, [N, 1 + Q + K].
@@ -267,7 +287,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         cluster = first[:, 0].astype(int)
         for end in (cluster.min(), cluster.max()):
             prior.check_cluster(end)
-        return self._as_trained(Rows(self.density_.numbers_at(y, cluster), codes.astype(int)))
+        return self._as_trained(self._in_units(Rows(self.density_.numbers_at(y, cluster), codes.astype(int))))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -285,6 +305,8 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         if hasattr(X, "columns"):
             if not all(X.shape):
                 raise ValueError(f"X has shape {X.shape}; wanted: a row and a column or more")
+            if len(set(X.columns)) < X.shape[1]:
+                raise ValueError(f"columns have the same name: {', '.join(map(str, X.columns))}")
             table = {str(name): frames.cells_of(X[name]) for name in X.columns}
             if infinite := [name for name, cells in table.items() if cells.dtype.kind == "f" and np.isinf(cells).any()]:
                 raise ValueError(f"the columns {infinite} have infinite numbers; NaN marks a gap")
@@ -307,8 +329,10 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
             for column in self.columns_
         }
 
-    def _as_trained(self, rows: Rows) -> Any:
-        table = self._in_units(rows)
+    def _rounded(self, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: np.round(cells) if name in self._whole else cells for name, cells in table.items()}
+
+    def _as_trained(self, table: Mapping[str, np.ndarray]) -> Any:
         if self._frame is not None:
             return self._frame({name: frames.typed(cells, name in self._truths) for name, cells in table.items()})
         return np.stack(list(table.values()), axis=1)

@@ -13,6 +13,7 @@ Limits = tuple[float | None, float | None]
 
 _TIES = 0.9  # a column with fewer different values in its rows is blurred
 _BLUR = 0.1  # at least, in deviations
+_FEW_TEXTS, _NAMES = 20, 0.5  # more different texts than both, by number and by share of the rows, are no categories
 
 
 def cells_of(column: Any) -> np.ndarray:
@@ -47,8 +48,19 @@ def describe(name: str, cells: np.ndarray, transform: str, bounds: Limits | None
     if not len(known):
         raise ValueError(f"column {name!r} has no value: leave it out by exclude=[{name!r}]")
     if cells.dtype.kind != "f":
-        return Column(name, tuple(sorted(set(known))))
+        categories = tuple(sorted(set(known)))
+        if len(categories) > max(_FEW_TEXTS, _NAMES * len(known)):
+            raise ValueError(
+                f"column {name!r} has {len(categories)} different texts in {len(known)} rows, as names have: leave it "
+                f"out by exclude=[{name!r}]"
+            )
+        return Column(name, categories)
     return Column.of_numbers(name, known, transform, *(bounds or (None, None)))
+
+
+def is_whole(cells: np.ndarray) -> bool:
+    """Whether all known cells are whole numbers."""
+    return cells.dtype.kind == "f" and bool(np.all(np.isnan(cells) | (cells == np.round(cells))))
 
 
 def numbers_of(columns: TableColumns) -> list[Column]:
