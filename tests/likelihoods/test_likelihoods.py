@@ -1,5 +1,6 @@
 """Likelihoods against scipy, and the matrix-product form against the paired one."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -163,6 +164,16 @@ def test_data_that_a_likelihood_cannot_make_are_refused(refuses):
         likelihood.check_data(np.array([good]))
         with refuses(ValueError, *parts):
             likelihood.check_data(np.array([good, bad]))
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "factor", "warns"),
+    [(Gaussian(0.3), 255, True), (Gaussian(0.3), 60, False), (Gaussian(0.3, True), 255, False)],
+)
+def test_data_far_wider_than_a_fixed_scale_are_told_of(likelihood, factor, warns, rng):
+    x = factor * rng.random((50, 4))
+    with pytest.warns(UserWarning, match="sigma=0.3: scale x") if warns else contextlib.nullcontext():
+        likelihood.check_data(x)
 
 
 def test_columns_of_numbers_and_categories_by_hand(x64):

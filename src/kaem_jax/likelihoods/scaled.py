@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from kaem_jax.likelihoods.intervals import log_normal_mass, truncated_normal
 from kaem_jax.settings import Settings, setting
 
 _NUM_FOR_CENTRE, _NUM_CHECKED = 15, 100
+_UNSCALED = 100  # deviations of data in units of a fixed sigma beyond which a word is due
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,15 @@ class Gaussian(_Scaled):
     """
 
     has_intervals = True
+
+    def check_data(self, x: np.ndarray) -> None:
+        deviation = float(np.nanstd(x))
+        if not self.learn_sigma and deviation > _UNSCALED * self.sigma:
+            warnings.warn(
+                f"x has a standard deviation of {deviation:.3g}, {deviation / self.sigma:.0f} times the likelihood's "
+                f"sigma={self.sigma}: scale x (pixels to 0..1), or set learn_sigma=True",
+                stacklevel=4,
+            )
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         scale, _ = self._scales(params, x.shape[-1], output.dtype)

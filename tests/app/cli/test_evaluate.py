@@ -164,11 +164,21 @@ def test_refusals(finished, tmp_path, refused):
     (tmp_path / "folder.npz").mkdir()
     damaged = copy_of(finished, tmp_path)
     (damaged / "evaluation.json").write_text("{")
+    (tmp_path / "of_cut").mkdir()
+    cut = copy_of(finished, tmp_path / "of_cut")
+    for file in (cut / "checkpoints" / str(NUM_STEPS) / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     workdir, one = ("--workdir", finished[0]), ("--num", 1, "--out")
     fid = (*workdir, "--metrics", "fid", "--features")
     for main, flags, part in (
         (sample.main, ("--workdir", tmp_path, *one, tmp_path / "a.npz"), "not the folder of a run"),
         (report.main, ("--workdir", damaged), "evaluation.json is damaged"),
+        (
+            sample.main,
+            ("--workdir", cut, *one, tmp_path / "a.npz"),
+            f"{NUM_STEPS} is damaged: take another one, such as",
+        ),
         (sample.main, (*workdir, *one, tmp_path / "there.npz"), "--overwrite"),
         (sample.main, (*workdir, *one, tmp_path / "a.npy"), "must end in .npz"),
         (sample.main, (*workdir, *one, tmp_path / "folder.npz"), "is a folder"),
@@ -178,7 +188,7 @@ def test_refusals(finished, tmp_path, refused):
     ):
         refused(part, main, *flags)
     assert (tmp_path / "there.npz").read_bytes() == b"precious"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.npz", "run", "there.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.npz", "of_cut", "run", "there.npz"]
 
 
 @pytest.mark.slow

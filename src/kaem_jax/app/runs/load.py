@@ -91,7 +91,10 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
         except RunError:
             raise
         except Exception as error:  # orbax and its libraries raise many types
-            raise RunError(f"{folder.checkpoints / str(chosen)} cannot be read: {describe_damage(error)}") from None
+            others = [step for step in checkpoints.steps if step != chosen]
+            what = f"take another one, such as --checkpoint {others[-1]}" if others else "train again with --overwrite"
+            reason = describe_damage(error)
+            raise RunError(f"{folder.checkpoints / str(chosen)} is damaged: {what} ({reason})") from None
     return Run.of_state(config, model, state, int(state.step), folder.saved_form())
 
 
