@@ -86,15 +86,18 @@ class TemperedRun:
 
         A control keeps up for the first 2,048 rounds, in which the better of both is chosen.
         """
-        run, control = self.extend(self, num_rounds), self.control
-        if control is None or (done := len(control.trace.log_likelihood)) == _CONTROL_ROUNDS:
-            return dataclasses.replace(run, control=control)
-        control = control.extend(control, min(num_rounds, _CONTROL_ROUNDS - done))
-        both = (run, control)
+        together = 0 if self.control is None else _CONTROL_ROUNDS - len(self.control.trace.log_likelihood)
+        run = self._with_control(min(num_rounds, together)) if together else self
+        if num_rounds > together:
+            run = dataclasses.replace(run.extend(run, num_rounds - together), control=run.control)
+        return run
+
+    def _with_control(self, num_rounds: int) -> "TemperedRun":
+        both = [one.extend(one, num_rounds) for one in (self, self.control) if one is not None]
         fitted, given = both if isinstance(self.reference, FittedReference) else both[::-1]
         is_better = given.min_ess > fitted.min_ess and given.log_z_error < fitted.log_z_error
         if is_better and fitted.agrees_with(given):
-            return dataclasses.replace(given, control=dataclasses.replace(fitted, control=None))
+            fitted, given = given, fitted
         return dataclasses.replace(fitted, control=dataclasses.replace(given, control=None))
 
     def agrees_with(self, other: "TemperedRun") -> bool:
