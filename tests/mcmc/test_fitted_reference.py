@@ -64,6 +64,18 @@ def test_runs_that_disagree_for_another_reason_say_so_with_both_values(run):
     assert any("misses a mode" in warning for warning in rest.warnings)
 
 
+def test_draws_of_the_control_outside_the_fitted_modes_are_told_of(run):
+    """Here a twentieth of them, at 30 in every coordinate; nothing is told where the run has them as well."""
+    draws = np.asarray(run.control.draws).copy()
+    draws[:, ::20] = 30
+    outside = dataclasses.replace(run.control, draws=draws)
+    (sentence,) = dataclasses.replace(run, control=outside).warnings
+    assert "5.0% of the control's draws lie outside" in sentence
+    own = np.asarray(run.draws).copy()
+    own[:, ::20] = 30
+    assert not any("outside" in one for one in dataclasses.replace(run, control=outside, draws=own).warnings)
+
+
 def test_a_control_keeps_up_for_2048_rounds(run):
     on = run.more(2048)
     assert len(on.control.trace.log_likelihood) == 2048
@@ -94,18 +106,19 @@ def test_modes_have_their_curvature_and_mass(rng):
 
 @pytest.fixture
 def mixture(rng):
-    """A component that fits its draws by moments, one by its curvature, and the given reference."""
-    modes = Modes(np.array([[0.0], [8.0]]), np.array([[[0.05]], [[0.25]]]), np.log([0.5, 0.5]))
-    draws = rng.normal(0, 0.7, (400, 1))
+    """Components that fit by moments, by curvature without draws and with draws; and the given reference."""
+    modes = Modes(np.array([[0.0], [8.0], [-8.0]]), np.array([[[0.05]], [[0.25]], [[0.25]]]), np.log([0.5, 0.25, 0.25]))
+    draws = np.concatenate([rng.normal(0, 0.7, (400, 1)), rng.normal(-8, 0.5, (100, 1))])
     rows = Rows.of({"a": jnp.zeros((1, 1))})
     return fit_reference(held(NormalReference({"a": jnp.zeros(1)}, 20.0)), rows, modes, draws), draws
 
 
 def test_components_are_fitted_to_draws_or_curvature(mixture):
     fitted, draws = mixture
-    np.testing.assert_allclose(np.exp(fitted.log_weights), [0.1, 0.45 * 1.5, 0.45 * 0.5], rtol=1e-5)
-    np.testing.assert_allclose(fitted.factor[:, 0, 0] ** 2 / 1.2, [draws.var(), 0.25], rtol=0.05)
-    np.testing.assert_allclose(fitted.mean[:, 0], [draws.mean(), 8], atol=1e-4)
+    np.testing.assert_allclose(np.exp(fitted.log_weights), [0.1, 0.45 * 1.3, 0.45 * 0.25, 0.45 * 0.45], rtol=1e-5)
+    np.testing.assert_allclose(fitted.factor[:, 0, 0] ** 2 / 1.2, [draws[:400].var(), 0.25, 0.25], rtol=0.05)
+    np.testing.assert_allclose(fitted.factor[1:, 0, 0] ** 2 / 1.2, 0.25, rtol=1e-5)
+    np.testing.assert_allclose(fitted.mean[:, 0], [draws[:400].mean(), 8, -8], atol=1e-4)
 
 
 def test_a_fitted_reference_is_a_density_and_its_draws_follow_it(mixture):

@@ -9,7 +9,7 @@ from jax import Array
 
 from kaem_jax.mcmc.target import Target
 
-_BATCH = 8  # ascents from draws of the last rung, and as many from the reference, until a batch finds no new mode
+_FRUITLESS = 8  # ascents in a row that find no new mode, after which the search ends
 _MOST_MODES = 32
 _LIGHTEST = 12.0  # nats below the heaviest mode at which one is left out
 _SAME = 0.5  # distance within which two ends of ascents are one mode, in deviations per square root of a dimension
@@ -32,18 +32,23 @@ class Modes(NamedTuple):
 def find_modes(target: Target, draws: np.ndarray, of_reference: np.ndarray, rng: np.random.Generator) -> Modes:
     """Modes that ascents reach from draws of the chains [N, D] and of the reference [M, D].
 
-    Reference draws are moved towards their mean by random factors: in many dimensions a basin near the centre holds
-    few of them. A mode's mirror image in that mean is a start as well, since many posteriors have signs that can be
-    exchanged. A mode that no start leads to is not found.
+    The next ascent starts where the modes that were found are farthest, until eight ascents of both kinds in a row find
+    nothing new. Reference draws are moved towards their mean by random factors: in many dimensions a basin near the
+    centre holds few of them. A mode's mirror image in that mean is a start as well, since many posteriors have signs
+    that can be exchanged. A mode that no start leads to is not found.
     """
     centre = of_reference.mean(axis=0)
     found: list[_Mode] = []
-    tried = -1
-    while tried < len(found) < _MOST_MODES:
-        tried = len(found)
-        hot = centre + rng.uniform(size=(_BATCH, 1)) * (rng.choice(of_reference, _BATCH) - centre)
-        _ascend(target, np.concatenate([rng.choice(draws, _BATCH), hot]), found)
-        _ascend(target, np.array([2 * centre - mode.position for mode in found[tried:]]), found)
+    for pool in (draws, centre + rng.uniform(size=(len(of_reference), 1)) * (of_reference - centre)):
+        distance, failed = np.full(len(pool), np.inf), 0
+        for mode in found:
+            distance = np.minimum(distance, _squared_distance(pool, mode))
+        while failed < min(_FRUITLESS, len(pool)) and len(found) < _MOST_MODES:
+            start = pool[k := int(np.argmax(distance))]
+            new, distance[k] = _ascend(target, start, found), -np.inf
+            failed = 0 if new else failed + 1
+            for mode in new + [found[-1] for mode in new if _ascend(target, 2 * centre - mode.position, found)]:
+                distance = np.minimum(distance, _squared_distance(pool, mode))
     found = sorted(found, key=lambda mode: -mode.log_mass)
     found = [mode for mode in found if mode.log_mass > found[0].log_mass - _LIGHTEST]
     size = draws.shape[1]
@@ -63,19 +68,19 @@ class _Mode(NamedTuple):
     log_mass: float
 
 
-def _ascend(target: Target, starts: np.ndarray, found: list[_Mode]) -> None:
-    """Adds the modes that ascents from `starts` [N, D] reach and that are new."""
-    for start in starts:
-        value, position = _ascended(target, start)
-        if not math.isfinite(value) or any(_is_same(position, mode) for mode in found):
-            continue
-        precision = -np.asarray(_curvature(target, position.astype(target.rows.dtype)), np.float64)
-        try:
-            factor = np.linalg.cholesky(0.5 * (precision + precision.T))
-        except np.linalg.LinAlgError:
-            continue  # no maximum, or a flat one
-        log_mass = value + 0.5 * len(position) * math.log(2 * math.pi) - np.sum(np.log(np.diag(factor)))
-        found.append(_Mode(position, factor, float(log_mass)))
+def _ascend(target: Target, start: np.ndarray, found: list[_Mode]) -> list[_Mode]:
+    """The mode that an ascent from `start` [D] reaches, in a list, which is also added to `found`; empty if not new."""
+    value, position = _ascended(target, start)
+    if not math.isfinite(value) or any(_squared_distance(position, mode) < _SAME**2 for mode in found):
+        return []
+    precision = -np.asarray(_curvature(target, position.astype(target.rows.dtype)), np.float64)
+    try:
+        factor = np.linalg.cholesky(0.5 * (precision + precision.T))
+    except np.linalg.LinAlgError:
+        return []  # no maximum, or a flat one
+    log_mass = value + 0.5 * len(position) * math.log(2 * math.pi) - np.sum(np.log(np.diag(factor)))
+    found.append(_Mode(position, factor, float(log_mass)))
+    return found[-1:]
 
 
 def _ascended(target: Target, start: np.ndarray) -> tuple[float, np.ndarray]:
@@ -93,8 +98,9 @@ def _ascended(target: Target, start: np.ndarray) -> tuple[float, np.ndarray]:
     return -float(end.fun), end.x
 
 
-def _is_same(position: np.ndarray, mode: _Mode) -> bool:
-    return float(np.mean(np.square(mode.factor.T @ (position - mode.position)))) < _SAME**2
+def _squared_distance(positions: np.ndarray, mode: _Mode) -> np.ndarray:
+    """Of positions [..., D] from a mode, in its deviations, by coordinate."""
+    return np.mean(np.square((positions - mode.position) @ mode.factor), axis=-1)
 
 
 @jax.jit

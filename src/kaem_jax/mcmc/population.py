@@ -55,7 +55,7 @@ class Population:
     def warmed(
         self, key: Array, starts: np.ndarray, num_rounds: int, first_rungs: int, grows: bool, until: Until
     ) -> tuple[TemperedRun, np.ndarray]:
-        """A tuned run from positions [C, D], without counted rounds; positions [S, C, D] of its last rung.
+        """A tuned run from positions [C, D], without counted rounds; draws [R, C, D] of the last two stages.
 
         Warm-up has stages of doubling length. Between them the ladder, which may grow if `grows`, step sizes and units
         of coordinates follow what was seen. Rungs in the lower half start at draws of the reference.
@@ -81,14 +81,15 @@ class Population:
         lengths = _stages(num_rounds)
         for stage, length in enumerate(lengths, start=1):
             is_last = stage == len(lengths)
-            swaps, positions = [], []
+            swaps, positions, top = [], [], []
             for done in range(0, length, _SNAPSHOT):
                 state, kept = self._rounds(state, min(_SNAPSHOT, length - done), count=done + 1)
                 if not np.isfinite(kept.trace.log_likelihood).any():
                     raise ValueError("the log-densities are no number at any position from z0 on: give another z0")
                 swaps.append(kept.trace.swap_acceptance)
                 positions.append(kept.by_rung)
-            tops = [*tops[-1:], np.stack(positions)[:, -1]]
+                top.append(kept.top)
+            tops = [*tops[-1:], np.concatenate(top)]
             state = self._tuned(
                 state, np.concatenate(swaps).mean(axis=0, dtype=np.float64), np.stack(positions),
                 grows=grows and not is_last, rescales=not is_last,

@@ -144,7 +144,7 @@ def tempered(
 def _fitted(
     key: Array, population: Population, seen: np.ndarray, num_rounds: int, rungs: int, grows: bool, until: Until
 ) -> TemperedRun | None:
-    """A tuned run from a reference that is fitted to positions [S, C, D] of the last rung; None if there is no mode."""
+    """A tuned run from a reference that is fitted to draws [R, C, D]; None if there is no mode."""
     wide, key_wide = population.target, jax.random.fold_in(key, 1)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key_wide)).ravel())
     draws = seen.reshape(-1, seen.shape[-1])

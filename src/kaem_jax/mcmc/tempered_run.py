@@ -18,6 +18,7 @@ from kaem_jax.mcmc.rounds import RoundInfo, TemperedState
 _LARGE_ROUNDING = 0.05  # nats
 _BEYOND = 50.0  # nats beyond which a logistic function is 0 or 1, so that a root lies within
 _CONTROL_ROUNDS = 2048
+_MISSED = 0.02  # share of draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +205,13 @@ class TemperedRun:
                 f"log Z is {values[0]}, and {values[1]} from the other reference: one of them misses a mode, or weighs "
                 "it wrongly"
             )
+        if self.control is not None and isinstance(self.reference, FittedReference):
+            own, theirs = (self.reference.shares(run.draws)[0] for run in (self, self.control))
+            if theirs - own > _MISSED:
+                found.append(
+                    f"{theirs:.1%} of the control's draws lie outside the modes to which the reference is fitted, and "
+                    f"{own:.1%} of these: a mode may be missed, take more rounds"
+                )
         rounding = float(np.max(np.abs(self.trace.log_likelihood[:, -1])) * np.finfo(self.betas.dtype).eps)
         if rounding > _LARGE_ROUNDING:
             found.append(
