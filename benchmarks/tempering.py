@@ -109,6 +109,7 @@ def efficiency(target: Target, rows: list[dict[str, float]]) -> dict[str, float]
     error = np.mean(np.square([row["share"] - target.probability for row in rows]))
     draws = target.probability * (1 - target.probability) / error
     result = {
+        "root_mean_square": float(np.sqrt(error)),
         "effective_draws": float(draws),
         "per_second": float(draws / np.median([row["seconds"] for row in rows[1:] or rows])),
         "per_1000_gradients": float(1000 * draws / np.median([row["gradients"] for row in rows])),

@@ -130,10 +130,10 @@ def test_tables_have_means_deviations_and_ranks(benchmark_named):
     other = of_vae | {"seed": 3, "nats": 40.0, "conditions": "200 s, prior.num_latents=100"}
     made = pages.quality([other, *(of_vae | {"seed": seed, "nats": 10.0 + seed} for seed in range(3))], "mnist")
     assert "| 3 | - | - | 11.0 +- 1.0 | 5 |" in made
-    tempered = {"benchmark": "rivals", "target": "grid", "method": "tempered", "probability": 0.2}
-    runs = [tempered | {"log_z": 0.01, "share": 0.21, "effective_per_second": 10.0 + 20 * i} for i in range(2)]
-    row = "| 25 modes, 2 | tempered | +0.010, +0.010 | 0.210, 0.210; 0.200 | 20 |"
-    assert pages.samplers([*runs, runs[0] | {"benchmark": "evidence"}]).endswith(row)
+    ours = {"benchmark": "samplers", "target": "grid", "method": "tempered", "log_z_root_mean_square": 0.01}
+    ours |= {"per_second": 1234.0, "per_1000_gradients": 5.678, "seconds_of_first": 4.2}
+    row = "| 25 modes, 2 | tempered | 1,234 | 5.7 | 0.010 | 4 |"
+    assert pages.samplers([ours, ours | {"benchmark": "evidence"}]).endswith(row)
     nats = {"flow": 2.0, "mixture": 0.0, "kernel": -1.0}
     assert pages.ranks([nats | {"kaem": 1.0}, nats | {"kaem": 3.0}]) == [1.5, 1.5, 3.0, 4.0]
     assert pages.best([0.1, 0.254, 0.249], 2) == ["0.10", "**0.25**", "**0.25**"]

@@ -1,16 +1,21 @@
 """Modes of a log-density, by ascent from many starts, each with its curvature."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.jax_utils.placement import constrain
+from kaem_jax.jax_utils.transforms import choose
+from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.mcmc.target import Target
 
 _FRUITLESS = 8  # ascents in a row that find no new mode, after which the search ends
 _MOST_MODES = 32
+_STEPS_UPHILL, _FIRST_STEP = 32, 1e-3
 _LIGHTEST = 12.0  # nats below the heaviest mode at which one is left out
 _SAME = 0.5  # distance within which two ends of ascents are one mode, in deviations per square root of a dimension
 
@@ -33,13 +38,14 @@ def find_modes(target: Target, draws: np.ndarray, of_reference: np.ndarray, rng:
     """Modes that ascents reach from draws of the chains [N, D] and of the reference [M, D].
 
     The next ascent starts where the modes that were found are farthest, until eight ascents of both kinds in a row find
-    nothing new. Reference draws are moved towards their mean by random factors: in many dimensions a basin near the
-    centre holds few of them. A mode's mirror image in that mean is a start as well, since many posteriors have signs
-    that can be exchanged. A mode that no start leads to is not found.
+    nothing new. Reference draws are moved towards their mean by random factors, since in many dimensions a basin near
+    the centre holds few of them, and then a little uphill, all at once. A mode's mirror image in that mean is a start
+    as well, since many posteriors have signs that can be exchanged. A mode that no start leads to is not found.
     """
     centre = of_reference.mean(axis=0)
+    hot = (centre + rng.uniform(size=(len(of_reference), 1)) * (of_reference - centre)).astype(target.rows.dtype)
     found: list[_Mode] = []
-    for pool in (draws, centre + rng.uniform(size=(len(of_reference), 1)) * (of_reference - centre)):
+    for pool in (draws, np.asarray(_uphill(target, hot))):
         distance, failed = np.full(len(pool), np.inf), 0
         for mode in found:
             distance = np.minimum(distance, _squared_distance(pool, mode))
@@ -106,6 +112,22 @@ def _squared_distance(positions: np.ndarray, mode: _Mode) -> np.ndarray:
 @jax.jit
 def _value_and_score(target: Target, z: Array) -> tuple[Array, Array]:
     return jax.value_and_grad(target.log_target)(z)
+
+
+@jax.jit
+def _uphill(target: Target, z: Array) -> Array:
+    """Positions [M, D] after some steps of gradient ascent, each with a step size that follows its success."""
+
+    def climb(carry: Any, _: None) -> tuple[Any, None]:
+        z, value, score, size = carry
+        new = z + size * score
+        new_value, new_score = value_and_score(target.log_target, new)
+        is_better = new_value > value
+        z, score = (choose(is_better, *pair) for pair in ((new, z), (new_score, score)))
+        return (z, jnp.where(is_better, new_value, value), score, size * jnp.where(is_better, 2.0, 0.25)[:, None]), None
+
+    start = (z, *value_and_score(target.log_target, z), jnp.full((len(z), 1), _FIRST_STEP, z.dtype))
+    return constrain(jax.lax.scan(climb, start, length=_STEPS_UPHILL)[0][0])
 
 
 @jax.jit

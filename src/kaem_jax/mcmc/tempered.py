@@ -20,7 +20,7 @@ from kaem_jax.settings.arguments import check_choice, check_integer, check_key
 
 _RUNGS, _FITTED_RUNGS = 16, 6  # of the first ladder, from the given reference and from the fitted one
 _FIRST_FIT = 4  # the share of the second warm-up, one in four, after which the reference is fitted again
-_NUM_REFERENCE = 256  # draws of the reference from which ascents start
+_NUM_REFERENCE = 1024  # draws of the reference from which ascents start
 _MOST_COORDINATES = 256  # for which covariances are fitted
 _CONFIRMATION = 4  # rounds are confirmed by a quarter more
 
