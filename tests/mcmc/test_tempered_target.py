@@ -234,6 +234,8 @@ def test_the_bridge_where_likelihoods_vanish(rng):
     trace = np.stack([np.where(is_possible, 0.0, -np.inf), np.zeros_like(down)], axis=1)
     value, error = bridge_log_z(trace, np.array([0.0, 1.0]))
     assert_within(value, np.log(0.5), error, 4)
+    far = np.stack([np.where(is_possible, 0.0, -3e38), np.zeros_like(down)], axis=1)  # as good as 0, and finite
+    assert bridge_log_z(far, np.array([0.0, 1.0]))[0] == pytest.approx(value)
     apart = np.stack([np.full((500, 2), -1e4), np.full((500, 2), 1e4)], axis=1)
     assert bridge_log_z(apart, np.array([0.0, 1.0]))[1] == np.inf
 

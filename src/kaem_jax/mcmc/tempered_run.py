@@ -299,4 +299,5 @@ def _root(up: np.ndarray, down: np.ndarray) -> float:
         return -np.inf
     finite = np.concatenate([up[np.isfinite(up)], down[np.isfinite(down)]])
     low, high = np.min(finite) - _BEYOND, np.max(finite) + _BEYOND
-    return brentq(lambda c: np.mean(expit(up - c)) - np.mean(expit(c - down)), low, high)
+    # Far from the target a log-density may be -1e38, from where bisection takes more steps than usual.
+    return brentq(lambda c: np.mean(expit(up - c)) - np.mean(expit(c - down)), low, high, maxiter=1000)
