@@ -23,6 +23,7 @@ _FIRST_FIT = 4  # the share of the second warm-up, one in four, after which the 
 _NUM_REFERENCE = 1024  # draws of the reference from which ascents start
 _MOST_COORDINATES = 256  # for which covariances are fitted
 _CONFIRMATION = 4  # rounds are confirmed by a quarter more
+_THINNED = 16  # rounds between draws to which a normal is fitted
 
 
 def tempered(
@@ -147,10 +148,10 @@ def _fitted(
     """A tuned run from a reference that is fitted to draws [R, C, D]; None if there is no mode."""
     wide, key_wide = population.target, jax.random.fold_in(key, 1)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key_wide)).ravel())
-    draws = seen.reshape(-1, seen.shape[-1])
-    modes = find_modes(wide, draws, wide.host_draws(key_wide, _NUM_REFERENCE), rng)
+    modes = find_modes(wide, seen.reshape(-1, seen.shape[-1]), wide.host_draws(key_wide, _NUM_REFERENCE), rng)
     if not len(modes.position):
         return None
+    draws = _thinned(seen)
     for i, length in enumerate((max(1, num_rounds // _FIRST_FIT), num_rounds)):
         reference = fit_reference(wide.reference, wide.rows, modes, draws)
         target = dataclasses.replace(wide, reference=held(reference), from_prior=False)
@@ -158,5 +159,10 @@ def _fitted(
         fitted = dataclasses.replace(population, target=target)
         starts = target.host_draws(key_start, seen.shape[1])
         run, found = fitted.warmed(key_run, starts, length, rungs, grows, until)
-        draws, rungs = np.concatenate([draws, found.reshape(-1, found.shape[-1])]), len(run.betas)
+        draws, rungs = np.concatenate([draws, _thinned(found)]), len(run.betas)
     return run
+
+
+def _thinned(draws: np.ndarray) -> np.ndarray:
+    """Positions [N, D] from draws [R, C, D], whose neighbours in time tell a covariance little that is new."""
+    return draws[::_THINNED].reshape(-1, draws.shape[-1])
