@@ -41,6 +41,7 @@ TARGETS = {
     "two_modes": "two modes, 20 dimensions", "funnel": "funnel, 10", "banana": "banana, 2", "grid": "25 modes, 2",
     "student": "Student's t, 50", "rosenbrock": "hybrid Rosenbrock, 6", "regression": "linear regression, 20",
     "mvn100": "normal, 100 (Pigeons)",
+    **{f"apart{size}": f"two widths, {size}, in random directions" for size in (10, 20, 50)},
     **{f"widths{size}_narrow": f"two widths, {size}, the heavier mode narrower" for size in (10, 20, 50)},
     **{f"widths{size}_wide": f"two widths, {size}, the heavier mode wider" for size in (10, 20, 50)},
 }  # fmt: skip

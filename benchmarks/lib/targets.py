@@ -63,19 +63,30 @@ def student(z: Array) -> Array:
     return -27.5 * jnp.log1p(jnp.sum(z**2) / 5) - log_normalizer
 
 
-def of_two_widths(size: int, widths: tuple[float, float], start: float) -> "Target":
-    """Weights 0.8 at 1.5 and 0.2 at -1.5 in every coordinate, with these deviations."""
+def of_two_widths(size: int, widths: tuple[float, float], right_centre: Any = 1.5) -> "Target":
+    """Weights 0.8 at `right_centre` and 0.2 at -1.5 in every coordinate, the cold start, with these deviations."""
+    centres = (right_centre, -1.5)
 
     def log_prob(z: Array) -> Array:
-        right, left = (jnp.sum(stats.norm.logpdf(z, *part)) for part in zip((1.5, -1.5), widths, strict=True))
+        right, left = (jnp.sum(stats.norm.logpdf(z, *part)) for part in zip(centres, widths, strict=True))
         return jnp.logaddexp(jnp.log(0.8) + right, jnp.log(0.2) + left)
 
     def draw(key: Array) -> Array:
         is_right = jax.random.uniform(key) < 0.8
-        centre, width = (jnp.where(is_right, *pair) for pair in ((1.5, -1.5), widths))
+        centre, width = (jnp.where(is_right, *pair) for pair in (centres, widths))
         return centre + width * jax.random.normal(jax.random.fold_in(key, 1), (size,))
 
-    return Target(log_prob, 2.0, jnp.full(size, start), draw, lambda z: jnp.mean(z, axis=0) > 0, 0.8)
+    def is_right(z: Array) -> Array:
+        to_right, to_left = (jnp.sum((z.T - jnp.asarray(centre)) ** 2, axis=-1).T for centre in centres)
+        return jnp.less(to_right, to_left)
+
+    return Target(log_prob, 2.0, jnp.full(size, -1.5), draw, is_right, 0.8)
+
+
+def of_random_direction(size: int) -> Array:
+    """A centre as far from 0 as 1.5 in every coordinate is, so that no mode mirrors the other."""
+    centre = jax.random.normal(jax.random.key(size), (size,))
+    return 1.5 * centre / jnp.sqrt(jnp.mean(centre**2))
 
 
 def rosenbrock(z: Array) -> Array:
@@ -157,6 +168,7 @@ TARGETS = {
         lambda z: -5 * jnp.sum(z**2) - 50 * jnp.log(2 * jnp.pi), 1.0, jnp.full(100, 3.0),
         lambda key: jax.random.normal(key, (100,)) / np.sqrt(10), lambda z: z[0] > 0, 0.5, log_z=-50 * np.log(10),
     ),
-    **{f"widths{size}_{name}": of_two_widths(size, widths, -1.5) for size in (10, 20, 50)
+    **{f"apart{size}": of_two_widths(size, (0.5, 1.0), of_random_direction(size)) for size in (10, 20, 50)},
+    **{f"widths{size}_{name}": of_two_widths(size, widths) for size in (10, 20, 50)
        for name, widths in (("narrow", (0.5, 1.0)), ("wide", (1.0, 0.5)))},
 }  # fmt: skip

@@ -48,16 +48,13 @@ class FittedReference:
         return self.rows.tree(rows)
 
     def log_prob(self, z: Any) -> Array:
-        return jax.nn.logsumexp(self._log_parts(z))
+        return jax.nn.logsumexp(self.log_parts(z))
 
     def shares(self, draws: Any) -> np.ndarray:
         """Shares of draws, leaves [C, N, ...], that are nearest to each component, [1 + K]."""
-        log_parts = jax.jit(lambda self, z: jax.vmap(jax.vmap(self._log_parts))(z))(self, draws)
-        return np.bincount(np.argmax(np.asarray(log_parts), axis=-1).ravel(), minlength=len(self.log_weights)) / (
-            log_parts.shape[0] * log_parts.shape[1]
-        )
+        return np.bincount(np.ravel(nearest := _nearest(self, draws)), minlength=len(self.log_weights)) / nearest.size
 
-    def _log_parts(self, z: Any) -> Array:
+    def log_parts(self, z: Any) -> Array:
         """Log-densities of components with their weights, [1 + K]."""
         row = self.rows.flat(z)
         noise = jnp.einsum("kij,kj->ki", self.inverse, row - self.mean)
@@ -65,6 +62,11 @@ class FittedReference:
         normal = log_det - 0.5 * jnp.sum(noise**2, axis=1) - 0.5 * self.rows.size * math.log(2 * math.pi)
         parts = jnp.concatenate([released(self.wide).log_prob(z)[None], normal])
         return self.log_weights + parts
+
+
+@jax.jit
+def _nearest(reference: FittedReference, draws: Any) -> Array:
+    return jnp.argmax(jax.vmap(jax.vmap(reference.log_parts))(draws), axis=-1)
 
 
 def fit_reference(wide: Any, rows: Rows, modes: Modes, draws: np.ndarray) -> FittedReference:
@@ -103,7 +105,7 @@ def _better(own: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> tuple[
 
 
 def _log_normal(x: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Log-density [N] of rows [N, D]."""
+    """Log-density [N] of rows [N, D]. scipy's refuses widths that differ by a factor of 10^5 as singular."""
     factor = np.linalg.cholesky(covariance)
     noise = np.linalg.solve(factor, (x - mean).T)
     constant = np.sum(np.log(np.diag(factor))) + 0.5 * x.shape[1] * math.log(2 * math.pi)

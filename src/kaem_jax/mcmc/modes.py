@@ -50,10 +50,14 @@ def find_modes(target: Target, draws: np.ndarray, of_reference: np.ndarray, rng:
         for mode in found:
             distance = np.minimum(distance, _squared_distance(pool, mode))
         while failed < min(_FRUITLESS, len(pool)) and len(found) < _MOST_MODES:
-            start = pool[k := int(np.argmax(distance))]
-            new, distance[k] = _ascend(target, start, found), -np.inf
-            failed = 0 if new else failed + 1
-            for mode in new + [found[-1] for mode in new if _ascend(target, 2 * centre - mode.position, found)]:
+            known, k = len(found), int(np.argmax(distance))
+            distance[k] = -np.inf
+            if (new := _new_mode(target, pool[k], found)) is not None:
+                found.append(new)
+                if (mirrored := _new_mode(target, 2 * centre - new.position, found)) is not None:
+                    found.append(mirrored)
+            failed = failed + 1 if len(found) == known else 0
+            for mode in found[known:]:
                 distance = np.minimum(distance, _squared_distance(pool, mode))
     found = sorted(found, key=lambda mode: -mode.log_mass)
     found = [mode for mode in found if mode.log_mass > found[0].log_mass - _LIGHTEST]
@@ -74,19 +78,18 @@ class _Mode(NamedTuple):
     log_mass: float
 
 
-def _ascend(target: Target, start: np.ndarray, found: list[_Mode]) -> list[_Mode]:
-    """The mode that an ascent from `start` [D] reaches, in a list, which is also added to `found`; empty if not new."""
+def _new_mode(target: Target, start: np.ndarray, found: list[_Mode]) -> _Mode | None:
+    """The mode that an ascent from `start` [D] reaches; None if it is among `found`, or no maximum."""
     value, position = _ascended(target, start)
     if not math.isfinite(value) or any(_squared_distance(position, mode) < _SAME**2 for mode in found):
-        return []
+        return None
     precision = -np.asarray(_curvature(target, position.astype(target.rows.dtype)), np.float64)
     try:
         factor = np.linalg.cholesky(0.5 * (precision + precision.T))
     except np.linalg.LinAlgError:
-        return []  # no maximum, or a flat one
+        return None
     log_mass = value + 0.5 * len(position) * math.log(2 * math.pi) - np.sum(np.log(np.diag(factor)))
-    found.append(_Mode(position, factor, float(log_mass)))
-    return found[-1:]
+    return _Mode(position, factor, float(log_mass))
 
 
 def _ascended(target: Target, start: np.ndarray) -> tuple[float, np.ndarray]:

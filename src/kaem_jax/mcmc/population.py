@@ -17,7 +17,6 @@ from kaem_jax.mcmc.rounds import RoundInfo, TemperedState, init, rung_order, ste
 from kaem_jax.mcmc.target import Target, released
 from kaem_jax.mcmc.tempered_run import RunState, TemperedRun, Tuning, Until
 from kaem_jax.mcmc.tempering import adapted_steps
-from kaem_jax.settings.arguments import check_integer
 
 _EXPONENT = 3.0  # of the first ladder: more rungs where log-likelihoods change fastest
 _MAX_TEMPERATURES, _RUNG_STEP = 128, 8
@@ -100,7 +99,6 @@ class Population:
         return TemperedRun(nothing, trace, 1, until, state, self.extend, reference), np.concatenate(tops)
 
     def extend(self, run: TemperedRun, num_rounds: int) -> TemperedRun:
-        check_integer("num_rounds", num_rounds, low=1)
         state, thin, traces = run.state, run.thin, [run.trace]
         rows = self.target.rows
         draws, first = [np.asarray(rows.flat(run.draws))], len(run.trace.log_likelihood)

@@ -120,8 +120,11 @@ def held(densities: Any) -> Any:
 
 def released(densities: Any) -> Any:
     """What `held` was given."""
-    is_held = lambda leaf: isinstance(leaf, _Held)  # noqa: E731
-    return jax.tree.map(lambda leaf: leaf.value if is_held(leaf) else leaf, densities, is_leaf=is_held)
+
+    def release(leaf: Any) -> Any:
+        return leaf.value if isinstance(leaf, _Held) else leaf
+
+    return jax.tree.map(release, densities, is_leaf=lambda leaf: isinstance(leaf, _Held))
 
 
 @jax.tree_util.register_dataclass

@@ -14,6 +14,7 @@ from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explai
 from kaem_jax.mcmc.fitted_reference import FittedReference
 from kaem_jax.mcmc.ladder import communication_barrier
 from kaem_jax.mcmc.rounds import RoundInfo, TemperedState
+from kaem_jax.settings.arguments import check_integer
 
 _LARGE_ROUNDING = 0.05  # nats
 _BEYOND = 50.0  # nats beyond which a logistic function is 0 or 1, so that a root lies within
@@ -87,14 +88,16 @@ class TemperedRun:
 
         A control keeps up for the first 2,048 rounds, in which the better of both is chosen.
         """
+        check_integer("num_rounds", num_rounds, low=1)
         together = 0 if self.control is None else _CONTROL_ROUNDS - len(self.control.trace.log_likelihood)
-        run = self._with_control(min(num_rounds, together)) if together else self
+        run = self if self.control is None or not together else self._beside(self.control, min(num_rounds, together))
         if num_rounds > together:
-            run = dataclasses.replace(run.extend(run, num_rounds - together), control=run.control)
+            run = run.extend(run, num_rounds - together)
         return run
 
-    def _with_control(self, num_rounds: int) -> "TemperedRun":
-        both = [one.extend(one, num_rounds) for one in (self, self.control) if one is not None]
+    def _beside(self, control: "TemperedRun", num_rounds: int) -> "TemperedRun":
+        """The better of both, after more rounds of both."""
+        both = [run.extend(run, num_rounds) for run in (self, control)]
         fitted, given = both if isinstance(self.reference, FittedReference) else both[::-1]
         is_better = given.min_ess > fitted.min_ess and given.log_z_error < fitted.log_z_error
         if is_better and fitted.agrees_with(given):
@@ -199,34 +202,36 @@ class TemperedRun:
             DrawWarning.WIDE_EVIDENCE: not self._has_evidence,
         }
         found = explain_warning(sum(flag for flag, holds in conditions.items() if holds))
-        if self.control is not None and not self._explains(self.control):
-            values = [f"{run.log_z:.2f} +- {run.log_z_error:.2f}" for run in (self, self.control)]
-            found.append(
-                f"log Z is {values[0]}, and {values[1]} from the other reference: one of them misses a mode, or weighs "
-                "it wrongly"
-            )
-        if self.control is not None and isinstance(self.reference, FittedReference):
-            own, theirs = (self.reference.shares(run.draws)[0] for run in (self, self.control))
-            if theirs - own > _MISSED:
-                found.append(
-                    f"{theirs:.1%} of the control's draws lie outside the modes to which the reference is fitted, and "
-                    f"{own:.1%} of these: a mode may be missed, take more rounds"
-                )
-        rounding = float(np.max(np.abs(self.trace.log_likelihood[:, -1])) * np.finfo(self.betas.dtype).eps)
+        if self.control is not None:
+            found += self._doubts(self.control)
+        rounding = float(np.median(np.abs(self.trace.log_likelihood[:, -1])) * np.finfo(self.betas.dtype).eps)
         if rounding > _LARGE_ROUNDING:
             found.append(
                 f"log-densities are rounded to {rounding:.2g} nats: subtract a constant from them, or take 64 bits"
             )
         return found
 
-    def _explains(self, other: "TemperedRun") -> bool:
-        """Whether `other` agrees, or lacks what the modes are worth in which it has no draws."""
-        if self.agrees_with(other) or not isinstance(self.reference, FittedReference):
-            return self.agrees_with(other)
-        own, theirs = (self.reference.shares(run.draws) for run in (self, other))
-        missed = np.sum(own[theirs < 0.01 * own])
-        gap = self.log_z - other.log_z + np.log1p(-min(missed, 1 - 1e-9))
-        return bool(abs(gap) < 3 * np.hypot(self.log_z_error, other.log_z_error))
+    def _doubts(self, control: "TemperedRun") -> list[str]:
+        """What the run from the other reference speaks against."""
+        found, agrees = [], self.agrees_with(control)
+        if isinstance(self.reference, FittedReference):
+            own, theirs = (self.reference.shares(run.draws) for run in (self, control))
+            # A control without draws in some modes lacks what they are worth.
+            lost = min(np.sum(own[theirs < 0.01 * own]), 1 - 1e-9)
+            gap = self.log_z - control.log_z + np.log1p(-lost)
+            agrees = agrees or bool(abs(gap) < 3 * np.hypot(self.log_z_error, control.log_z_error))
+            if theirs[0] - own[0] > _MISSED:
+                found.append(
+                    f"{theirs[0]:.1%} of the control's draws lie outside the modes to which the reference is fitted, "
+                    f"and {own[0]:.1%} of these: a mode may be missed, take more rounds"
+                )
+        if not agrees:
+            values = [f"{run.log_z:.2f} +- {run.log_z_error:.2f}" for run in (self, control)]
+            found.append(
+                f"log Z is {values[0]}, and {values[1]} from the other reference: one of them misses a mode, or weighs "
+                "it wrongly"
+            )
+        return found
 
     def to_arviz(self) -> Any:
         """The draws for ArviZ, which must be installed: a DataTree, or InferenceData for ArviZ below 1.0."""

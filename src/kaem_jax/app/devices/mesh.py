@@ -14,7 +14,7 @@ from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.settings import Settings, setting
 
 _NUM_CPU_DEVICES = "jax_num_cpu_devices"  # a setting that jax does not declare to type checkers
-_THREADS_OF_DEVICE = 4  # where a CPU is split into several; with one thread for each, factorisations wait for ever
+_THREADS_OF_DEVICE = 4  # of each device of a split CPU; with one thread each, factorisations deadlock
 # Set where a launcher has started several processes: srun, mpirun, several TPU slices. GKE lists the hosts of a TPU
 # slice; elsewhere jax asks the metadata server of the Cloud TPU VM that it finds itself on.
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")

@@ -95,8 +95,9 @@ def evaluate(
         x = to_unit_interval(place(dataset.held_out[rows], mesh))
         on = HeldOut(run, dataset, rows, x, wanted, extractor, num_images, seed)
         results: dict[str, Numbers] = {}
-        for evaluator, first in ((kind(), name) for kind, name in evaluators.items()):
+        for kind, first in evaluators.items():
             say(f"evaluating: {first}")
+            evaluator = kind()
             for name, numbers in evaluator.evaluate(on).items():
                 verdict = "" if "reason" in numbers else evaluator.verdict(numbers)
                 results[name] = numbers | ({"verdict": verdict} if verdict else {})
