@@ -73,14 +73,14 @@ def of_two_widths(size: int, widths: tuple[float, float], right_centre: Any = 1.
 
     def draw(key: Array) -> Array:
         is_right = jax.random.uniform(key) < 0.8
-        centre, width = (jnp.where(is_right, *pair) for pair in (centres, widths))
-        return centre + width * jax.random.normal(jax.random.fold_in(key, 1), (size,))
+        noise = jax.random.normal(jax.random.fold_in(key, 1), (size,))
+        return jnp.where(is_right, *centres) + jnp.where(is_right, *widths) * noise
 
-    def is_right(z: Array) -> Array:
+    def is_nearer(z: Array) -> Array:
         to_right, to_left = (jnp.sum((z.T - jnp.asarray(centre)) ** 2, axis=-1).T for centre in centres)
-        return jnp.less(to_right, to_left)
+        return to_right < to_left
 
-    return Target(log_prob, 2.0, jnp.full(size, -1.5), draw, is_right, 0.8)
+    return Target(log_prob, 2.0, jnp.full(size, -1.5), draw, is_nearer, 0.8)
 
 
 def of_random_direction(size: int) -> Array:

@@ -76,6 +76,27 @@ def test_draws_of_the_control_outside_the_fitted_modes_are_told_of(run):
     assert not any("outside" in one for one in dataclasses.replace(run, control=outside, draws=own).warnings)
 
 
+def test_the_given_reference_is_chosen_if_it_is_better_in_both_and_agrees(run):
+    """Runs that stay as they are, one with twice the draws or rounds, whichever of them is the control."""
+
+    def made(num_draws, num_rounds, reference, shift=0.0):
+        trace = jax.tree.map(lambda leaf: np.concatenate(num_rounds * [leaf]), run.trace)
+        trace = trace._replace(log_likelihood=trace.log_likelihood + shift)
+        draws = np.concatenate(num_draws * [run.draws], axis=1)
+        return dataclasses.replace(
+            run, draws=draws, trace=trace, reference=reference, extend=lambda run, _: run, control=None
+        )
+
+    given, fitted = NormalReference(jnp.zeros(20), 2.0), made(1, 1, run.reference)
+    for numbers, is_chosen in (((2, 2, given), True), ((1, 2, given), False), ((2, 1, given), False),
+                               ((2, 2, given, 9.0), False)):  # fmt: skip
+        other = made(*numbers)
+        for first, second in ((fitted, other), (other, fitted)):
+            best = dataclasses.replace(first, control=second).more(8)
+            assert (best.reference is given) == is_chosen
+            assert (best.control.reference is given) != is_chosen
+
+
 def test_a_control_keeps_up_for_2048_rounds(run):
     on = run.more(2048)
     assert len(on.control.trace.log_likelihood) == 2048
@@ -98,6 +119,9 @@ def test_modes_have_their_curvature_and_mass(rng):
     np.testing.assert_allclose(modes.log_mass, np.log([0.8, 0.2]), atol=0.01)
     for covariance, width in zip(modes.covariance, (0.5, 1.0), strict=True):
         np.testing.assert_allclose(covariance, width**2 * np.eye(6), atol=0.01)
+    # In 50 dimensions ascents find the wide one alone, whose mirror image lies in the basin of the other.
+    far = find_modes(target_of(narrow_and_wide, 50), rng.normal(-1.5, 1, (64, 50)), rng.normal(0, 2, (256, 50)), rng)
+    np.testing.assert_allclose(far.position[:, 0], [1.5, -1.5], atol=1e-3)
     # A density without a maximum has none, and one too light to matter is left out.
     assert find_modes(target_of(jnp.sum, 2), draws[:, :2], draws[:, :2], rng).position.shape == (0, 2)
     light = lambda z: jnp.logaddexp(-0.5 * jnp.sum(z**2), -20 - 0.5 * jnp.sum((z - 9) ** 2))  # noqa: E731
