@@ -133,8 +133,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         filled = self.density_.fill(seed, rows[many], 1)
         self._kernels: Rows = Rows(filled[0][0], filled[1][0])[:_MOST_KERNELS]
         numbers = self._raw(self._kernels)
-        self._centre = numbers.mean(axis=0)
-        self._spread = np.maximum(numbers.std(axis=0), 1e-6 * np.maximum(1, np.abs(self._centre)))
+        self._centre, self._spread = numbers.mean(axis=0), np.maximum(numbers.std(axis=0), 1e-12)
         held_out = rows[few]
         self._width = max(_WIDTHS, key=lambda width: float(np.mean(self._log_kernel(held_out, width))))
         whole = self.density_.fill(seed, held_out, 1)
