@@ -61,7 +61,11 @@ def main() -> None:
         scores = {"kaem": -ours, "log_p": -model.score_samples(x[test])} | baselines(seed, x[train], x[test])
         row: dict[str, float] = {name: 100 * roc_auc_score(is_outlier[test], score) for name, score in scores.items()}
         row |= {"false_alarms": float(np.mean(ours[~is_outlier[test]] < 0)), "seconds": seconds}
-        emit("outliers", {"table": file.stem, "seed": seed}, row | {"clusters": model.density_.prior.num_clusters})
+        emit(
+            "outliers",
+            {"table": file.stem, "seed": seed},
+            row | {"method": model.method_, "clusters": model.density_.num_clusters},
+        )
 
 
 if __name__ == "__main__":

@@ -138,7 +138,8 @@ def test_shapes_are_maxima_of_the_penalised_likelihood(rng):
     """At the maximum the mean of the basis functions is that of the data, but for the penalty."""
     features = np.stack([np.exp(-0.5 * (np.linspace(-5, 5, 200) - c) ** 2) for c in range(-4, 5)], axis=1)
     counts, log_mass = rng.poisson(5, (7, 200)).astype(float), stats.norm.logpdf(np.linspace(-5, 5, 200))
-    theta = shapes._maximum(counts, features, log_mass, 3.0)
+    smooth = shapes._maximum(counts, features, log_mass, 300.0, np.zeros((7, 9)))
+    theta = shapes._maximum(counts, features, log_mass, 3.0, smooth)
     p = np.exp(theta @ features.T + log_mass)
     p /= p.sum(axis=1, keepdims=True)
     second = np.diff(np.eye(9), 2, axis=0)

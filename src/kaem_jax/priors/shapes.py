@@ -17,12 +17,12 @@ from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import DOMAIN, ClusteredPrior
 
 _NUM_BINS = 512  # of the domain, by which coordinates are counted
-_PENALTIES = (0.3, 3.0, 30.0, 300.0)  # on squared second differences of coefficients
+_PENALTIES = (300.0, 30.0, 3.0, 0.3)  # on squared second differences of coefficients
 _RIDGE = 1e-3
 _NUM_ROTATIONS = 50  # steps of FastICA
 _NUM_TURNS, _NUM_NEWTON_TURNS, _LEAST_BEND = 2, 4, 0.1  # rotations tried: FastICA's, then better ones
 _NUM_ERRORS = 0.5  # standard errors by which held-out latents must gain
-_NUM_NEWTON, _NUM_HALVINGS = 12, 5
+_NUM_NEWTON, _NUM_HALVINGS, _LEAST_GAIN = 12, 5, 1e-3  # the gain is in nats, of all latents of a density
 _NEGLIGIBLE = 1e-3  # shares below change no histogram
 _MOST_AT_ONCE = 2**22  # entries of the arrays of many densities
 
@@ -64,30 +64,37 @@ def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndar
     features, log_mass = _features(prior), _log_base_mass()
     total = np.maximum(held_out.sum(axis=1), 1e-9)
 
-    def fitted(penalty: float) -> tuple[float, np.ndarray, np.ndarray]:
-        coefficients = _maximum(counts, features, log_mass, penalty)
+    coefficients = np.zeros((len(counts), features.shape[1]))
+    best, kept, gain = -np.inf, coefficients, np.zeros(len(counts))
+    for penalty in _PENALTIES:  # a smoother fit is a good start
+        coefficients = _maximum(counts, features, log_mass, penalty, coefficients)
         energy = coefficients @ features.T
         energy -= special.logsumexp(energy + log_mass, axis=1, keepdims=True)  # log p / N(0, 1) in each bin
         mean = np.sum(held_out * energy, axis=1) / total
         error = np.sqrt(np.sum(held_out * (energy - mean[:, None]) ** 2, axis=1)) / total
         is_kept = mean > _NUM_ERRORS * error
         value = float(np.sum(mean * total))  # of all shapes: those that pass the gate would prefer a rough fit
-        return value, np.where(is_kept[:, None], coefficients, 0), np.where(is_kept, mean * total, 0)
-
-    _, coefficients, gain = max(map(fitted, _PENALTIES), key=lambda fit: fit[0])
+        if value > best:
+            best = value
+            kept, gain = np.where(is_kept[:, None], coefficients, 0), np.where(is_kept, mean * total, 0)
     shape = (prior.num_clusters, prior.num_latents)
-    return coefficients.reshape(*shape, -1), gain.reshape(shape) / len(data[1][0])
+    return kept.reshape(*shape, -1), gain.reshape(shape) / len(data[1][0])
 
 
-def _maximum(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, penalty: float) -> np.ndarray:
+def _maximum(
+    counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, penalty: float, start: np.ndarray
+) -> np.ndarray:
     """Coefficients [K, G] that maximise the penalised likelihood of counts [K, bins], by Newton's method."""
     second = np.diff(np.eye(features.shape[1]), 2, axis=0)
     rough = penalty * second.T @ second + _RIDGE * np.eye(features.shape[1])
-    parts = np.array_split(counts, -(-counts.size // _MOST_AT_ONCE))
-    return np.concatenate([_newton(part, features, log_mass, rough) for part in parts])
+    num = -(-counts.size // _MOST_AT_ONCE)
+    parts = zip(np.array_split(counts, num), np.array_split(start, num), strict=True)
+    return np.concatenate([_newton(part, features, log_mass, rough, theta) for part, theta in parts])
 
 
-def _newton(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, rough: np.ndarray) -> np.ndarray:
+def _newton(
+    counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, rough: np.ndarray, theta: np.ndarray
+) -> np.ndarray:
     """Maximises the concave mean log-likelihood minus theta' rough theta / (2 count): [K, G]."""
     num_features = features.shape[1]
     products = (features[:, :, None] * features[:, None, :]).reshape(len(features), -1)
@@ -101,7 +108,6 @@ def _newton(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, roug
         penalty = 0.5 * np.einsum("kg,gh,kh->k", theta, rough, theta) / weight[:, 0]
         return np.sum(theta * target, axis=1) - log_z[:, 0] - penalty, np.exp(log_p - log_z)
 
-    theta = np.zeros((len(counts), num_features))
     value, p = state(theta)
     for _ in range(_NUM_NEWTON):
         mean = p @ features
@@ -115,7 +121,10 @@ def _newton(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, roug
                 break
             move = np.where(is_better[:, None], move, move / 4)
         theta = np.where(is_better[:, None], theta + move, theta)
+        gain = np.where(is_better, new_value - value, 0)
         value, p = np.where(is_better, new_value, value), np.where(is_better[:, None], new_p, p)
+        if np.max(gain * weight[:, 0]) < _LEAST_GAIN:
+            break
     return theta
 
 

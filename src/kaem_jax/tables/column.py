@@ -8,6 +8,7 @@ import numpy as np
 
 from kaem_jax.jax_utils.processes import say
 from kaem_jax.settings import Settings
+from kaem_jax.tables.marginal_map import MarginalMap, fitted_map
 
 _FEWEST = 3  # different numbers to which a power is fitted: any power keeps two values two
 _OF_CONSTANT = 1e-6  # deviation of the density of a column of one number, as a share of the number
@@ -24,6 +25,7 @@ class Column(Settings):
       power: power of the transform that follows, see `to_power`; 1 changes nothing.
       shift, stretch: mean and standard deviation after the power, by which numbers are standardised again.
       low, high: bounds of the numbers, or None. Bounded numbers first become logarithms or log-odds.
+      knots, scores: those of the map to normal scores that comes last, see `MarginalMap`; empty without one.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Column(Settings):
     stretch: float = 1.0
     low: float | None = None
     high: float | None = None
+    knots: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
 
     @classmethod
     def of_numbers(
@@ -66,6 +70,12 @@ class Column(Settings):
         raised = to_power(standard, power)
         return dataclasses.replace(column, power=power, shift=np.mean(raised), stretch=np.std(raised))
 
+    def with_scores(self, numbers: np.ndarray, held_out: np.ndarray) -> "Column":
+        """The column with a map to normal scores, fitted to numbers [N], if held-out numbers gain by it."""
+        values = (self.encode(part.tolist())[:, 0].astype(float) for part in (numbers, held_out))
+        found = fitted_map(*values)
+        return dataclasses.replace(self, knots=found.knots, scores=found.scores) if found else self
+
     @property
     def size(self) -> int:
         """The number of values that the model sees for a cell."""
@@ -91,7 +101,8 @@ class Column(Settings):
             raise ValueError(f"column {self.name!r} had numbers in training: {error}") from None
         standard = (self._unbounded(numbers) - self.mean) / self.scale
         raised = standard if self.power == 1 else to_power(standard, self.power)
-        return ((raised - self.shift) / self.stretch).astype(np.float32)[:, None]
+        values = (raised - self.shift) / self.stretch
+        return (self._map.forward(values)[0] if self.knots else values).astype(np.float32)[:, None]
 
     def decode(self, values: np.ndarray) -> list[Any]:
         """The inverse of `encode`, with the most probable category."""
@@ -103,7 +114,7 @@ class Column(Settings):
 
     def in_units(self, values: np.ndarray) -> np.ndarray:
         """Values of the model in the user's units, float64 of any shape; those of categories are unchanged."""
-        free = self._standard(values) * self.scale + self.mean
+        free = self._without_power(self._before_map(values)) * self.scale + self.mean
         match self.low, self.high:
             case None, None:
                 return free
@@ -118,8 +129,11 @@ class Column(Settings):
         """See `Form.log_volume`; values are [N, size]."""
         if self.categories:
             return np.zeros(len(values))
-        standard = np.nan_to_num(self._standard(values[:, 0]))
+        before = np.nan_to_num(self._before_map(values[:, 0]))
+        standard = self._without_power(before)
         total = np.log(self.scale * self.stretch) - log_slope(standard, self.power)
+        if self.knots:
+            total -= self._map.forward(before)[1]
         free = standard * self.scale + self.mean
         if self.low is not None and self.high is not None:
             total += np.log(self.high - self.low) - np.logaddexp(0, free) - np.logaddexp(0, -free)
@@ -139,8 +153,15 @@ class Column(Settings):
         is_free = self.low is None and self.high is None
         return numbers if is_free else np.log(above) - np.log(below)
 
-    def _standard(self, values: np.ndarray) -> np.ndarray:
-        raised = values.astype(float) * self.stretch + self.shift
+    @property
+    def _map(self) -> MarginalMap:
+        return MarginalMap(self.knots, self.scores)
+
+    def _before_map(self, values: np.ndarray) -> np.ndarray:
+        return self._map.inverse(values.astype(float)) if self.knots else values.astype(float)
+
+    def _without_power(self, values: np.ndarray) -> np.ndarray:
+        raised = values * self.stretch + self.shift
         return raised if self.power == 1 else from_power(raised, self.power)
 
 

@@ -10,42 +10,52 @@ from scipy import special
 from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from kaem_jax.priors.affine import Map
-from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.tables import frames
+from kaem_jax.tables.choice import fit_density
 from kaem_jax.tables.column import warn_of_unknown
-from kaem_jax.tables.density import Rows, TableMixture, fit_table_density
+from kaem_jax.tables.density import Rows
+from kaem_jax.tables.plot import plot_columns
 
-_HELD_OUT = 0.2  # of the rows, by which sizes are chosen and false alarms counted
 _WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the columns
 _MOST_KERNELS, _MOST_CALIBRATED = 5000, 1000
+_STEEPEST = 1.0  # log of the derivative of a map: steeper ones, at ties and at the edges of boxes, make no row normal
 _NUM_IMPUTATIONS = 100
-_NUM_POINTS, _NUM_LINES = 200, 10  # of a curve, and of estimates of each point
-_NUM_CLUSTERS_SHOWN = 5
 _ROWS_AT_ONCE = 2000  # against all kernels
 
 
+def _has_mixture(estimator: Any) -> bool:
+    return estimator.method != "tree"
+
+
 class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
-    """The density of a table: affine clusters with learned univariate densities, fitted in seconds without gradients.
+    """The density of a table: clusters with learned axes and univariate densities, or a tree of clusters.
+
+    Either is fitted in seconds without gradients.
 
     Rows are an array [N, D], or a frame of pandas or polars whose columns are numbers, texts, categories or truth
     values. NaN and None are gaps, in training and after.
 
     Args:
-      num_clusters: number of clusters; None chooses it, and the kind of the clusters' maps, on held-out rows.
-      map: kind of the clusters' maps if `num_clusters` is given: `full` or `diagonal`.
+      method: `mixture` or `tree` (see `kaem_jax.tables.tree`); None chooses it on held-out rows, or is a mixture if
+        `num_clusters` is given.
+      num_clusters: number of clusters, or of those of each column of a tree; None chooses it, and the kind of a
+        mixture's maps, on held-out rows.
+      map: kind of a mixture's maps if `num_clusters` is given: `full` or `diagonal`.
       contamination: share of false alarms among normal rows that `predict` allows, above 0 and at most 0.5.
       exclude: names of columns that are left out.
       bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside. Bounds are open,
         and no number of the column may equal one.
-      seconds: no larger mixture is tried after this processor time.
+      seconds: nothing larger is tried after this processor time.
       random_state: seed of splits, initial values and draws.
 
     Attributes:
-      density_: `kaem_jax.tables.density.TableMixture` of standardised columns, or of their powers.
+      density_: `TableMixture` or `TableTree`, of standardised columns, of their powers, or of their normal scores.
       columns_: how each column is converted to these values.
+      method_: `mixture` or `tree`.
 
     Example:
       >>> import numpy as np
@@ -58,6 +68,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
 
     def __init__(
         self,
+        method: Literal["mixture", "tree"] | None = None,
         num_clusters: int | None = None,
         map: Map = "full",
         contamination: float = 0.05,
@@ -66,6 +77,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         seconds: float = 40.0,
         random_state: Any = None,
     ):
+        self.method = method
         self.num_clusters = num_clusters
         self.map = map
         self.contamination = contamination
@@ -77,6 +89,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
     feature_names_in_: np.ndarray
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "method": [StrOptions({"mixture", "tree"}), None],
         "num_clusters": [Interval(Integral, 1, None, closed="left"), None],
         "map": [StrOptions(set(get_args(Map)))],
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
@@ -99,7 +112,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         self._frame = type(X) if is_frame else None
         self._truths = {str(name) for name in X.columns if frames.is_truth(X[name])} if is_frame else set()
         seed = check_random_state(self.random_state).randint(2**31)
-        rng, num = np.random.default_rng(seed), len(next(iter(table.values())))
+        num = len(next(iter(table.values())))
         if num < 2:
             raise ValueError(f"there is {num} sample, and a density needs 2 or more")
         bounds = dict(self.bounds or {})
@@ -108,33 +121,16 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
                 raise ValueError(f"{name}: {unknown} is not a column; there are {', '.join(table)}")
         kept = {name: cells for name, cells in table.items() if name not in self.exclude}
         self._whole = {name for name, cells in kept.items() if frames.is_whole(cells)}
-        few, many = np.split(rng.permutation(num), [min(max(1, int(_HELD_OUT * num)), num - 1)])
-
-        def fitted(columns: frames.TableColumns, prior: ClusteredPrior | None, seconds: float) -> TableMixture:
-            sizes = tuple(column.size for column in columns if column.categories)
-            rows = frames.blurred(seed, columns, frames.encoded(columns, kept))
-            return fit_table_density(seed, rows[many], rows[few], sizes, prior, seconds=seconds)
-
-        def value(columns: frames.TableColumns) -> float:
-            rows = frames.encoded(columns, kept)[few]
-            density = fitted(columns, _prior(columns, 1, "full", "gaussian"), 0)
-            return float(np.mean(density.log_prob(seed, rows) - frames.log_volume(columns, rows)))
-
-        # Powers make columns symmetric, but they bend linear relations between columns.
-        described = [
-            tuple(frames.describe(name, cells, transform, bounds.get(name)) for name, cells in kept.items())
-            for transform in ("power", "standard")
-        ]
-        self._seed, self.columns_ = seed, max(described, key=value)
-        prior = None
-        if self.num_clusters is not None:
-            prior = _prior(self.columns_, self.num_clusters, self.map, "learned")
-        rows, self.density_ = frames.encoded(self.columns_, kept), fitted(self.columns_, prior, self.seconds)
-        filled = self.density_.fill(seed, rows[many], 1)
+        found = fit_density(seed, kept, bounds, self.method, self.num_clusters, self.map, self.seconds)
+        self._seed, self.columns_, self.density_ = seed, found.columns, found.density
+        self._mixture: Any = found.mixture
+        self.method_ = "mixture" if found.density is found.mixture else "tree"
+        rows = frames.encoded(self.columns_, kept)
+        filled = self.density_.fill(seed, rows[found.many], 1)
         self._kernels: Rows = Rows(filled[0][0], filled[1][0])[:_MOST_KERNELS]
         numbers = self._raw(self._kernels)
         self._centre, self._spread = numbers.mean(axis=0), np.maximum(numbers.std(axis=0), 1e-12)
-        held_out = rows[few]
+        held_out = rows[found.few]
         self._width = max(_WIDTHS, key=lambda width: float(np.mean(self._log_kernel(held_out, width))))
         whole = self.density_.fill(seed, held_out, 1)
         self._held_out = Rows(whole[0][0], whole[1][0])[:_MOST_CALIBRATED]
@@ -144,6 +140,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         """Log p of the known cells of each row, [N] nats, with numbers in the user's units.
 
         Rows with fewer known cells have larger values: compare them by `decision_function` or `p_values`.
+        `standard_errors` has the errors of rows with gaps.
         """
         table, rows = self._read(X)
         value = self.density_.log_prob(self._seed, rows) - frames.log_volume(self.columns_, rows)
@@ -152,6 +149,10 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         if not frames.numbers_of(self.columns_):  # less the density of the number that stands for none
             value -= self.density_.log_prob(self._seed, Rows(rows.z, np.full_like(rows.codes, -1)))
         return value
+
+    def standard_errors(self, X: Any) -> np.ndarray:
+        """The Monte Carlo standard error of each value of `score_samples`, [N] nats; 0 where it is exact."""
+        return self.density_.estimate(self._seed, self._read(X)[1])[1]
 
     def cell_scores(self, X: Any) -> np.ndarray:
         """Log p of each cell given the others of its row, [N, D] nats; columns are those of `columns_`.
@@ -181,36 +182,13 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         return np.stack(result, axis=1)
 
     def plot_columns(self) -> Any:
-        """A matplotlib figure: the density of each column of numbers over the histogram of its training rows.
+        """A matplotlib figure of the columns: their densities over histograms of training rows, and their maps.
 
-        Grey lines are the shares of the largest clusters.
+        Grey lines are the shares of the largest clusters of a mixture. Dashed lines are the learned maps to normal
+        scores, the inner functions of the Kolmogorov-Arnold theorem.
         """
         check_is_fitted(self)
-        from matplotlib.figure import Figure
-
-        columns, seen = frames.numbers_of(self.columns_), self._raw(self._kernels)
-        overall = self.density_.responsibilities(self._seed, self._kernels).mean(axis=0)
-        heaviest = np.argsort(-overall)[:_NUM_CLUSTERS_SHOWN]
-        across = min(4, len(columns))
-        figure = Figure(figsize=(3 * across, 2.2 * -(-len(columns) // across)), layout="constrained")
-        for i, column in enumerate(columns):
-            axes = figure.add_subplot(-(-len(columns) // across), across, i + 1)
-            low, high = np.quantile(seen[:, i], [0.001, 0.999])
-            grid = np.linspace(low, high, _NUM_POINTS)
-            z = np.full((_NUM_POINTS, seen.shape[1]), np.nan, np.float32)
-            z[:, i] = column.encode(grid.tolist())[:, 0]
-            rows = Rows(z, np.full((_NUM_POINTS, self._kernels.codes.shape[1]), -1))
-            found = [self.density_.infer(self._seed + k, rows) for k in range(_NUM_LINES)]
-            share, p = np.mean([one[0] for one in found], axis=0), np.mean([np.exp(one[1]) for one in found], axis=0)
-            p *= np.exp(-column.log_volume(z[:, i : i + 1]))
-            axes.hist(seen[:, i], bins=40, range=(grid[0], grid[-1]), density=True, alpha=0.4, label="training rows")
-            axes.plot(grid, p, label="model")
-            for k, c in enumerate(heaviest if len(heaviest) > 1 else ()):
-                axes.plot(grid, p * share[:, c], color="gray", linewidth=0.7, label=None if k else "one cluster")
-            axes.set_title(column.name, fontsize="small")
-            axes.set_yticks([])
-        figure.axes[0].legend(fontsize="x-small")
-        return figure
+        return plot_columns(self._seed, self.columns_, self.density_, self._kernels)
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of `score_samples`."""
@@ -219,9 +197,9 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
     def decision_function(self, X: Any) -> np.ndarray:
         """How much more normal each row is than the threshold for alarms, [N] nats; outliers are below 0.
 
-        Normality is the mean of log p under the clusters and under kernels at the training rows: clusters model how
-        columns depend on each other, kernels where no training row was. The threshold is a quantile of the normality of
-        held-out training rows with the same cells missing.
+        Normality is the mean of log p under the density, where ties make no row normal, and under kernels at the
+        training rows: clusters model how columns depend on each other, kernels where no training row was. The threshold
+        is a quantile of the normality of held-out training rows with the same cells missing.
         """
         _, rows = self._read(X)
         return self._against_held_out(
@@ -259,26 +237,29 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         seed = self._seed if random_state is None else check_random_state(random_state).randint(2**31)
         return self._as_trained(self._rounded(self._in_units(self.density_.sample(seed, n_samples))))
 
+    @available_if(_has_mixture)
     def transform(self, X: Any) -> np.ndarray:
-        """The most probable cluster of each row, and its place there, [N, 1 + Q + K].
+        """The most probable cluster of each row under the mixture, and its place there, [N, 1 + Q + K].
 
         The first column is the cluster, 0..C-1. The next Q are coordinates in that cluster's own axes, of unit scale
         and almost independent. The last K are codes of categories. Gaps are filled by draws.
         """
         _, rows = self._read(X)
-        cluster = self.density_.responsibilities(self._seed, rows).argmax(axis=1)
-        z, codes = (values[0] for values in self.density_.fill(self._seed, rows, 1))
-        return np.concatenate([cluster[:, None], self.density_.coordinates(z, cluster), codes], axis=1).astype(float)
+        cluster = self._mixture.responsibilities(self._seed, rows).argmax(axis=1)
+        z, codes = (values[0] for values in self._mixture.fill(self._seed, rows, 1))
+        return np.concatenate([cluster[:, None], self._mixture.coordinates(z, cluster), codes], axis=1).astype(float)
 
+    @available_if(_has_mixture)
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         check_is_fitted(self)
-        axes = [f"axis{i}" for i in range(self.density_.prior.num_latents)]
+        axes = [f"axis{i}" for i in range(self._mixture.prior.num_latents)]
         return np.array(["cluster", *axes, *(c.name for c in self.columns_ if c.categories)], object)
 
+    @available_if(_has_mixture)
     def inverse_transform(self, X: Any) -> Any:
         """The rows that `transform` maps to X: a frame if the training rows were one, else an array."""
         check_is_fitted(self)
-        prior = self.density_.prior
+        prior = self._mixture.prior
         places, names = check_array(X, dtype=float), self.get_feature_names_out()
         if places.shape[1] != len(names):
             raise ValueError(f"X has {places.shape[1]} columns; transform gives {len(names)}: {', '.join(names)}")
@@ -286,7 +267,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         cluster = first[:, 0].astype(int)
         for end in (cluster.min(), cluster.max()):
             prior.check_cluster(end)
-        return self._as_trained(self._in_units(Rows(self.density_.numbers_at(y, cluster), codes.astype(int))))
+        return self._as_trained(self._in_units(Rows(self._mixture.numbers_at(y, cluster), codes.astype(int))))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -353,7 +334,14 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         return type(X)(whole) if hasattr(X, "to_pandas") else type(X)(whole, index=X.index)
 
     def _normality(self, rows: Rows) -> np.ndarray:
-        return (self.density_.log_prob(self._seed, rows) + self._log_kernel(rows, self._width)) / 2
+        log_p = self.density_.log_prob(self._seed, rows) + self._log_slopes(rows)
+        return (log_p + self._log_kernel(rows, self._width)) / 2
+
+    def _log_slopes(self, rows: Rows) -> np.ndarray:
+        """Log of the derivatives of columns by their standardised values, [N] nats, without those of spikes."""
+        columns = zip(frames.numbers_of(self.columns_), rows.z.T, self._spread, strict=False)
+        slopes = [np.log(spread) - column.log_volume(values[:, None]) for column, values, spread in columns]
+        return np.sum(np.minimum(slopes, _STEEPEST), axis=0) if slopes else np.zeros(len(rows))
 
     def _log_kernel(self, rows: Rows, width: float) -> np.ndarray:
         """Log of the mean of normal kernels at the training rows, over the known cells of each row, [N] nats."""
@@ -390,10 +378,3 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
             own = pattern.ravel() == i
             result[own] = compare(value[own], other)
         return result
-
-
-def _prior(
-    columns: frames.TableColumns, num_clusters: int, map: Map, shape: Literal["learned", "gaussian"]
-) -> ClusteredPrior:
-    size = max(1, len(frames.numbers_of(columns)))
-    return ClusteredPrior(num_latents=size, num_clusters=num_clusters, map=map, shape=shape, proportions="learned")

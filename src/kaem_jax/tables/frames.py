@@ -42,8 +42,31 @@ def typed(cells: np.ndarray, as_truths: bool) -> Any:
     return cells.tolist() if cells.dtype == object else cells
 
 
-def describe(name: str, cells: np.ndarray, transform: str, bounds: Limits | None) -> Column:
-    """Describes a column by its training rows."""
+def described(table: Mapping[str, np.ndarray], transform: str, bounds: Mapping[str, Limits]) -> TableColumns:
+    """Describes columns by their training rows; `transform` is `standard` or `power`.
+
+    Raises:
+      ValueError: a column has no value, texts that name rows, or numbers out of bounds or too large.
+    """
+    return tuple(_describe(name, cells, transform, bounds.get(name)) for name, cells in table.items())
+
+
+def with_scores(
+    columns: TableColumns, table: Mapping[str, np.ndarray], rows: np.ndarray, held_out: np.ndarray
+) -> TableColumns:
+    """The columns with maps of numbers to normal scores, fitted to some rows and chosen on others."""
+
+    def mapped(column: Column) -> Column:
+        if column.categories:
+            return column
+        parts = (table[column.name][index] for index in (rows, held_out))
+        fitted, others = (part[~is_gap(part)] for part in parts)
+        return column.with_scores(fitted, others) if len(fitted) and len(others) else column
+
+    return tuple(map(mapped, columns))
+
+
+def _describe(name: str, cells: np.ndarray, transform: str, bounds: Limits | None) -> Column:
     known = cells[~is_gap(cells)]
     if not len(known):
         raise ValueError(f"column {name!r} has no value: leave it out by exclude=[{name!r}]")
@@ -83,16 +106,25 @@ def encoded(columns: TableColumns, table: Mapping[str, np.ndarray]) -> Rows:
     return Rows(z, np.stack(codes, axis=1) if codes else np.zeros((num, 0), int))
 
 
-def blurred(seed: int, columns: TableColumns, rows: Rows) -> Rows:
-    """Adds uniform noise to columns with ties: as wide as a step between neighbouring values, and at least `_BLUR`."""
-    width = np.zeros(rows.z.shape[1])
-    for i, values in enumerate(rows.z.T if numbers_of(columns) else ()):
+def blurred(seed: int, columns: TableColumns, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Adds uniform noise to columns with ties: as wide as a step between neighbouring values, and at least `_BLUR`.
+
+    So the density at a value with ties is that of the cell around it.
+
+    Args:
+      seed: seed of the noise.
+      columns: the columns, standardised, where bounds have become logarithms.
+      table: their cells.
+    """
+    rng, result = np.random.default_rng(seed), dict(table)
+    for column in numbers_of(columns):
+        values = column.encode(table[column.name].tolist())[:, :1].astype(float)
         known = values[~np.isnan(values)]
         different = np.unique(known)
         if len(different) <= _TIES * len(known):
-            width[i] = max(_BLUR, float(np.median(np.diff(different))) if len(different) > 1 else 1.0)
-    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, rows.z.shape)
-    return Rows((rows.z + width * noise).astype(np.float32), rows.codes)
+            width = max(_BLUR, float(np.median(np.diff(different))) if len(different) > 1 else 1.0)
+            result[column.name] = column.in_units(values + width * rng.uniform(-0.5, 0.5, values.shape))[:, 0]
+    return result
 
 
 def log_volume(columns: TableColumns, rows: Rows) -> np.ndarray:

@@ -12,8 +12,9 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.tables import density as table_density
-from kaem_jax.tables.density import Rows, TableMixture, fit_table_density
+from kaem_jax.tables import mixture
+from kaem_jax.tables.density import Rows
+from kaem_jax.tables.mixture import TableMixture, fit_mixture
 from tests.builders import wild
 from tests.truth import assert_within
 
@@ -48,7 +49,7 @@ def test_normal_distributions_given_what_is_known(x64, rng, kind):
     log_share = jax.nn.log_softmax(params["logits"])
     z = rng.normal(size=(2**Q, Q))
     z[(np.arange(2**Q)[:, None] >> np.arange(Q)) % 2 == 1] = np.nan
-    given = jax.device_get(table_density._given(prior, params, jnp.asarray(z)))
+    given = jax.device_get(mixture._given(prior, params, jnp.asarray(z)))
     for row, log_joint, mean, covariance in zip(z, *given, strict=True):
         known = ~np.isnan(row)
         for c, (m, s) in enumerate(zip(means, covariances, strict=True)):
@@ -79,7 +80,7 @@ def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
     np.testing.assert_allclose(ratio[5], 1, rtol=1e-6)  # nothing is known
     backwards = density.log_prob(0, rows[::-1])[::-1]
     np.testing.assert_allclose(backwards, density.log_prob(0, rows), rtol=1e-5)
-    gaussian = np.exp(TableMixture(table_density._normal(full), normal, normal, ()).log_prob(0, rows)) / exact
+    gaussian = np.exp(TableMixture(mixture._normal(full), normal, normal, ()).log_prob(0, rows)) / exact
     assert np.max(np.abs(gaussian - 1)) > 0.1  # the correction matters
     diagonal = TableMixture(prior, params, {}, ())
     np.testing.assert_allclose(np.exp(diagonal.log_prob(0, rows)), exact, rtol=1e-4)
@@ -130,7 +131,7 @@ def test_a_fit_with_gaps_and_categories_finds_the_mixture_that_made_them(rng):
     z = np.where(rng.random(x.shape) < 0.2, np.nan, x).astype(np.float32)
     prior = kaem.ClusteredPrior(num_latents=2, num_clusters=2, map="full", shape="gaussian", proportions="learned")
     rows = Rows(z, np.where(rng.random((num, 1)) < 0.2, -1, codes))
-    density = fit_table_density(0, rows[1000:], rows[:1000], (2,), prior)
+    density = fit_mixture(0, rows[1000:], rows[:1000], (2,), prior)
     fresh = Rows(np.float32(x[:1000]), codes[:1000])
 
     def truth(sign, share):
@@ -148,7 +149,7 @@ def test_the_kind_and_number_of_clusters_are_chosen_on_held_out_rows(rng):
     """Three clusters apart, of a thousand rows; a table without gaps keeps its rows."""
     z = np.float32(rng.normal(size=(1000, 2)) * 0.3 + rng.choice([-3.0, 0.0, 3.0], (1000, 1)))
     rows = Rows(z, np.zeros((1000, 0), int))
-    density = fit_table_density(0, rows[200:], rows[:200], (), seconds=5)
+    density = fit_mixture(0, rows[200:], rows[:200], (), seconds=5)
     assert density.prior.num_clusters >= 3
     filled, _ = density.fill(0, rows, 2)
     np.testing.assert_array_equal(filled, np.stack([z, z]))
@@ -162,13 +163,13 @@ def test_rows_with_gaps_do_not_wait_for_ever():
     """With two threads, as in a process of its own: two solves at once on many small matrices would never end."""
     program = """
 import jax, numpy as np
-from kaem_jax.tables import density as table_density
+from kaem_jax.tables import mixture
 from kaem_jax.priors import ClusteredPrior
 prior = ClusteredPrior(num_latents=21, num_clusters=4, map="full", proportions="learned", shape="gaussian")
 z = np.random.default_rng(0).normal(size=(3000, 21)).astype(np.float32)
 z[np.random.default_rng(1).random(z.shape) < 0.2] = np.nan
 for _ in range(10):
-    _, value = table_density._sums_with_gaps(prior, prior.init(jax.random.key(0)), z, np.zeros((3000, 1)))[1:]
+    _, value = mixture._sums_with_gaps(prior, prior.init(jax.random.key(0)), z, np.zeros((3000, 1)))[1:]
 assert np.isfinite(value)
 """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("XLA", "JAX"))}
