@@ -348,3 +348,83 @@ def test_what_cannot_be_fitted_is_refused(rng, refuses):
         (lambda: model.predict(frame.assign(b=np.inf)), ["['b']", "infinite"]),
         (lambda: model.predict(frame[:0]), ["shape (0, 3)", "a row"]),
     )
+
+
+def two_rings(rng, num):
+    """A ring and a line in three columns, a category that says which, and a column of many ties."""
+    angle, kind = rng.uniform(0, 2 * np.pi, num), rng.integers(2, size=num)
+    x, y = np.cos(angle) + 0.05 * rng.normal(size=num), np.sin(angle) + 0.05 * rng.normal(size=num)
+    tied = np.where(rng.random(num) < 0.5, 0.0, rng.exponential(size=num))
+    values = {"x": np.where(kind, x, 3 + x), "y": np.where(kind, y, x + 0.05 * rng.normal(size=num)), "tied": tied}
+    return pandas.DataFrame(values | {"kind": np.where(kind, "ring", "line")})
+
+
+@pytest.fixture(scope="module")
+def trees():
+    return TableDensity(method="tree", random_state=0).fit(two_rings(np.random.default_rng(0), 1500))
+
+
+def test_a_tree_scores_draws_and_fills_frames(trees, rng):
+    """Its draws look like rows, gaps are filled by what the rest says, and rows on neither shape are outliers."""
+    assert trees.method_ == "tree"
+    table = two_rings(rng, 1000)
+    drawn = trees.sample(1000, random_state=3)
+    assert list(drawn.columns) == list(table.columns)
+    for name in ("x", "y"):
+        assert stats.ks_2samp(drawn[name], table[name]).pvalue > 1e-4
+    radius = np.hypot(drawn["x"], drawn["y"])[drawn["kind"] == "ring"]
+    assert abs(np.mean(radius) - 1) < 0.05
+    assert np.median(np.abs(radius - 1)) < 0.15
+    lacking = table.assign(kind=None, y=np.where(np.arange(1000) % 2, np.nan, table["y"]))
+    filled = trees.impute(lacking)
+    assert np.mean(filled["kind"] == table["kind"]) > 0.9
+    is_line = (table["kind"] == "line") & lacking["y"].isna()
+    assert np.mean(np.abs(filled["y"] - table["y"])[is_line]) < 0.15
+    errors = trees.standard_errors(pandas.concat([table[:100], lacking[:100]]))
+    np.testing.assert_array_equal(errors[:100], 0)
+    assert 0 < errors[100:].max() < 1
+    middle = table.assign(x=0.0, y=0.0, kind="ring")
+    assert np.mean(trees.predict(middle) == -1) > 0.9
+    assert abs(np.mean(trees.predict(table) == -1) - 0.05) < 4.5 * np.sqrt(0.05 * 0.95 * (1 / 300 + 1 / 1000))
+
+
+def test_ties_hide_no_outlier(trees, rng):
+    """A row between the shapes is an outlier although its third number is that of every second row."""
+    table = two_rings(rng, 300).assign(tied=0.0)
+    assert np.mean(trees.predict(table.assign(x=0.0, y=0.0, kind="ring")) == -1) > 0.9
+    density = np.exp(trees.score_samples(table) - trees.score_samples(table.assign(tied=np.nan)))
+    # The density at a tie is that of its cell: half of the rows in a tenth of a deviation, or wider.
+    spread = two_rings(np.random.default_rng(0), 1500)["tied"].std()
+    assert 0.5 < np.median(density) * spread * 0.1 / 0.5 < 1.5
+
+
+def test_the_method_is_what_was_asked_for_or_what_held_out_rows_prefer(rng, refuses):
+    """A ring is a tree's, and two normal clusters are neither's to lose; `transform` belongs to mixtures."""
+    x = two_rings(rng, 800)[["x", "y"]]
+    trees = TableDensity(method="tree", num_clusters=3, random_state=0).fit(x)
+    assert (trees.method_, trees.density_.num_clusters) == ("tree", 3)
+    with refuses(AttributeError, "belong to a mixture", "method='tree'"):
+        trees.transform(x)
+    mixture = TableDensity(num_clusters=3, random_state=0).fit(x)
+    assert (mixture.method_, mixture.density_.num_clusters) == ("mixture", 3)
+    assert mixture.transform(x).shape == (800, 3)
+    chosen = TableDensity(random_state=0).fit(x)
+    both = [TableDensity(method=method, random_state=0).fit(x) for method in ("mixture", "tree")]
+    assert [model.method_ for model in both] == ["mixture", "tree"]
+    fresh = two_rings(rng, 2000)[["x", "y"]]
+    assert chosen.score(fresh) > max(model.score(fresh) for model in both) - 0.05
+    assert chosen.transform(x).shape == (800, 3)
+
+
+def test_maps_and_categories_are_plotted(trees):
+    axes = {one.get_title(): one for one in trees.plot_columns().axes}
+    table = two_rings(np.random.default_rng(0), 1500)
+    heights = [patch.get_height() for patch in axes["kind"].patches]
+    assert heights == pytest.approx([np.mean(table["kind"] == kind) for kind in ("line", "ring")], abs=0.03)
+    assert axes["kind"].lines[0].get_ydata().sum() == pytest.approx(1, abs=1e-3)
+    assert axes["kind"].lines[0].get_ydata() == pytest.approx(heights, abs=0.05)
+    maps = [one.lines[0] for one in trees.plot_columns().axes if not one.get_title()]
+    assert len(maps) == 3
+    for line, column in zip(maps, trees.columns_, strict=False):
+        np.testing.assert_allclose(line.get_ydata(), column.encode(line.get_xdata().tolist())[:, 0])
+        assert np.all(np.diff(line.get_ydata()) > 0)

@@ -10,7 +10,6 @@ from scipy import special
 from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from kaem_jax.priors.affine import Map
@@ -18,6 +17,7 @@ from kaem_jax.tables import frames
 from kaem_jax.tables.choice import fit_density
 from kaem_jax.tables.column import warn_of_unknown
 from kaem_jax.tables.density import Rows
+from kaem_jax.tables.mixture import TableMixture
 from kaem_jax.tables.plot import plot_columns
 
 _WIDTHS = np.geomspace(0.05, 1.5, 10)  # of the kernel, in deviations of the columns
@@ -25,10 +25,6 @@ _MOST_KERNELS, _MOST_CALIBRATED = 5000, 1000
 _STEEPEST = 1.0  # log of the derivative of a map: steeper ones, at ties and at the edges of boxes, make no row normal
 _NUM_IMPUTATIONS = 100
 _ROWS_AT_ONCE = 2000  # against all kernels
-
-
-def _has_mixture(estimator: Any) -> bool:
-    return estimator.method != "tree"
 
 
 class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
@@ -123,7 +119,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         self._whole = {name for name, cells in kept.items() if frames.is_whole(cells)}
         found = fit_density(seed, kept, bounds, self.method, self.num_clusters, self.map, self.seconds)
         self._seed, self.columns_, self.density_ = seed, found.columns, found.density
-        self._mixture: Any = found.mixture
+        self._beside = found.mixture
         self.method_ = "mixture" if found.density is found.mixture else "tree"
         rows = frames.encoded(self.columns_, kept)
         filled = self.density_.fill(seed, rows[found.many], 1)
@@ -237,25 +233,25 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         seed = self._seed if random_state is None else check_random_state(random_state).randint(2**31)
         return self._as_trained(self._rounded(self._in_units(self.density_.sample(seed, n_samples))))
 
-    @available_if(_has_mixture)
     def transform(self, X: Any) -> np.ndarray:
         """The most probable cluster of each row under the mixture, and its place there, [N, 1 + Q + K].
 
         The first column is the cluster, 0..C-1. The next Q are coordinates in that cluster's own axes, of unit scale
         and almost independent. The last K are codes of categories. Gaps are filled by draws.
+
+        Raises:
+          AttributeError: `method` is `tree`.
         """
         _, rows = self._read(X)
         cluster = self._mixture.responsibilities(self._seed, rows).argmax(axis=1)
         z, codes = (values[0] for values in self._mixture.fill(self._seed, rows, 1))
         return np.concatenate([cluster[:, None], self._mixture.coordinates(z, cluster), codes], axis=1).astype(float)
 
-    @available_if(_has_mixture)
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         check_is_fitted(self)
         axes = [f"axis{i}" for i in range(self._mixture.prior.num_latents)]
         return np.array(["cluster", *axes, *(c.name for c in self.columns_ if c.categories)], object)
 
-    @available_if(_has_mixture)
     def inverse_transform(self, X: Any) -> Any:
         """The rows that `transform` maps to X: a frame if the training rows were one, else an array."""
         check_is_fitted(self)
@@ -273,6 +269,12 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
+
+    @property
+    def _mixture(self) -> TableMixture:
+        if self._beside is None:
+            raise AttributeError("clusters with axes belong to a mixture, and method='tree' fits none: leave it out")
+        return self._beside
 
     def _read(self, X: Any) -> tuple[dict[str, np.ndarray], Rows]:
         check_is_fitted(self)

@@ -17,6 +17,7 @@ _MOST_REGRESSORS = 12
 _MINIBATCH, _NUM_EPOCHS, _FEWEST_UPDATES = 500, 20, 60
 _RATES = (30.0, 0.5)  # share of new sums in the first and last update, times the number of minibatches
 _MOST_RATE = 0.9
+_PSEUDO = 0.3  # pseudo-count of a row of transitions
 _TIED = 0.5  # share of the rows of a cluster that start in the same cluster of the next column
 _LEAST_VARIANCE = 1e-8  # of standardised columns: some are sums of others
 _NUM_FILLS = 2  # times that gaps are drawn anew
@@ -189,7 +190,7 @@ def _maximum(structure: _Structure, num_numbers: int, sums: Sequence[Sums]) -> T
     leaves: list[NumberLeaf | CategoryLeaf] = []
     for column, regressors, (counts, of_leaf) in zip(structure.columns, structure.regressors, sums, strict=True):
         counts, of_leaf = counts.astype(float), of_leaf.astype(float)
-        transition = counts + counts.sum(axis=0) / counts.sum()
+        transition = counts + _PSEUDO * counts.sum(axis=0) / counts.sum()
         transitions.append((transition / transition.sum(axis=1, keepdims=True)).astype(np.float32))
         if column >= num_numbers:
             overall = (of_leaf.sum(axis=0) + 1) / (of_leaf.sum() + of_leaf.shape[1])
