@@ -181,14 +181,13 @@ def split_tables(lines: Lines, columns: Mapping[str, str], largest: bool, covere
 
 
 def binary(lines: Lines) -> str:
-    """Nats of binary sets under two priors and two decoders."""
+    """Nats of binary sets under two priors and two decoders, and under a tree of clusters."""
     words = {"linear": [], "16 hidden": [16]}
-    rows = [["", *(f"{decoder}: {prior}" for decoder in words for prior in ("N(0, I)", "learned"))]]
+    rows = [["", *(f"{decoder}: {prior}" for decoder in words for prior in ("N(0, I)", "learned")), "tree"]]
     for name, own in grouped(lines, "set").items():
-        rows.append([name])
-        for hidden in words.values():
-            nats = {line["prior"]: line["nats"] for line in having(own, hidden=hidden)}
-            rows[-1] += best([nats["normal"], nats["learned"]], 3)
+        cells = [(hidden, prior) for hidden in words.values() for prior in ("normal", "learned")]
+        nats = [mean(having(own, hidden=hidden, prior=prior), "nats") for hidden, prior in cells]
+        rows.append([name, *best([*nats, mean(having(own, prior="tree"), "nats")], 3)])
     return markdown(rows)
 
 

@@ -398,6 +398,7 @@ def test_ties_hide_no_outlier(trees, rng):
     assert 0.5 < np.median(density) * spread * 0.1 / 0.5 < 1.5
 
 
+@pytest.mark.slow
 def test_the_method_is_what_was_asked_for_or_what_held_out_rows_prefer(rng, refuses):
     """A ring is a tree's, and two normal clusters are neither's to lose; `transform` belongs to mixtures."""
     x = two_rings(rng, 800)[["x", "y"]]
@@ -428,3 +429,10 @@ def test_maps_and_categories_are_plotted(trees):
     for line, column in zip(maps, trees.columns_, strict=False):
         np.testing.assert_allclose(line.get_ydata(), column.encode(line.get_xdata().tolist())[:, 0])
         assert np.all(np.diff(line.get_ydata()) > 0)
+
+
+def test_columns_are_mapped_where_held_out_rows_gain(rng):
+    """In the units of the rows: a box has the density of a box."""
+    box = TableDensity(num_clusters=1, random_state=0).fit(rng.uniform(0, 1, (1500, 2)))
+    assert all(column.knots for column in box.columns_)
+    assert abs(box.score(rng.uniform(0, 1, (1000, 2)))) < 0.15  # of 0

@@ -20,7 +20,7 @@ _MOST_RATE = 0.9
 _PSEUDO = 0.3  # pseudo-count of a row of transitions
 _TIED = 0.5  # share of the rows of a cluster that start in the same cluster of the next column
 _LEAST_VARIANCE = 1e-8  # of standardised columns: some are sums of others
-_NUM_FILLS = 2  # times that gaps are drawn anew
+_NUM_FILLS = 3  # fits of the smallest tree, between which gaps are drawn anew
 
 Sums = tuple[np.ndarray, np.ndarray]  # of a column: counts of parent's clusters and its own [K, K], and those of a leaf
 
@@ -63,7 +63,7 @@ def fit_tree(
     for size in num_clusters:
         if best and time.process_time() > deadline:
             break
-        for _ in range(1 + _NUM_FILLS * has_gaps):
+        for _ in range(1 if best or not has_gaps else _NUM_FILLS):
             chooses = _filled(seed, best.tree, held_out) if best else held_out.hot_deck(rng)
             tree = _fitted(seed, structure, sizes, size, guess, chooses, deadline)
             guess = _filled(seed, tree, rows)
