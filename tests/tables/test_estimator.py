@@ -432,7 +432,9 @@ def test_maps_and_categories_are_plotted(trees):
 
 
 def test_columns_are_mapped_where_held_out_rows_gain(rng):
-    """In the units of the rows: a box has the density of a box."""
-    box = TableDensity(num_clusters=1, random_state=0).fit(rng.uniform(0, 1, (1500, 2)))
-    assert all(column.knots for column in box.columns_)
-    assert abs(box.score(rng.uniform(0, 1, (1000, 2)))) < 0.15  # of 0
+    """In the units of the rows, which crowd at the edges of a box: with 1,500 rows 0.2 of a nat is lost."""
+    law = stats.beta(0.4, 0.4)
+    model = TableDensity(num_clusters=1, random_state=0).fit(law.rvs((1500, 2), random_state=rng))
+    assert all(column.knots for column in model.columns_)
+    fresh = law.rvs((2000, 2), random_state=rng)
+    assert 0 < np.mean(law.logpdf(fresh).sum(axis=1)) - model.score(fresh) < 0.3
