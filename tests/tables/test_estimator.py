@@ -438,3 +438,13 @@ def test_columns_are_mapped_where_held_out_rows_gain(rng):
     assert all(column.knots for column in model.columns_)
     fresh = law.rvs((2000, 2), random_state=rng)
     assert 0 < np.mean(law.logpdf(fresh).sum(axis=1)) - model.score(fresh) < 0.3
+    # Normality counts the maps' slopes up to e, in deviations: not those of the edges, where most rows are.
+    rows = model._read(fresh)[1]
+    steep = model._log_slopes(rows)
+    assert steep.max() == pytest.approx(2)
+    parts = model.density_.log_prob(model._seed, rows), model._log_kernel(rows, model._width)
+    np.testing.assert_allclose(2 * model._normality(rows) - sum(parts), steep, atol=1e-4)
+    middle, step = np.full((1, 2), 0.5), 1e-3
+    slopes = (model._read(middle + step)[1].z - model._read(middle - step)[1].z)[0] / (2 * step) * model._spread
+    assert np.all(slopes < np.e)
+    assert model._log_slopes(model._read(middle)[1])[0] == pytest.approx(np.log(slopes).sum(), abs=0.02)

@@ -214,6 +214,24 @@ def test_a_fit_finds_the_tree_that_made_the_rows(rng, share):
     assert one.num_clusters == 1
 
 
+def test_gaps_do_not_weaken_what_columns_say_of_each_other(rng):
+    """Correlations of 0.95 with four cells in ten missing, against the normal distribution of the rows."""
+    covariance = 0.95 + 0.05 * np.eye(4)
+    x, fresh = (rng.multivariate_normal(np.zeros(4), covariance, num) for num in (3000, 2000))
+    gaps = Rows(np.where(rng.random(x.shape) < 0.4, np.nan, x).astype(np.float32), np.zeros((3000, 0), int))
+    found = fit_tree(0, gaps[500:], gaps[:500], (), (1,)).tree
+    exact = stats.multivariate_normal(np.zeros(4), covariance).logpdf(fresh)
+    assert np.mean(exact - found.log_prob(0, Rows(fresh.astype(np.float32), np.zeros((2000, 0), int)))) < 0.05
+
+
+def test_many_rows_say_what_never_happens(rng):
+    """The pseudo-counts are those of the rows, not of a minibatch: two clusters that always go together."""
+    kind = rng.choice([-5.0, 5.0], (4000, 1))
+    rows = Rows((kind + rng.normal(size=(4000, 2))).astype(np.float32), np.zeros((4000, 0), int))
+    tree = fit_tree(0, rows[500:], rows[:500], (), (2,)).tree
+    assert 0 < tree.transitions[1].min() < 2e-4  # 0.15 of 1,750 rows
+
+
 def test_trees_grow_while_held_out_rows_gain_and_there_is_time(rng):
     x = rng.normal(size=(600, 2)).astype(np.float32)
     rows = Rows(x, np.zeros((600, 0), int))

@@ -1,5 +1,6 @@
 """Chooses what fits a table on held-out rows: the columns' transform, a mixture or a tree, and its size."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
@@ -15,6 +16,7 @@ from kaem_jax.tables.mixture import TableMixture, fit_mixture
 
 _HELD_OUT = 0.2  # of the rows
 _NUM_SMALL, _SHARE = 3, 0.15  # sizes of trees by which transforms are compared, and the share of seconds of each
+_MOST_COLUMNS = 200  # with more, trees of one cluster alone compare transforms
 _FEW_HELD_OUT, _NUM_FOLDS = 100, 5  # with fewer held-out rows, transforms are compared on so many splits
 
 
@@ -46,16 +48,16 @@ def fit_density(
     described = {transform: frames.described(cells, transform, bounds) for transform in ("power", "standard")}
     sizes = tuple(column.size for column in described["power"] if column.categories)
     folds = list(_folds(seed, len(next(iter(table.values())))))
-    of_trees = SIZES if num_clusters is None or method != "tree" else (num_clusters,)
+    # A given size is fitted whatever time it takes, so that machines agree.
+    seconds = seconds if num_clusters is None else math.inf
+    small = SIZES[:_NUM_SMALL] if len(table) <= _MOST_COLUMNS else SIZES[:1]
 
     def tried(transform: str, many: np.ndarray, few: np.ndarray) -> tuple[frames.TableColumns, Tried, float]:
         columns = described["standard" if transform == "standard" else "power"]
         if transform == "scores":
             columns = frames.with_scores(columns, cells, many, few)
         rows = frames.encoded(columns, cells)
-        found = fit_tree(
-            seed, rows[many], rows[few], sizes, of_trees[:_NUM_SMALL], seconds=_SHARE * seconds / len(folds)
-        )
+        found = fit_tree(seed, rows[many], rows[few], sizes, small, seconds=_SHARE * seconds / len(folds))
         return columns, found, found.value - float(np.mean(frames.log_volume(columns, rows[few])))
 
     # Powers and scores make columns symmetric or normal, but they bend linear relations between columns.
@@ -63,19 +65,18 @@ def fit_density(
     (columns, found, _), *_ = max(results, key=lambda of_folds: np.mean([value for *_, value in of_folds]))
     many, few = folds[0]
     rows, mixture = frames.encoded(columns, cells), None
-
-    def seconds_left() -> float:
-        return seconds - (time.process_time() - started)
-
-    if method != "mixture" and found.tree.num_clusters == of_trees[:_NUM_SMALL][-1]:
-        later = of_trees[_NUM_SMALL:]
-        found = fit_tree(seed, rows[many], rows[few], sizes, later, seconds=seconds_left(), start=found)
+    parts = rows[many], rows[few], sizes
+    if method == "tree" and num_clusters is not None:
+        found = fit_tree(seed, *parts, (num_clusters,), seconds=math.inf)
+    elif method != "mixture" and found.tree.num_clusters == small[-1]:
+        left = started + seconds - time.process_time()
+        found = fit_tree(seed, *parts, SIZES[len(small) :], seconds=left, start=found)
     if method != "tree":
         prior = None
         if num_clusters is not None:
             size = max(1, len(frames.numbers_of(columns)))
             prior = ClusteredPrior(num_latents=size, num_clusters=num_clusters, map=kind, proportions="learned")
-        mixture = fit_mixture(seed, rows[many], rows[few], sizes, prior, seconds=seconds_left())
+        mixture = fit_mixture(seed, *parts, prior, seconds=started + seconds - time.process_time())
         if method == "mixture" or np.mean(mixture.log_prob(seed, rows[few])) >= found.value:
             return Choice(columns, mixture, mixture, many, few)
     return Choice(columns, found.tree, mixture, many, few)

@@ -66,9 +66,21 @@ class Density(abc.ABC):
         """Independent rows."""
 
 
-def resampled(seed: int, weights: np.ndarray, num_draws: int) -> np.ndarray:
-    """Positions [R, N] of draws with probabilities in proportion to weights [S, N]."""
-    return np.asarray(_resample(jax.random.key(seed), weights.T, num_draws)).T
+def mean_weight(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log of the mean of weights [S, N] over S, and its standard error, [N] nats.
+
+    As `evidence_of_weights`, by NumPy: a program for each number of rows would take longer to compile.
+    """
+    top = log_weight.max(axis=0)
+    weight = np.exp(log_weight - top)
+    mean = weight.mean(axis=0)
+    return top + np.log(mean), weight.std(axis=0, ddof=1) / mean / len(weight) ** 0.5
+
+
+def resampled(seed: int, log_weight: np.ndarray, num_draws: int) -> np.ndarray:
+    """Positions [R, N] of draws in proportion to weights, whose logs are [S, N]."""
+    weight = np.exp(log_weight - log_weight.max(axis=0))
+    return np.asarray(_resample(jax.random.key(seed), weight.T, num_draws)).T
 
 
 _resample = jax.jit(resample, static_argnums=2)

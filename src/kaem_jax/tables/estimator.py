@@ -36,16 +36,16 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
     values. NaN and None are gaps, in training and after.
 
     Args:
-      method: `mixture` or `tree` (see `kaem_jax.tables.tree`); None chooses it on held-out rows, or is a mixture if
-        `num_clusters` is given.
       num_clusters: number of clusters, or of those of each column of a tree; None chooses it, and the kind of a
         mixture's maps, on held-out rows.
       map: kind of a mixture's maps if `num_clusters` is given: `full` or `diagonal`.
+      method: `mixture` or `tree` (see `kaem_jax.tables.tree`); None chooses it on held-out rows, or is a mixture if
+        `num_clusters` is given.
       contamination: share of false alarms among normal rows that `predict` allows, above 0 and at most 0.5.
       exclude: names of columns that are left out.
       bounds: (low, high) of columns by name, with None where there is no bound: no mass lies outside. Bounds are open,
         and no number of the column may equal one.
-      seconds: nothing larger is tried after this processor time.
+      seconds: without `num_clusters`, trees end and no larger mixture is tried after this processor time.
       random_state: seed of splits, initial values and draws.
 
     Attributes:
@@ -64,18 +64,18 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: Literal["mixture", "tree"] | None = None,
         num_clusters: int | None = None,
         map: Map = "full",
+        method: Literal["mixture", "tree"] | None = None,
         contamination: float = 0.05,
         exclude: Sequence[str] = (),
         bounds: Mapping[str, frames.Limits] | None = None,
         seconds: float = 40.0,
         random_state: Any = None,
     ):
-        self.method = method
         self.num_clusters = num_clusters
         self.map = map
+        self.method = method
         self.contamination = contamination
         self.exclude = exclude
         self.bounds = bounds

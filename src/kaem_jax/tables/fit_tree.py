@@ -20,7 +20,7 @@ _MOST_RATE = 0.9
 _PSEUDO = 0.3  # pseudo-count of a row of transitions
 _TIED = 0.5  # share of the rows of a cluster that start in the same cluster of the next column
 _LEAST_VARIANCE = 1e-8  # of standardised columns: some are sums of others
-_NUM_FILLS = 3  # fits of the smallest tree, between which gaps are drawn anew
+_NUM_FILLS = 10  # times that gaps are drawn from trees of one cluster before any other is fitted
 
 Sums = tuple[np.ndarray, np.ndarray]  # of a column: counts of parent's clusters and its own [K, K], and those of a leaf
 
@@ -41,7 +41,7 @@ class Tried(NamedTuple):
 
 
 def fit_tree(
-    seed: int, rows: Rows, held_out: Rows, sizes: tuple[int, ...], num_clusters: Sequence[int] = SIZES,
+    seed: int, rows: Rows, held_out: Rows, sizes: tuple[int, ...], num_clusters: Sequence[int],
     *, seconds: float = 40.0, start: Tried | None = None,
 ) -> Tried:  # fmt: skip
     """Fits trees of growing size until held-out rows gain no more.
@@ -55,28 +55,30 @@ def fit_tree(
       seconds: the fit ends after this processor time.
       start: a smaller tree, fitted to the same rows.
     """
-    rng, deadline, has_gaps = np.random.default_rng(seed), time.process_time() + seconds, rows.lack_cells.any()
-    # Gaps are filled by draws of the last tree, the first time by cells of other rows.
-    guess = _filled(seed, start.tree, rows) if start else rows.hot_deck(rng)
-    structure = _structure(guess, sizes)
+    rng, deadline = np.random.default_rng(seed), time.process_time() + seconds
     best: Any = start
+
+    def filled(tree: TableTree) -> list[Rows]:
+        """Both kinds of rows, with gaps drawn from a tree."""
+        draws = (tree.fill(seed, part, 1) for part in (rows, held_out))
+        return [Rows(z[0], codes[0]) for z, codes in draws]
+
+    def fitted(size: int) -> TableTree:
+        return _fitted(seed, _structure(parts[0], sizes), sizes, size, parts[0], parts[1], deadline)
+
+    parts = filled(start.tree) if start else [part.hot_deck(rng) for part in (rows, held_out)]
+    if start is None and rows.lack_cells.any():
+        for _ in range(_NUM_FILLS):
+            parts = filled(fitted(1))
     for size in num_clusters:
         if best and time.process_time() > deadline:
             break
-        for _ in range(1 if best or not has_gaps else _NUM_FILLS):
-            chooses = _filled(seed, best.tree, held_out) if best else held_out.hot_deck(rng)
-            tree = _fitted(seed, structure, sizes, size, guess, chooses, deadline)
-            guess = _filled(seed, tree, rows)
+        tree = fitted(size)
         value = float(np.mean(tree.log_prob(seed, held_out)))
         if best and not value > best.value:
             break
-        best = Tried(tree, value)
+        best, parts = Tried(tree, value), filled(tree)
     return best
-
-
-def _filled(seed: int, tree: TableTree, rows: Rows) -> Rows:
-    z, codes = tree.fill(seed, rows, 1)
-    return Rows(z[0], codes[0])
 
 
 def _structure(rows: Rows, sizes: tuple[int, ...]) -> _Structure:

@@ -26,7 +26,7 @@ from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.em import MAX_ITERATIONS, TOLERANCE, Sums, chunks, expectation, maximise, start, weighted_sums
 from kaem_jax.priors.fit_prior import choose
 from kaem_jax.priors.shapes import fit_shapes
-from kaem_jax.tables.density import Density, Rows, draw_categories, hot_deck, resampled
+from kaem_jax.tables.density import Density, Rows, draw_categories, hot_deck, mean_weight, resampled
 
 _ENTRIES_AT_ONCE = 2**21  # entries of the matrices of rows with gaps
 _MOST_COLUMNS = 60  # with more, densities stay normal: the axes of so many take minutes to find
@@ -125,12 +125,9 @@ class TableMixture(Density):
         share, log_p = expectation(self.prior, self.params, flat, wide)
         ratio = log_p - expectation(normal, self.gaussian, flat, wide)[1]
         ratio, share = ratio.reshape(proposed.shape[:2]), share.reshape(*proposed.shape[:2], -1)
-        top = ratio.max(axis=0)
-        weight = np.exp(ratio - top)
-        index, row = resampled(seed, weight, num_draws), np.arange(len(rows))
-        mean = weight.mean(axis=0)
-        error = weight.std(axis=0, ddof=1) / mean / num**0.5
-        return proposed[index, row], share[index, row], log_known + top + np.log(mean), error
+        index, row = resampled(seed, ratio, num_draws), np.arange(len(rows))
+        correction, error = mean_weight(ratio)
+        return proposed[index, row], share[index, row], log_known + correction, error
 
 
 def fit_mixture(

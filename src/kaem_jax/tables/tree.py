@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kaem_jax.tables.density import Density, Rows, draw_categories, resampled
+from kaem_jax.tables.density import Density, Rows, draw_categories, mean_weight, resampled
 
 _ROWS_AT_ONCE, _ENTRIES_AT_ONCE = 2000, 2**22
 _NUM_DRAWS = 32  # of the clusters of a row with gaps, by which its log p is estimated
@@ -121,8 +121,7 @@ class TableTree(Density):
     def messages(self, rows: Rows) -> Messages:
         """Messages from the leaves to the root. With gaps, regressions leave out missing regressors."""
         log_below = [leaf.log_prob(rows) for leaf in self.leaves]
-        below, above = [*log_below], [*log_below]
-        total = np.zeros(len(rows))
+        below, above, total = [*log_below], [*log_below], np.zeros(len(rows))  # both lists are filled from the end
         for i in reversed(range(len(self.leaves))):
             top = log_below[i].max(axis=1, keepdims=True)
             below[i] = np.exp(log_below[i] - top)
@@ -142,11 +141,7 @@ class TableTree(Density):
             value[part] = self.messages(rows[part]).log_prob
         for part in _parts(np.flatnonzero(gaps), self._rows_at_once(_NUM_DRAWS)):
             rng = np.random.default_rng(seed)  # all rows have the same noise, wherever they stand
-            log_weight = self._clusters(rng, rows[part], _NUM_DRAWS, is_shared=True)[1]
-            top = log_weight.max(axis=0)
-            weight = np.exp(log_weight - top)
-            mean = weight.mean(axis=0)
-            value[part], error[part] = top + np.log(mean), weight.std(axis=0, ddof=1) / mean / _NUM_DRAWS**0.5
+            value[part], error[part] = mean_weight(self._clusters(rng, rows[part], _NUM_DRAWS, is_shared=True)[1])
         return value, error
 
     def responsibilities(self, seed: int, rows: Rows) -> np.ndarray:
@@ -154,13 +149,12 @@ class TableTree(Density):
 
     def fill(self, seed: int, rows: Rows, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
         z, codes = (np.repeat(cells[None], num_draws, axis=0) for cells in (rows.z, rows.codes))
-        rng, num = np.random.default_rng(seed), max(num_draws, _NUM_DRAWS)
-        lacking = np.flatnonzero(rows.has_gaps | (rows.codes < 0).any(axis=1))
-        for part in _parts(lacking, self._rows_at_once(num)):
+        rng = np.random.default_rng(seed)
+        num = num_draws if self.num_clusters == 1 else max(num_draws, _NUM_DRAWS)  # weights of one cluster are equal
+        for part in _parts(np.flatnonzero(rows.lack_cells), self._rows_at_once(num)):
             own = rows[part]
             clusters, log_weight = self._clusters(rng, own, num)
-            weight = np.exp(log_weight - log_weight.max(axis=0))
-            chosen = resampled(int(rng.integers(2**31)), weight, num_draws)
+            chosen = resampled(int(rng.integers(2**31)), log_weight, num_draws)
             clusters = clusters[chosen, np.arange(len(part))]
             if own.has_gaps.any():
                 mean, factor, _ = self._given(own.z, clusters)
@@ -176,10 +170,8 @@ class TableTree(Density):
         return z, codes
 
     def sample(self, seed: int, num: int) -> Rows:
-        rng, clusters = (
-            np.random.default_rng(seed),
-            np.zeros((num, len(self.leaves) + 1), int),
-        )  # the last: of no parent
+        rng = np.random.default_rng(seed)
+        clusters = np.zeros((num, len(self.leaves) + 1), int)  # the last belongs to no column: the root's parent
         z = np.zeros((num, self.num_numbers))
         codes = np.zeros((num, len(self.leaves) - self.num_numbers), int)
         for i, (parent, transition, leaf) in enumerate(zip(self.parents, self.transitions, self.leaves, strict=True)):
