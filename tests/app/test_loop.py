@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import signal
 import types
 from typing import ClassVar
@@ -22,7 +23,7 @@ from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.errors import DivergedError
 from kaem_jax.inference.samplers import FrozenSampler
-from kaem_jax.jax_utils.keys import refit_key, run_keys
+from kaem_jax.jax_utils.keys import evaluation_keys, refit_key, run_keys
 from kaem_jax.training import step as train_step_module
 from kaem_jax.training.batch import batch_indices
 from kaem_jax.training.loss import posterior_loss
@@ -100,6 +101,10 @@ def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_e
     jax.tree.map(np.testing.assert_array_equal, *[run.params for run in runs])
     assert [run.step for _, _, run, _ in drawn] == [20, 22] * 2
     held_out = load_dataset(config.data).held_out
+    # The numbers at the end are those of `kaem evaluate`.
+    x, key, (run, _) = jnp.asarray(held_out), evaluation_keys(0).likelihood, runs
+    evidence = kaem.log_evidence(key, run.model, run.params, x, num_samples=500, chunk_size=100)
+    assert rows[-1]["eval/log_likelihood"] == pytest.approx(float(evidence.value.mean()), rel=1e-6)
     for _, key, _, x in drawn:
         assert jax.random.key_data(key).tolist() == jax.random.key_data(run_keys(config.seed).figures).tolist()
         np.testing.assert_allclose(x, held_out, rtol=1e-6)
@@ -206,6 +211,24 @@ def test_a_finished_run_is_evaluated_again_with_other_settings_of_evaluation(tmp
             train_and_evaluate(config, folder)
     assert train_and_evaluate(config, folder) is Outcome.FINISHED
     assert json.loads((folder / "summary.json").read_text())["eval/num_samples"] == 560
+
+
+def test_the_final_evaluation_can_be_left_out(tmp_path, monkeypatch, capfd):
+    """The last one during training stands in its place, with its pictures."""
+    drawn = []
+    for name in ("draw_samples", "draw_held_out"):
+        monkeypatch.setattr(periodic, name, lambda *_, name=name: drawn.append(name))
+    config = tiny_config(**SHORT, evaluation__final=False)
+    assert train_and_evaluate(config, tmp_path) is Outcome.FINISHED
+    *_, last = evaluated_rows_of(tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text()) == last
+    assert (last["step"], last["eval/num_data"], "eval/is_final" in last) == (10, 60, False)
+    assert drawn == ["draw_samples", "draw_held_out", "draw_held_out"]  # curves once more, with the last row
+    assert "the final evaluation takes" not in capfd.readouterr().err
+    assert train_and_evaluate(tiny_config(**SHORT), tmp_path) is Outcome.FINISHED  # it is made up for
+    said = re.search(r"all 100 held-out data: ([\d.]+) times the last evaluation(.*);", capfd.readouterr().err)
+    assert (float(said[1]), said[2]) == (2.08, "")  # of 500 proposals, not 400, and 100 data, not 60; nothing is timed
+    assert rows_of(tmp_path)[-1]["eval/is_final"]
 
 
 @pytest.mark.slow

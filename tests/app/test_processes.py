@@ -181,7 +181,7 @@ def test_preempted_in_its_last_evaluation_it_evaluates_once_more(whole, tmp_path
     """It does not notice the signal there, so the grace of the launcher runs out; nothing is lost."""
     run = tmp_path / "run"
     with Job(training(run), tmp_path, "preempted") as job:
-        job.until(lambda: "evaluating held-out data once more" in job.logs[0].read_text())
+        job.until(lambda: "the final evaluation takes" in job.logs[0].read_text())
         for number in (signal.SIGTERM, signal.SIGKILL):
             for process in job.processes:
                 process.send_signal(number)

@@ -20,7 +20,7 @@ _UNITS = {
 }
 
 
-def held_out_nats(row: dict[str, Any]) -> str:
+def held_out_nats(row: Mapping[str, Any]) -> str:
     """The held-out log-likelihood of a row as text: with its standard error, or "at least" for a bound."""
     value, ess = row["eval/log_likelihood"], row["eval/ess"]
     if row["eval/is_bound"]:
@@ -36,9 +36,12 @@ def is_final(row: Mapping[str, Any]) -> bool:
 
 def estimates_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, tuple[Any, ...]]]:
     """Maps each step to its held-out nats per datum during training and their effort; see `effort_of`."""
-    name = "eval/log_likelihood"
-    of_training = (row for row in rows if row.get(name) is not None and not is_final(row))
-    return {row["step"]: (row[name], effort_of(row)) for row in of_training}
+    return {row["step"]: (row["eval/log_likelihood"], effort_of(row)) for row in evaluated_during_training(rows)}
+
+
+def evaluated_during_training(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows with a held-out log-likelihood, without that of the final evaluation."""
+    return [row for row in rows if row.get("eval/log_likelihood") is not None and not is_final(row)]
 
 
 def standard_error_of(row: Mapping[str, Any]) -> float:

@@ -20,7 +20,14 @@ from kaem_jax.app.devices.preemption import StopRequest
 from kaem_jax.app.evaluation.periodic import PeriodicEvaluation
 from kaem_jax.app.experiment.bind import bind
 from kaem_jax.app.experiment.experiment import Experiment
-from kaem_jax.app.log import Performance, RunLog, estimates_of, held_out_nats, read_metrics
+from kaem_jax.app.log import (
+    Performance,
+    RunLog,
+    estimates_of,
+    evaluated_during_training,
+    held_out_nats,
+    read_metrics,
+)
 from kaem_jax.app.runs.checkpoints import Checkpoints
 from kaem_jax.app.runs.lock import claimed, warn_of_other_bits
 from kaem_jax.app.runs.run_folder import RunFolder
@@ -28,7 +35,7 @@ from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.files.writing import write_json
 from kaem_jax.jax_utils.keys import run_keys
 from kaem_jax.jax_utils.placement import place, replicated
-from kaem_jax.jax_utils.processes import check_same_on_all_processes, from_writer, is_writer, say
+from kaem_jax.jax_utils.processes import barrier, check_same_on_all_processes, from_writer, is_writer, say
 from kaem_jax.training.batch import to_unit_interval
 from kaem_jax.training.progress import ProgressReporter
 from kaem_jax.training.refit import refit_state
@@ -197,16 +204,23 @@ def train_and_evaluate(
         checkpoints.wait()
         if stop.signal_name:  # it came while the last checkpoint was written
             return _interrupted(training, stop)
-        say("evaluating held-out data once more, all of them and with the final effort, and drawing figures")
         with stop.at_once():
-            summary = evaluation.summary()
-            log.write(summary)
-            evaluation.draw(summary)
+            if config.evaluation.final:
+                say(
+                    f"the final evaluation takes {evaluation.forecast()}; the model is saved: Ctrl-C, or "
+                    "evaluation.final=False, leaves it out"
+                )
+                final = evaluation.summary()
+                log.write(final)
+            else:
+                barrier("the last row")
+                final = dict(evaluated_during_training(read_metrics(folder.metrics))[-1])
+            evaluation.draw(final)
             if is_writer():
-                write_json(folder.summary, summary)
+                write_json(folder.summary, final)
             say(
-                f"finished {training.step} steps: held-out log-likelihood {held_out_nats(summary)} per datum "
-                f"from {summary['eval/num_gradients']:,} gradient evaluations of each; everything is in {workdir}"
+                f"finished {training.step} steps: held-out log-likelihood {held_out_nats(final)} per datum "
+                f"from {final['eval/num_gradients']:,} gradient evaluations of each; everything is in {workdir}"
             )
             return Outcome.FINISHED
         return _interrupted(training, stop)

@@ -31,11 +31,11 @@ USE = {
         ("log_likelihood", LIKELIHOOD | {"is_bound": False}, "an estimate: ESS 520 of 1,000"),
         ("log_likelihood", LIKELIHOOD, "a bound whatever its ESS (520 of 1,000): by its method, or since its proposal"),
         ("log_likelihood", AUTO, "an estimate: ESS 520; for 3 data only a bound"),
-        ("copying", {"ratio": 0.7, "standard_error": 0.14}, "some may be copies"),
+        ("copying", {"ratio": 0.7, "standard_error": 0.14}, "nearest to held-out data 70% as often"),
         ("copying", {"ratio": 0.7, "standard_error": 0.16}, "no sign of copies"),
         ("active_latents", {"count": 31, "of": 40}, "9 latents are not seen to depend on the datum"),
         ("mixing", {"r_hat": 1.02}, "agree for most data"),
-        ("mixing", {"r_hat": 1.12}, "do not agree"),
+        ("mixing", {"r_hat": 1.12}, "do not suffice for these posteriors"),
         ("mixing", {"r_hat": None}, "never moved"),
         ("two_sample", {"value": 0.542, "standard_error": 0.02}, "cannot be told apart"),  # two standard errors of five
         ("two_sample", {"value": 0.544, "standard_error": 0.02}, "can be told from"),
@@ -152,8 +152,11 @@ def test_numbers_of_one_effort_belong_to_one_curve(drawn):
     figures.plot_curves("c.png", rows)
     curves = drawn[0].axes[2].containers
     assert [(curve.get_label(), curve.lines[0].get_xdata().tolist()) for curve in curves] == [
-        ("1,000 proposals", [0, 1]), ("1,000 proposals, 64 temperatures", [2]),
-        ("1,000 proposals, 32 temperatures", [3]), ("50 temperatures", [4]), ("1,000 proposals", [5]),
+        (f"{effort}: lower bound", steps)
+        for effort, steps in (
+            ("1,000 proposals", [0, 1]), ("1,000 proposals, 64 temperatures", [2]),
+            ("1,000 proposals, 32 temperatures", [3]), ("50 temperatures", [4]), ("1,000 proposals", [5]),
+        )
     ]  # fmt: skip
     assert len({curve.lines[0].get_color() for curve in curves}) == 5
 
@@ -171,8 +174,17 @@ def test_the_loss_is_smoothed_and_bars_are_two_standard_errors_but_of_a_bound(dr
     plain, smooth = (line.get_xydata() for line in loss.lines)
     np.testing.assert_array_equal(plain, [(10 * i, -i) for i in range(40)])
     np.testing.assert_allclose(smooth, [(10 * i, 0.5 - i) for i in range(1, 40)])  # the mean of two, at the later one
-    _, _, (bars,) = likelihood.containers[0].lines
-    assert [bar[:, 1].tolist() for bar in bars.get_segments()] == [[9, 11], [10, 10]]
+    bound, estimate = likelihood.containers
+    assert [(of.lines[0].get_marker(), of.lines[0].get_xydata().tolist()) for of in (bound, estimate)] == [
+        ("^", [[10, 10]]), ("o", [[0, 10]]),
+    ]  # fmt: skip
+    assert [bar[:, 1].tolist() for bar in estimate.lines[2][0].get_segments()] == [[9, 11]]
+    assert bound.lines[2] == ()
+
+
+def test_names_of_columns_in_any_script_are_drawn_without_warnings(tmp_path):
+    figures.plot_marginals(tmp_path / "m.png", ["身長"], *np.zeros((2, 4, 1)))
+    assert (tmp_path / "m.png").stat().st_size > 1000
 
 
 def test_densities_have_their_bases_and_images_their_labels(drawn):

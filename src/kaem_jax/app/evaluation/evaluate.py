@@ -95,8 +95,8 @@ def evaluate(
         x = to_unit_interval(place(dataset.held_out[rows], mesh))
         on = HeldOut(run, dataset, rows, x, wanted, extractor, num_images, seed)
         results: dict[str, Numbers] = {}
-        for kind, first in evaluators.items():
-            say(f"evaluating: {first}")
+        for number, (kind, first) in enumerate(evaluators.items(), start=1):
+            say(f"evaluating {first}, {number} of {len(evaluators)}")
             evaluator = kind()
             for name, numbers in evaluator.evaluate(on).items():
                 verdict = "" if "reason" in numbers else evaluator.verdict(numbers)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from kaem_jax.app.log import describe_effort, effort_of, standard_error_of
+from kaem_jax.files.fonts import all_scripts
 from kaem_jax.files.writing import replacing
 from kaem_jax.jax_utils.processes import is_writer
 
@@ -19,7 +20,7 @@ _MAX_DENSITIES, _MAX_MARGINALS = 12, 36
 def _save(figure: Figure, path: pathlib.Path) -> None:
     """Writes a PNG file, from one process; a reader of the folder never sees an incomplete file."""
     if is_writer():
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, all_scripts():
             figure.savefig(temporary, dpi=130, format="png")
 
 
@@ -41,17 +42,20 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
         if row.get("eval/log_likelihood") is not None:
             by_effort.setdefault(effort_of(row), []).append(row)
     for i, chosen in enumerate(by_effort.values()):
-        held_out.errorbar(
-            [row["step"] for row in chosen],
-            [row["eval/log_likelihood"] for row in chosen],
-            yerr=[2 * standard_error_of(row) for row in chosen],
-            marker="o", markersize=3, color=f"C{i + 1}", label=describe_effort(chosen[0]),
-        )  # fmt: skip
+        steps, nats = ([row[name] for row in chosen] for name in ("step", "eval/log_likelihood"))
+        held_out.plot(steps, nats, color=f"C{i + 1}", alpha=0.4, linewidth=1)
+        for bound, marker in ((True, "^"), (False, "o")):
+            kind = [row for row in chosen if bool(row["eval/is_bound"]) is bound]
+            if kind:
+                held_out.errorbar(
+                    [row["step"] for row in kind], [row["eval/log_likelihood"] for row in kind],
+                    yerr=None if bound else [2 * standard_error_of(row) for row in kind], linestyle="", marker=marker,
+                    markersize=4, capsize=4, color=f"C{i + 1}", markerfacecolor="white" if bound else None,
+                    label=f"{describe_effort(chosen[0])}: {'lower bound' if bound else 'estimate +- 2 errors'}",
+                )  # fmt: skip
     if by_effort:
         held_out.legend(fontsize=7, frameon=False)
-    held_out.set_title(
-        "held-out log-likelihood (nats per datum,\n+- 2 standard errors; without: a lower bound)", fontsize=9
-    )
+    held_out.set_title("held-out log-likelihood\n(nats per datum)", fontsize=9)
     for axes in (loss, sampler, held_out):
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=7)

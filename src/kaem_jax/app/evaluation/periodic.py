@@ -1,5 +1,6 @@
 """Evaluates a model during training, and draws its figures."""
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from kaem_jax.app.log import is_final
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.inference.evidence import Estimator
-from kaem_jax.jax_utils.keys import RunKeys
+from kaem_jax.jax_utils.keys import RunKeys, evaluation_keys
 from kaem_jax.jax_utils.transforms import full_precision
 from kaem_jax.training.progress import ProgressReporter
 
@@ -35,6 +36,7 @@ class PeriodicEvaluation:
         self._key_figures, self._keys = keys.figures, jax.random.split(keys.evaluation)
         self._proposal = config.proposal()
         self._again: Array | None = None
+        self._seconds = 0.0  # of the newest log-likelihood
         self._few = held_out[: config.evaluation.num_data]
         self._reconstructed = held_out[: config.evaluation.num_reconstructions]
 
@@ -49,13 +51,22 @@ class PeriodicEvaluation:
             progress.once("drawing samples and densities")
             draw_samples(self._folder, self._key_figures, run, self._held_out)
         progress.once("evaluating held-out data")
-        return self._evaluated(self._few, self._config.evaluation.estimator)
+        return self._evaluated(self._few, self._config.evaluation.estimator, *self._keys)
 
     @full_precision
     def summary(self) -> dict[str, Any]:
-        """Draws samples and densities; returns the row of the final evaluation."""
+        """Draws samples and densities; returns the row of the final evaluation, with the numbers of `kaem evaluate`."""
         draw_samples(self._folder, self._key_figures, self._training.as_run(), self._held_out)
-        return self._evaluated(self._held_out, self._config.evaluation.estimator.final) | {"eval/is_final": True}
+        keys, estimator = evaluation_keys(0), self._config.evaluation.estimator.final
+        row = self._evaluated(self._held_out, estimator, keys.likelihood, keys.reconstruction)
+        return row | {"eval/is_final": True}
+
+    def forecast(self) -> str:
+        """What `summary` will take, from the newest log-likelihood."""
+        few, final = self._config.evaluation.estimator, self._config.evaluation.estimator.final
+        times = len(self._held_out) * final.num_evaluations / (len(self._few) * few.num_evaluations)
+        about = f", about {datetime.timedelta(seconds=round(times * self._seconds))}" if self._seconds else ""
+        return f"all {len(self._held_out):,} held-out data: {times:.3g} times the last evaluation{about}"
 
     def draw(self, row: Mapping[str, Any]) -> None:
         """Draws the newest reconstructions and the curves of all rows, if `row` is at a checkpoint or final."""
@@ -64,14 +75,18 @@ class PeriodicEvaluation:
             draw_held_out(self._folder, run, self._held_out, self._again)
 
     def _is_drawn(self, step: int) -> bool:
-        # The last evaluation follows, with its figures.
-        return step % self._config.checkpoint.every_steps == 0 and step < self._config.num_steps
+        if step == self._config.num_steps:
+            return not self._config.evaluation.final  # whose figures follow
+        return step % self._config.checkpoint.every_steps == 0
 
-    def _evaluated(self, x: Array, estimator: Estimator) -> dict[str, Any]:
-        run, (key_likelihood, key_reconstruction) = self._training.as_run(), self._keys
+    def _evaluated(
+        self, x: Array, estimator: Estimator, key_likelihood: Array, key_reconstruction: Array
+    ) -> dict[str, Any]:
+        run = self._training.as_run()
         numbers, self._again = reconstruction.evaluate(key_reconstruction, run, self._reconstructed)
         # Both have `num_data`; that of the likelihood is logged.
         numbers = numbers | log_likelihood.evaluate(key_likelihood, run, x, estimator, self._proposal)
+        self._seconds = numbers["seconds"]
         row = {f"eval/{_LOGGED[name]}": value for name, value in numbers.items() if name in _LOGGED}
         self._training.check_finite(row, run.step)
         return {"step": run.step, **row}

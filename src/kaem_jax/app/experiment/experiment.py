@@ -56,7 +56,8 @@ class Evaluation(Settings):
       estimator: estimator of log p(x); its fields `final_*` are for the last evaluation.
       proposal: proposal from which estimates and posterior draws start; its encoder is by default the posterior's.
       every_steps: updates between evaluations.
-      num_data: number of held-out data in evaluations during training; the last evaluation takes all.
+      num_data: number of held-out data in evaluations during training.
+      final: whether a last evaluation takes all held-out data, with the efforts `final_*` of the estimator.
       num_reconstructions: number of held-out data that are reconstructed by posterior means.
       posterior_steps: steps of the chains behind these means. Chains start at the proposal; if that is the prior, the
         sampler of training is used.
@@ -68,6 +69,7 @@ class Evaluation(Settings):
     proposal: Proposal = setting(Laplace(), kinds=PROPOSALS)
     every_steps: int = setting(500, low=1)
     num_data: int = setting(200, low=1)
+    final: bool = True
     num_reconstructions: int = setting(200, low=1)
     posterior_steps: int = setting(100, low=1)
     posterior_chains: int = setting(8, low=1)

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -18,6 +18,7 @@ from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.settings import Settings, setting
 
+Progress = Callable[[int, int], None]  # takes the number of data that are done, and of all
 _FIRST_TEMPERATURES = 32  # of the first annealing, which doubles
 
 
@@ -52,6 +53,11 @@ class Estimator(Settings, abc.ABC):
     def tried_first(self) -> "Estimator":
         return self
 
+    @property
+    @abc.abstractmethod
+    def num_evaluations(self) -> int:
+        """Evaluations of the joint density for each datum, at most, without those that fit the proposal."""
+
     def check(self, prior: Prior, proposal: Proposal) -> None:
         """Raises a ValueError, which begins with the setting, for a prior or proposal that does not suit."""
         if not (prior.is_normalized or is_prior(proposal)):
@@ -59,9 +65,18 @@ class Estimator(Settings, abc.ABC):
 
     @abc.abstractmethod
     def __call__(
-        self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
+        self,
+        key: Array,
+        model: Model,
+        params: Params,
+        x: Array,
+        proposal: Proposal | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Evidence, Effort]:
-        """Estimates for data x [N, *data_shape], and their cost; `proposal` as in `log_evidence`."""
+        """Estimates for data x [N, *data_shape], and their cost; `proposal` as in `log_evidence`.
+
+        `progress` is called after each batch.
+        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,12 +95,22 @@ class ImportanceEstimator(Estimator):
     chunk_size: int = setting(20_000, low=1)
     batch_size: int = setting(100, low=1)
 
+    @property
+    def num_evaluations(self) -> int:
+        return self.num_samples
+
     def __call__(
-        self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
+        self,
+        key: Array,
+        model: Model,
+        params: Params,
+        x: Array,
+        proposal: Proposal | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Evidence, Effort]:
         options = {"num_samples": self.num_samples, "chunk_size": self.chunk_size}
         size = None if is_prior(proposal) else self.batch_size
-        evidence = _in_batches(size, key, model, params, x, "importance", proposal=proposal, **options)
+        evidence = _in_batches(size, progress, key, model, params, x, "importance", proposal=proposal, **options)
         effort = 0 if proposal is None else num_fits(proposal) * proposal.num_gradients(model)
         return evidence, Effort("importance", {"num_samples": self.num_samples}, effort)
 
@@ -106,11 +131,22 @@ class AIS(Estimator):
     final_num_temperatures: int = setting(500, low=2)
     batch_size: int = setting(100, low=1)
 
+    @property
+    def num_evaluations(self) -> int:
+        return self.num_chains * self.num_temperatures
+
     def __call__(
-        self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
+        self,
+        key: Array,
+        model: Model,
+        params: Params,
+        x: Array,
+        proposal: Proposal | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Evidence, Effort]:
         options = {"num_chains": self.num_chains, "num_temperatures": self.num_temperatures}
-        evidence = _in_batches(self.batch_size, key, model, params, x, "ais", proposal=proposal, **options)
+        size = self.batch_size
+        evidence = _in_batches(size, progress, key, model, params, x, "ais", proposal=proposal, **options)
         fits = num_fits(proposal)
         # With bounded latents annealing starts from the prior.
         is_fitted = proposal is not None and model.prior.bounds is None
@@ -119,7 +155,14 @@ class AIS(Estimator):
 
 
 def _in_batches(
-    size: int | None, key: Array, model: Model, params: Params, x: Array, method: Method, **options: Any
+    size: int | None,
+    progress: Progress | None,
+    key: Array,
+    model: Model,
+    params: Params,
+    x: Array,
+    method: Method,
+    **options: Any,
 ) -> Evidence:
     """`log_evidence` of data [N, *data_shape], `size` at once (None: all); the errors of batches are independent."""
     if size is None:
@@ -128,6 +171,9 @@ def _in_batches(
     for i, (rows, count) in enumerate(filled_batches(len(x), min(size, len(x)))):
         part = log_evidence(jax.random.fold_in(key, i), model, params, x[jnp.asarray(rows)], method, **options)
         parts.append(Evidence(*(leaf[:count] if leaf.ndim else leaf for leaf in part)))
+        if progress is not None:
+            jax.block_until_ready(part)
+            progress(min((i + 1) * size, len(x)), len(x))
     value, error, _, ess, are_bounds = (
         jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]) for leaves in zip(*parts, strict=True)
     )
@@ -161,6 +207,10 @@ class Auto(Estimator):
     chunk_size: int = setting(20_000, low=1)
     batch_size: int = setting(100, low=1)
 
+    @property
+    def num_evaluations(self) -> int:
+        return self.num_samples + self.budget
+
     def check(self, prior: Prior, proposal: Proposal) -> None:
         super().check(prior, proposal)
         if not prior.is_normalized:
@@ -171,10 +221,16 @@ class Auto(Estimator):
         return ImportanceEstimator(num_samples=self.num_samples, chunk_size=self.chunk_size, batch_size=self.batch_size)
 
     def __call__(
-        self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
+        self,
+        key: Array,
+        model: Model,
+        params: Params,
+        x: Array,
+        proposal: Proposal | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Evidence, Effort]:
         key, key_first = jax.random.split(key)
-        evidence, effort = self.tried_first(key_first, model, params, x, proposal)
+        evidence, effort = self.tried_first(key_first, model, params, x, proposal, progress)
         is_loose = np.array(is_bound(evidence.ess, self.num_samples))
         was_annealed = np.zeros(len(x), bool)
         settings, num_gradients = dict(effort.settings), effort.num_gradients * len(x)
@@ -184,7 +240,7 @@ class Auto(Estimator):
             annealed = AIS(num_chains=self.num_chains, num_temperatures=num_temperatures, batch_size=self.batch_size)
             rows = np.flatnonzero(is_loose)
             again_key = jax.random.fold_in(key, num_temperatures)
-            again, again_effort = annealed(again_key, model, params, x[self._padded(rows)], proposal)
+            again, again_effort = annealed(again_key, model, params, x[self._padded(rows)], proposal, progress)
             num_gradients += again_effort.num_gradients * len(rows)
             # Keep the old estimate where the new one is not finite.
             taken = np.flatnonzero(jnp.isfinite(again.value[: len(rows)]) | ~jnp.isfinite(evidence.value[rows]))

@@ -1,5 +1,6 @@
 """Held-out log-likelihood."""
 
+import datetime
 import math
 import time
 import zlib
@@ -16,9 +17,11 @@ from kaem_jax.app.evaluation.evaluators import Evaluator, HeldOut, Numbers
 from kaem_jax.app.runs.load import Run
 from kaem_jax.inference.evidence import Estimator, mean_is_bound
 from kaem_jax.inference.proposals import Proposal
+from kaem_jax.jax_utils.processes import say
 from kaem_jax.likelihoods import Bernoulli, Categorical, DiscretizedLogistic
 from kaem_jax.model import Model
 
+_QUIET = 10.0  # seconds between two lines
 _ENOUGH = 40  # effective proposals: a bound with so many has another cause than too few of them
 
 
@@ -52,7 +55,7 @@ def evaluate(
     The same key makes successive values comparable. `of_pixels`: x are pixels of 256 levels, scaled to [0, 1].
     """
     started = time.perf_counter()
-    estimate, effort = estimator(key, run.model, run.params, x, proposal)
+    estimate, effort = estimator(key, run.model, run.params, x, proposal, _Reporter())
     estimate = jax.device_get(estimate)  # a statistic in NumPy needs no program
     nats, error = float(np.mean(estimate.value)), float(estimate.mean_standard_error)
     result: dict[str, Any] = {"nats": nats, "standard_error": error}
@@ -72,6 +75,20 @@ def evaluate(
         "num_data": len(x),
         "seconds": round(time.perf_counter() - started, 2),
     }
+
+
+class _Reporter:
+    """Says now and then how many data are done, and how long the others will take."""
+
+    def __init__(self) -> None:
+        self._started = self._said = time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if done < of and now - self._said > _QUIET:
+            left = datetime.timedelta(seconds=round((now - self._started) / done * (of - done)))
+            say(f"log-likelihood of {done:,} of {of:,} data  ETA {left}")
+            self._said = now
 
 
 def _bits(model: Model, nats: float, error: float, of_pixels: bool) -> dict[str, float]:

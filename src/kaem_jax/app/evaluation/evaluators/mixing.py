@@ -36,7 +36,10 @@ class Mixing(Evaluator):
             return "the chains of most data never moved, so nothing is known of their mixing"
         if numbers["r_hat"] < _MIXED:
             return "chains from different starts agree for most data"
-        return "chains from different starts do not agree: these chains have not found the whole posterior"
+        return (
+            f"{_NUM_STEPS} steps of MALA from draws of the prior do not suffice for these posteriors: start chains at "
+            "a proposal, as all other numbers here do, or temper them"
+        )
 
 
 def evaluate(key: Array, run: Run, x: Array) -> dict[str, Any]:

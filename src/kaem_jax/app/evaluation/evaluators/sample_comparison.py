@@ -45,7 +45,10 @@ class SampleComparison(Evaluator):
         if "ratio" not in numbers:  # of other metrics than `copying`
             return ""
         if numbers["ratio"] < 1 - 2 * numbers["standard_error"]:
-            return "samples lie nearer to training data than to held-out data: some may be copies"
+            return (
+                f"samples lie nearest to held-out data {numbers['ratio']:.0%} as often as chance would have it: the "
+                "model fits its training data better; of copies it would be 0%"
+            )
         return "no sign of copies"
 
 

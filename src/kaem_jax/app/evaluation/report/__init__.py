@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from kaem_jax.app.log import effort_of, held_out_nats, is_final, read_metrics, standard_error_of
+from kaem_jax.app.log import effort_of, evaluated_during_training, held_out_nats, read_metrics, standard_error_of
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.files.writing import replacing
 from kaem_jax.settings import flatten
@@ -86,7 +86,7 @@ def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
     every fall counts.
     """
     name = "eval/log_likelihood"
-    found = [row for row in rows if row.get(name) is not None and not is_final(row)]
+    found = evaluated_during_training(rows)
     same = [row for row in found if effort_of(row) == effort_of(found[-1])]
     if not same:
         return ""
