@@ -118,6 +118,15 @@ def test_axes_and_shapes_of_rotated_coordinates(rng):
     np.testing.assert_allclose(divergences(prior, params).sum(), found - plain, atol=0.05)  # the expected gain
 
 
+def test_shapes_of_a_diagonal_map_are_in_its_units(rng):
+    """Of coordinates of other scales, which a product by the wrong side would exchange."""
+    scale = np.array([0.1, 10.0, 1.0])
+    (x, _), (test, log_p) = independent(rng, 4000), independent(rng, 4000)
+    prior = prior_of(1, "diagonal", 3, shape="learned", grid_size=30)
+    _, params = kaem.fit_prior(KEY, x * scale, prior)
+    assert log_p.mean() - mean_log_prob(prior, params, np.float32(test * scale)) < 0.1
+
+
 def test_rotations_become_those_of_maximum_likelihood(rng):
     """A third of a radian away from the axes of three coordinates, and back by a twentieth of it."""
     x = np.float32(independent(rng, 6000)[0])

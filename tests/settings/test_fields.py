@@ -166,3 +166,15 @@ def test_defaults_are_taken_also_as_lists_integers_and_numpy_numbers(cls):
                 read(cls, required(cls) | {field.name: "no_such"})
     with pytest.raises(TypeError, match="no_such_setting"):
         cls(**required(cls), no_such_setting=1)
+
+
+def test_every_number_has_a_lower_bound():
+    """But for both ends of an interval."""
+    numbers = [
+        (field.name, field.metadata.get("low"), field.metadata.get("above"))
+        for cls in CLASSES
+        for field in dataclasses.fields(cls)
+        if {int, float} & {hints_of(cls)[field.name], *typing.get_args(hints_of(cls)[field.name])}
+    ]
+    assert len(numbers) > 80
+    assert {name for name, low, above in numbers if low is None and above is None} == {"domain"}

@@ -135,6 +135,8 @@ def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
     moved = dataclasses.replace(states[1], step=states[1].step + 7)
     later = state_of_next_stage(moved, MODEL, None, langevin, NUM_DATA, False)
     assert np.abs(np.asarray(langevin.kept(later.sampler, MODEL)) - z[1]).max() > 0.1
+    assert later.average is None
+    assert state_of_next_stage(moved, MODEL, None, langevin, NUM_DATA, True).average is not None
     assert len({tuple(jax.random.key_data(stage_key(states[0].root_key, step)).tolist()) for step in range(4)}) == 4
 
 

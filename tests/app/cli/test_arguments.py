@@ -2,6 +2,8 @@
 
 import errno
 import os
+import platform
+import subprocess
 import sys
 
 import jax
@@ -25,6 +27,7 @@ def test_options_that_mean_nothing_are_refused(refused):
     """Numbers that are too small, seeds that no key has, and what would have no effect."""
     cases = [
         (sample, "--workdir run --out s.npz", "--num is missing"),
+        (train_command, "--workdir=run", "the following arguments are required: --config"),
         (train_command, "--workdir=", "'' names no file and no folder"),
         (train_command, "--workdir=gs://bucket/run", "gs://bucket/run is an address; give a folder"),
     ]
@@ -86,3 +89,22 @@ def test_a_run_has_a_folder_of_its_name_and_says_how_to_go_on(tmp_path, monkeypa
     refused("--workdir runs/digits is a file; give a folder", train_command.main, *TINY)
     monkeypatch.setattr(train_command, "train_and_evaluate", lambda *_: Outcome.INTERRUPTED)
     assert sentence(train_command.main, *TINY, "--overwrite") == (75, "the same command without --overwrite continues")
+
+
+LARGE_BUFFERS = """
+import resource
+import numpy as np
+from kaem_jax.app.cli import kaem
+assert kaem.main(["report", "--workdir", "nowhere"]) == 2
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**23)  # 64 MiB
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is set is glibc's")
+def test_a_command_reuses_its_pages():
+    """The third buffer of 64 MiB takes the pages of the second."""
+    process = subprocess.run([sys.executable, "-c", LARGE_BUFFERS], capture_output=True, text=True, check=True)
+    assert int(process.stdout) < 20

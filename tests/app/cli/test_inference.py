@@ -106,13 +106,15 @@ def test_cells_that_are_filled_in_have_the_type_and_units_of_their_column():
     assert found["income_spread"] == pytest.approx([incomes.std(ddof=1)])
 
 
-def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, sentence):
+def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, sentence, capsys):
     """It is filled in with draws that the seed decides."""
     mask = np.zeros((8, 8), bool)
     mask[5:] = True
     np.savez(tmp_path / "mask.npz", mask=mask)
     flags, run = ("--workdir", finished[0], "--num", 7, "--draws", 3), kaem.load_run(finished[0])
     call(impute.main, *flags, "--mask", tmp_path / "mask.npz", "--seed", 1, "--out", tmp_path / "a.npz")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"{7 * 24} missing values of 7 data in {tmp_path / 'a.npz'}\n")
     found, whole = read_npz(tmp_path / "a.npz"), load_dataset(DataSettings()).held_out[:7]
     key = jax.random.fold_in(inference_key(1), 0)
     expected = queries.impute(key, run.model, run.params, np.where(mask, np.nan, whole), num_draws=3)

@@ -22,9 +22,11 @@ WITH_CLASSES = {
 @pytest.mark.parametrize(("storage", "stored"), [("device", (1000, 64)), ("auto", (1000, 64)), ("host", (1, 32, 64))])
 def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
     """And their classes, where the prior has some."""
-    config = tiny_config(data__storage=storage, **(WITH_CLASSES if storage == "auto" else {}))
+    layout = {"parallel__data": -1, "parallel__temp": 1}
+    config = tiny_config(data__storage=storage, **layout, **(WITH_CLASSES if storage == "auto" else {}))
     with jax.numpy_dtype_promotion("standard"):
         lowered = lower_step(config, jax.devices()[:1], (8, 8), 1000, jnp.float32)
+    assert "num_partitions = 1 :" in lowered.as_text()  # not all devices that are here
     (_, batch), _ = lowered.args_info
     assert batch.stored.shape == stored
     assert (batch.rows is None) == (storage == "host")

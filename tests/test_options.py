@@ -1,0 +1,232 @@
+"""Every option reaches the program, every parameter gets a gradient, and draws differ: for all kinds at once.
+
+A program is what JAX traces, so nothing here is compiled but for one gradient and one draw of each kind.
+"""
+
+import dataclasses
+import math
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.networks import Decoder, Encoder, Network
+from kaem_jax.settings.registry import (
+    BASES,
+    DECODERS,
+    ENCODERS,
+    KERNELS,
+    LIKELIHOODS,
+    PRIORS,
+    PROPOSALS,
+    SAMPLERS,
+    Registry,
+)  # fmt: skip
+from kaem_jax.training.optimizer import Group
+from tests.builders import make_prior
+
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
+
+KEY, OTHER = jax.random.key(0), jax.random.key(1)
+IMAGES = jnp.linspace(0, 1, 3 * 64).reshape(3, 8, 8, 1)
+TOKENS = jnp.asarray([[3, 1, 2, 2, 0, 0], [1, 2, 3, 4, 1, 2]], jnp.uint8)
+MLP = kaem.MLP((8,))
+SMALL = {"num_latents": 3, "grid_size": 3, "num_clusters": 2, "num_components": 2, "hidden": (6,)}
+SHORT = {"num_samples": 5, "num_steps": 4, "num_temperatures": 3, "steps_per_round": 2, "num_draws": 2, "num_modes": 2}
+SEQUENCE = {"width": 8, "num_blocks": 1, "num_heads": 2, "context": 2}
+
+# What a field needs of others to have an effect.
+NEEDS = {
+    ("ClusteredPrior", "num_classes"): {"num_clusters": 4},
+    ("ProductPrior", "base_scale"): {"base_activation": "silu"},
+    ("KAN", "output"): {},
+    ("Tempered", "steps_per_round"): {"num_steps": 12},
+    ("Tempered", "num_steps"): {"steps_per_round": 1},
+    ("Tempered", "exponent"): {"ladder": "cyclic"},
+    ("Tempered", "final_exponent"): {"ladder": "cyclic"},
+    ("Tempered", "cycle_steps"): {"ladder": "cyclic", "final_exponent": 2.0, "cycle_steps": 8},
+    ("Tempered", "ladder_damping"): {"ladder": "adaptive", "adapt_steps": 5},
+    ("Importance", "num_draws"): {"num_draws": 2},
+    ("SequenceDecoder", "ngram_bits"): {"ngram_order": 2, "ngram_bits": 8},
+    ("SequenceDecoder", "ngram_penalty"): {"ngram_order": 2, "ngram_bits": 8},
+    ("Gaussian", "num_channels"): {"learn_sigma": True},
+    ("DiscretizedLogistic", "num_channels"): {"learn_sigma": True},
+    ("Group", "final_fraction"): {"schedule": "cosine"},
+}
+# Fields that must not change the program of their kind, and why.
+WITHOUT = {
+    ("ClusteredPrior", "num_classes"): "labels come with the loss",
+}
+ANOTHER = {"ngram_order": 2, "dtype": "bfloat16",
+           "kernel": kaem.mcmc.ULA(), "basis": BASES.get("fourier")(), "domain": (-2.0, 4.0),
+           "sizes": (1, 1, 3), "encoder": MLP, "densities": make_prior("product", 4, 3, grid_size=3)}  # fmt: skip
+
+
+def another(name, kind, value):
+    """Another value of a field."""
+    if name in ANOTHER:
+        return ANOTHER[name]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 2 if name in ("width", "num_heads") else value + 1
+    if isinstance(value, float):
+        return 0.7 * value + 0.2
+    if isinstance(value, tuple):
+        return (*value[:-1], value[-1] + 1)
+    choices = [choice for choice in typing.get_args(kind) if choice != value]
+    return choices[-1]
+
+
+def program_of(part):
+    """What JAX traces of the part in use: text and constants."""
+    if isinstance(part, Group):
+        return np.asarray([part.rate(100)(step) for step in range(0, 100, 7)]).tobytes()
+    jaxpr = jax.make_jaxpr(lambda key: used(key, part))(KEY)
+    plain = [value for value in jaxpr.consts if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)]
+    return str(jaxpr) + str([np.asarray(value).tobytes() for value in plain])
+
+
+def used(key, part, params=None):
+    """What one does with a part of its kind; its parameters come first, if it has any."""
+    if isinstance(part, Network):
+        return use_network(key, part, params)
+    if isinstance(part, kaem.mcmc.Kernel):
+        target = lambda z: -jnp.sum(z**4, axis=-1)  # noqa: E731
+        return kaem.mcmc.langevin_posterior(key, target, jnp.ones((2, 3)), kernel=part, num_steps=3, step_size=0.1).z
+    if hasattr(part, "terms"):
+        x = TOKENS if part.takes_tokens else IMAGES.reshape(3, -1)[:, : getattr(part, "num_values", 4)]
+        output, params = jnp.full((len(x), math.prod(part.output_shape(x.shape[1:]))), 0.3), params or part.init(key)
+        return params, part.log_prob(params, output, x), part.sample(key, params, output)
+    if hasattr(part, "bind"):
+        params = params or part.init(key)
+        bound = part.bind(params)
+        z = bound.sample(key, (2,))
+        return params, z, bound.log_prob(z), bound.features(z)
+    model, params = model_and_params(getattr(part, "encoder", None))
+    x = jnp.linspace(-1, 1, 12).reshape(3, 4)
+    if hasattr(part, "fit"):
+        fitted = part.fit(key, model, params, x, model.prior.bind(params["prior"]))
+        z = fitted.draw(key, 2)
+        return z, fitted.log_prob(z)
+    state, indices = part.init(key, model, params, 5), jnp.arange(3)
+    found = []
+    for step in (3, 4):
+        draws, state = part.step(key, step, state, model, params, x, indices)
+        if part.moves_with_loss:
+            state = part.move(key, state, draws, jnp.ones_like(draws.z), indices)
+        score = draws.mean_log_likelihood(model, params, x, model.prior.bind(params["prior"]))
+        found += [draws, score, part.loss(key, model, params, x, draws)]
+    return found, state
+
+
+def use_network(key, part, params):
+    is_text = isinstance(part, kaem.SequenceDecoder | kaem.SequenceEncoder)
+    shape, tokens = ((6,), 5) if is_text else ((8, 8, 1), 0)
+    try:
+        network = part.decoder(3, shape, (*shape, tokens) if tokens else shape)
+    except ValueError:
+        network = part.encoder(shape, (3,), tokens)
+    params = params or network.init(key)
+    x = TOKENS if is_text else IMAGES
+    if isinstance(network, Encoder):
+        return params, network.apply(params, x)
+    given = (x,) if network.is_autoregressive else ()
+    assert isinstance(network, Decoder)
+    found = [network.apply(params, jnp.ones((len(x), 3)) * jnp.arange(3.0), *given), network.penalty(params)]
+    return params, found
+
+
+def model_and_params(encoder):
+    prior = make_prior("mixture", 2, 2, basis="rbf", grid_size=3)
+    model = kaem.Model(prior, kaem.MLP((5,)), kaem.Gaussian(0.5), (4,))
+    params = model.init(KEY)
+    if encoder is not None:
+        params |= kaem.Variational(encoder=encoder).init_params(KEY, model)
+    return model, params
+
+
+def small(cls, **changes):
+    """An instance that is quick to trace."""
+    names = {field.name for field in dataclasses.fields(cls) if field.init}
+    given = {**SMALL, **SHORT, **(SEQUENCE if "ngram_order" in names or "num_heads" in names else {})}
+    if cls is kaem.ComonotonePrior:
+        given = {"densities": make_prior("product", 3, 3, grid_size=3)}
+    if cls in (kaem.Particles, kaem.EncoderProposal):
+        given["encoder"] = kaem.MLP((6,))
+    if cls is kaem.Categorical:
+        given["vocabulary"] = 5
+    if cls is kaem.Columns:
+        given["sizes"] = (1, 1, 1, 1)
+    if cls in (kaem.ConvDecoder, kaem.ConvEncoder):
+        given["hidden"] = (4, 4)
+    return cls(**{name: value for name, value in (given | changes).items() if name in names})
+
+
+def classes():
+    registries = (BASES, DECODERS, ENCODERS, KERNELS, LIKELIHOODS, PRIORS, PROPOSALS, SAMPLERS)
+    found = {registry.get(name) for registry in registries if isinstance(registry, Registry) for name in registry}
+    return sorted((found | {Group}) - {BASES.get(name) for name in BASES}, key=lambda cls: cls.__name__)
+
+
+def cases():
+    for cls in classes():
+        kinds = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            if field.init:
+                yield pytest.param(cls, field.name, kinds[field.name], id=f"{cls.__name__}-{field.name}")
+
+
+@pytest.mark.parametrize(("cls", "name", "kind"), list(cases()))
+def test_every_field_changes_the_program(cls, name, kind):
+    needs = NEEDS.get((cls.__name__, name), {})
+    before = small(cls, **needs)
+    value = another(name, kind, getattr(before, name))
+    after = small(cls, **needs | {name: value})
+    assert (program_of(before) != program_of(after)) == ((cls.__name__, name) not in WITHOUT)
+
+
+@pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)
+def test_the_same_fields_are_the_same_program(cls):
+    """So that the test above fails for the right reason."""
+    assert program_of(small(cls)) == program_of(small(cls))
+
+
+def kinds_of(*registries):
+    found = {registry.get(name) for registry in registries for name in registry}
+    return sorted(found, key=lambda cls: cls.__name__)
+
+
+@pytest.mark.parametrize("cls", kinds_of(PRIORS, DECODERS, ENCODERS, LIKELIHOODS), ids=lambda cls: cls.__name__)
+def test_every_parameter_is_used(cls):
+    """And gets a finite gradient."""
+    part = small(cls, learn_sigma=True, proportions="learned", ngram_order=2, ngram_bits=8, map="full")
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype), used(KEY, part)[0])
+
+    def loss(params):
+        rng, found = np.random.default_rng(1), map(jnp.asarray, jax.tree.leaves(used(KEY, part, params)[1:]))
+        real = [leaf for leaf in found if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        return sum(jnp.sum(leaf * rng.normal(size=leaf.shape).astype(leaf.dtype)) for leaf in real)
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
+        assert 0 < float(jnp.linalg.norm(leaf)) < np.inf or not leaf.size, path
+
+
+@pytest.mark.parametrize("cls", kinds_of(PRIORS, PROPOSALS, SAMPLERS), ids=lambda cls: cls.__name__)
+def test_draws_differ(cls):
+    """From each other, and with another key."""
+    many = {"num_chains": 3, "num_draws": 0 if cls is kaem.Importance else 3}
+
+    def draws(key):
+        part = small(cls, **many)
+        found = used(key, part)
+        z = found[1] if cls in kinds_of(PRIORS) else found[0]
+        return z[0].z if isinstance(z, list) else z
+
+    drawn = np.asarray(jax.jit(lambda keys: [draws(keys[0]), draws(keys[1])])(jax.random.split(KEY)))
+    flat = drawn.reshape(-1, np.prod(drawn.shape[2:]) if cls in kinds_of(PRIORS) else drawn.shape[-1])
+    assert len(np.unique(flat, axis=0)) == len(flat) > 2
