@@ -51,12 +51,15 @@ def test_batches_have_keys_of_their_own_and_nothing_is_filled_up(asked, kind, pr
     """Six data in batches of four. Draws of the prior serve all data at once: their errors are not independent."""
     key, method = jax.random.key(7), "ais" if kind is AIS else "importance"
     options = OF_AIS if kind is AIS else OF_IMPORTANCE
-    found, _ = kind(batch_size=4, **options)(key, make_model(), None, X, proposal)
+    done: list = []
+    found, _ = kind(batch_size=4, **options)(key, make_model(), None, X, proposal, lambda *of: done.append(of))
     if kind is ImportanceEstimator and proposal != LAPLACE:
         assert asked == [([0, 1, 2, 3, 4, 5], method, options)]
         noise, mean_error = jax.random.normal(key), 7
+        assert done == []
     else:
         assert asked == [([0, 1, 2, 3], method, options), ([4, 5, 0, 1], method, options)]
+        assert done == [(4, 6), (6, 6)]
         noise = jnp.repeat(jnp.stack([jax.random.normal(jax.random.fold_in(key, i)) for i in range(2)]), 4)[:6]
         mean_error = np.sqrt(np.sum(np.square(X))) / 6
     np.testing.assert_allclose(found.value, X[:, 0] + noise, rtol=1e-5)
@@ -95,8 +98,8 @@ def test_only_data_that_have_bounds_are_annealed_and_take_newer_ones(monkeypatch
     ]
     seen, num_tries = [], 3 if is_short else 4
 
-    def said(self, key, model, params, x, given):
-        assert given == proposal
+    def said(self, key, model, params, x, given, progress):
+        assert (given, progress) == (proposal, print)
         length = self.num_temperatures if isinstance(self, AIS) else None
         seen.append((length, len(x), jax.random.key_data(key).tolist()))
         value, bound = map(np.asarray, tries[len(seen) - 1])
@@ -111,7 +114,7 @@ def test_only_data_that_have_bounds_are_annealed_and_take_newer_ones(monkeypatch
         monkeypatch.setattr(kind, "__call__", said)
     num_fits = 2 if is_short else 1  # each has a pilot
     estimator = Auto(num_chains=8, budget=(8 + num_fits) * (32 + 64 + 128) - is_short)
-    found, effort = estimator(jax.random.key(0), None, None, jnp.zeros((5, 1)), proposal)
+    found, effort = estimator(jax.random.key(0), None, None, jnp.zeros((5, 1)), proposal, print)
     lengths, sizes, keys = zip(*seen, strict=True)
     assert lengths == (None, 32, 64, 128)[:num_tries]
     assert sizes == (5, 4, 4, 2)[:num_tries]
@@ -169,6 +172,8 @@ def test_refusals(refuses):
 
 
 def test_the_last_evaluation_takes_its_own_effort():
+    assert [ImportanceEstimator(**OF_IMPORTANCE).num_evaluations, AIS(**OF_AIS).num_evaluations] == [9, 12]
+    assert Auto(num_samples=5, budget=7).num_evaluations == 12
     assert ImportanceEstimator(num_samples=5, final_num_samples=7).final.num_samples == 7
     assert AIS(num_temperatures=5, final_num_temperatures=7).final.num_temperatures == 7
     assert Auto(budget=5, final_budget=7).final.budget == 7

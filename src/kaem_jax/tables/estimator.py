@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from scipy import special
 from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -127,7 +126,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         numbers = self._raw(self._kernels)
         self._centre, self._spread = numbers.mean(axis=0), np.maximum(numbers.std(axis=0), 1e-12)
         held_out = rows[found.few]
-        self._width = max(_WIDTHS, key=lambda width: float(np.mean(self._log_kernel(held_out, width))))
+        self._width = _WIDTHS[int(np.argmax(self._log_kernel(held_out, *_WIDTHS).mean(axis=1)))]
         whole = self.density_.fill(seed, held_out, 1)
         self._held_out = Rows(whole[0][0], whole[1][0])[:_MOST_CALIBRATED]
         return self
@@ -337,7 +336,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
 
     def _normality(self, rows: Rows) -> np.ndarray:
         log_p = self.density_.log_prob(self._seed, rows) + self._log_slopes(rows)
-        return (log_p + self._log_kernel(rows, self._width)) / 2
+        return (log_p + self._log_kernel(rows, self._width)[0]) / 2
 
     def _log_slopes(self, rows: Rows) -> np.ndarray:
         """Log of the derivatives of columns by their standardised values, [N] nats, without those of spikes."""
@@ -345,18 +344,21 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         slopes = [np.log(spread) - column.log_volume(values[:, None]) for column, values, spread in columns]
         return np.sum(np.minimum(slopes, _STEEPEST), axis=0) if slopes else np.zeros(len(rows))
 
-    def _log_kernel(self, rows: Rows, width: float) -> np.ndarray:
-        """Log of the mean of normal kernels at the training rows, over the known cells of each row, [N] nats."""
+    def _log_kernel(self, rows: Rows, *widths: float) -> np.ndarray:
+        """Log of the mean of normal kernels at the training rows, over the known cells of each row, [W, N] nats."""
         if len(rows) > _ROWS_AT_ONCE:
             parts = gen_batches(len(rows), _ROWS_AT_ONCE)
-            return np.concatenate([self._log_kernel(rows[part], width) for part in parts])
+            return np.concatenate([self._log_kernel(rows[part], *widths) for part in parts], axis=1)
         known, z, kernels = ~np.isnan(rows.z), self._standard(rows), self._standard(self._kernels)
         square = (z**2).sum(1)[:, None] - 2 * z @ kernels.T + known @ (kernels**2).T
         for own, others in zip(rows.codes.T, self._kernels.codes.T, strict=True):
             square += 2.0 * ((own[:, None] != others) & (own >= 0)[:, None])  # as of two corners
         num_known = known.sum(1) + (rows.codes >= 0).sum(1)
-        log_kernel = special.logsumexp(-0.5 * square / width**2, axis=1) - np.log(len(kernels))
-        return log_kernel - num_known * np.log(width * np.sqrt(2 * np.pi))
+        nearest = square.min(axis=1)  # the distances are of all widths, so SciPy's logsumexp would repeat this
+        square -= nearest[:, None]
+        width = np.array(widths)[:, None]
+        mean = np.array([np.exp(square * (-0.5 / one**2)).mean(axis=1) for one in widths])
+        return np.log(mean) - 0.5 * nearest / width**2 - num_known * np.log(width * np.sqrt(2 * np.pi))
 
     def _standard(self, rows: Rows) -> np.ndarray:
         """Standardised numbers, without powers; 0 where missing."""

@@ -1,6 +1,7 @@
 """The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, report."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -32,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv else EXIT_REFUSED
     if argv[0] not in COMMANDS:
         raise ConfigError(f"{argv[0]!r} is not a command of kaem; allowed: {', '.join(COMMANDS)}")
+    # XLA's errors are exceptions too. What it also logs, as that a compilation is slow, is no news for a user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with uninterrupted():
         module = importlib.import_module(f"kaem_jax.app.cli.{argv[0]}")
         from kaem_jax.app.devices.compilation_cache import use_compilation_cache
