@@ -5,6 +5,7 @@ A program is what JAX traces, so nothing here is compiled but for one gradient a
 
 import dataclasses
 import functools
+import inspect
 import math
 import typing
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.mcmc.preconditioner import Frame
 from kaem_jax.networks import Decoder, Encoder, Network
 from kaem_jax.settings.registry import (
     BASES,
@@ -28,6 +30,7 @@ from kaem_jax.settings.registry import (
 )  # fmt: skip
 from kaem_jax.training.optimizer import Group
 from tests.builders import make_prior
+from tests.inference.stubs import ENCODER, MODEL, PARAMS
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
@@ -234,3 +237,85 @@ def test_draws_differ(cls):
     drawn = np.asarray(jax.jit(lambda keys: [draws(keys[0]), draws(keys[1])])(jax.random.split(KEY)))
     flat = drawn.reshape(-1, np.prod(drawn.shape[2:]) if cls in kinds_of(PRIORS) else drawn.shape[-1])
     assert len(np.unique(flat, axis=0)) == len(flat) > 2
+
+
+X = jnp.asarray([[0.3, -0.2], [1.0, 0.5], [-0.7, jnp.nan]])
+FULL, Z0 = jnp.nan_to_num(X), jnp.ones((2, 3))
+STEP = {"num_steps": 4, "batch_size": 2, "log_every": 1, "progress": False}
+FEW, MOVES = (
+    {"proposal": kaem.EncoderProposal(ENCODER)},
+    {"proposal": kaem.PriorProposal(), "num_draws": 2, "num_steps": 2},
+)
+CLUSTERED = kaem.ClusteredPrior(num_latents=2, num_clusters=2, num_classes=2, basis=BASES.get("rbf")(), grid_size=3)
+POINTS = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+HALVES = np.arange(60) % 2
+
+
+def density(z):
+    return -jnp.sum(z**4, axis=-1)
+
+
+# Each public function on small data, with another value of each optional argument.
+FUNCTIONS = {
+    kaem.log_prob: (
+        lambda **given: kaem.log_prob(KEY, MODEL, PARAMS, X, **FEW | {"num_samples": 20} | given),
+        {"proposal": kaem.PriorProposal(), "num_samples": 30, "may_miss": False},
+    ),
+    kaem.impute: (
+        lambda **given: kaem.impute(KEY, MODEL, PARAMS, X, **MOVES | given),
+        FEW | {"num_draws": 3, "num_steps": 9},
+    ),
+    kaem.infer_latents: (
+        lambda **given: kaem.infer_latents(KEY, MODEL, PARAMS, X, **MOVES | given),
+        FEW | {"num_draws": 3, "num_steps": 9, "may_miss": False},
+    ),
+    kaem.log_evidence: (
+        lambda method="importance", **given: kaem.log_evidence(
+            KEY, MODEL, PARAMS, FULL, method,
+            **({"num_samples": 20} if method == "importance" else {"num_chains": 2, "num_temperatures": 3}) | given,
+        ),
+        {"method": "ais", "points": "sobol", "num_samples": 30, **FEW,
+         "num_chains": {"method": "ais", "num_chains": 3}, "num_temperatures": {"method": "ais", "num_temperatures": 4},
+         "kernel": {"method": "ais", "kernel": "hmc"}},
+    ),
+    kaem.importance_posterior: (
+        lambda **given: kaem.importance_posterior(KEY, MODEL, PARAMS, FULL, num_samples=8, **given),
+        {"points": "sobol"},
+    ),
+    kaem.fit: (
+        lambda **given: kaem.fit(KEY, MODEL, FULL, **STEP | {"posterior": kaem.Importance(num_samples=8)} | given)[1:3],
+        {"posterior": kaem.Importance(num_samples=9), "num_steps": 5, "batch_size": 3, "learning_rate": 0.1,
+         "optimizer": kaem.Optimizer(prior=Group(learning_rate=0.3, warmup_steps=0), decoder=Group(warmup_steps=0)),
+         "params": PARAMS | {"prior": {"mean": jnp.float32(2.0)}}, "log_every": 2},
+    ),
+    kaem.fit_prior: (
+        lambda **given: kaem.fit_prior(KEY, POINTS, **{"prior": CLUSTERED, "labels": HALVES} | given)[1],
+        {"prior": dataclasses.replace(CLUSTERED, num_clusters=4), "labels": HALVES[::-1]},
+    ),
+    kaem.mcmc.langevin_posterior: (
+        lambda **given: kaem.mcmc.langevin_posterior(KEY, density, Z0, num_steps=4, **{"step_size": 0.1} | given),
+        {"kernel": "ula", "step_size": 0.2, "bounds": (0.5, 1.001), "warmup_steps": 2,
+         "frame": Frame(2 * jnp.eye(3), 0.5 * jnp.eye(3), jnp.ones(3))},
+    ),
+}  # fmt: skip
+# What changes no number: memory, words, time.
+NO_NUMBERS = {"chunk_size", "progress", "seconds"}
+
+
+def numbers(found):
+    return [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(found) if not isinstance(leaf, str)]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_every_optional_argument_changes_what_is_found(function):
+    call, others = FUNCTIONS[function]
+    optional = {
+        name for name, value in inspect.signature(function).parameters.items() if value.default is not value.empty
+    }
+    assert optional - NO_NUMBERS == set(others)
+    found, again = numbers(call()), numbers(call())
+    assert repr(found) == repr(again)
+    for name, other in others.items():
+        given = other if isinstance(other, dict) and name in other else {name: other}
+        base = numbers(call(**{key: value for key, value in given.items() if key != name})) if len(given) > 1 else found
+        assert repr(numbers(call(**given))) != repr(base), name

@@ -1,5 +1,7 @@
 """What is sampled of a model, what is handed to the pictures of a run, and densities, paths and modes of latents."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from scipy import special, stats
 import kaem_jax as kaem
 from kaem_jax.app.data import PIXELS, Table, Text
 from kaem_jax.app.evaluation import figures, gallery, generate, latents
+from kaem_jax.app.evaluation.evaluators import HeldOut
 from kaem_jax.app.evaluation.generate import sample_with_noise
 from kaem_jax.app.evaluation.latents import (
     Learned,
@@ -58,7 +61,7 @@ def test_pictures_are_of_the_data_and_of_the_latent_or_cluster_that_they_name(dr
 
     run = run_of(*far_clusters(picture, (2, 2), sigma=0.03), PIXELS)
     held_out = picture(jnp.asarray(CENTRES[np.arange(104) % 4]))
-    described = gallery.draw_all(folder, KEY, run, held_out)
+    described = gallery.draw_all(folder, KEY, HeldOut(run, None, np.arange(104), held_out, (), None, 20, 0))
     for name in ("samples", "reconstructions"):
         np.testing.assert_array_equal(drawn[name]["held_out"], held_out[:100])
     np.testing.assert_allclose(drawn["reconstructions"]["reconstructed"], held_out[:100], atol=0.1)
@@ -123,7 +126,8 @@ def test_what_a_latent_explains_is_its_total_effect():
 def test_texts_stand_under_the_cluster_that_they_are_drawn_from(monkeypatch, folder):
     """With a model whose cluster c says the word c only."""
     form, asked, keys = Text("word", 2, ("nought", "one", "two", "three")), [], []
-    run = Run(Experiment(), *far_clusters(), 0, "of training", "of evaluation", form=form)
+    of_evaluation = types.SimpleNamespace(draw_one=lambda key, model, params, x: ["drawn", x.shape])
+    run = Run(Experiment(), *far_clusters(), 0, "of training", of_evaluation, form=form)
 
     def said(key, model, params, num, *, cluster=None):
         keys.append(numbers_of(key))
@@ -138,7 +142,7 @@ def test_texts_stand_under_the_cluster_that_they_are_drawn_from(monkeypatch, fol
     assert {heading.partition(",")[0]: texts for heading, *texts in blocks} == {
         f"cluster {c}": [*[f"{word} {word}"] * 4, ""] for c, word in enumerate(form.vocabulary)
     }
-    assert (len(set(keys)), asked[0][-1]) == (5, "of evaluation")
+    assert (len(set(keys)), asked[0][2]) == (5, ["drawn", (gallery._NUM_TEXTS, 2)])
     assert len(again) == 3 * gallery._NUM_TEXTS
     assert again[0::3] == again[1::3] == form.decode(np.asarray(rows[: gallery._NUM_TEXTS]))
 

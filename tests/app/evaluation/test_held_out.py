@@ -28,7 +28,7 @@ from kaem_jax.app.evaluation.evaluators import (
     texts,
 )
 from kaem_jax.app.evaluation.evaluators.active_latents import activity
-from kaem_jax.app.evaluation.generate import _means, reconstruct
+from kaem_jax.app.evaluation.generate import means_of, reconstruct
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.runs.load import Run
 from kaem_jax.app.runs.run_folder import RunFolder
@@ -88,7 +88,7 @@ def test_reconstruction_is_the_posterior_mean_of_the_same_datum():
     assert np.mean((np.asarray(again)[::-1] - x) ** 2) > 3 * error
     says_ten = types.SimpleNamespace(decode=lambda params, z: jnp.full((2, 2), 10.0))
     draws = types.SimpleNamespace(z=None, mean=lambda values: values)
-    assert _means.__wrapped__(says_ten, {}, draws, jnp.asarray([[10.0, jnp.nan], [12, jnp.nan]]))[1] == 2
+    assert means_of.__wrapped__(says_ten, {}, draws, jnp.asarray([[10.0, jnp.nan], [12, jnp.nan]]))[1] == 2
 
 
 def test_activity_is_the_share_of_variance_that_data_decide_with_an_error_that_covers_shared_proposals():
@@ -106,13 +106,21 @@ def test_activity_is_the_share_of_variance_that_data_decide_with_an_error_that_c
     assert shares[:, 0].mean() == pytest.approx(truth[0], abs=0.1)
     assert_within(shares[:, 1].mean(), 0, shares[:, 1].std() / 30**0.5, 4)
     assert shares[:, 1].std() == pytest.approx(np.sqrt(np.mean(errors[:, 1] ** 2)), rel=4 / 60**0.5)
+    # Of draws that are given nothing else is drawn.
+    rng, covariance = np.random.default_rng(0), np.linalg.inv(np.eye(2) + w @ w.T / 0.7**2)
+    mean = (np.asarray(x) - np.asarray(params["decoder"]["bias"])) @ w.T / 0.7**2 @ covariance
+    z = mean + rng.multivariate_normal(np.zeros(2), covariance, (2, 40, 300))
+    draws = ChainDraws(jnp.asarray(z[0], float), {}), ChainDraws(jnp.asarray(z[1], float), {})
+    given, error = activity(KEY, model, params, x, None, draws)
+    assert_within(given, truth, np.asarray(error) + 0.02, 4)
 
 
 @pytest.mark.parametrize("bits", [np.uint8, np.float32])
 def test_each_evaluator_has_a_key_of_its_own_and_labels_of_its_rows(monkeypatch, bits):
     images, rows, asked = np.zeros((30, 8, 8), bits), np.array([7, 2, 9]), {}
     labels = np.arange(30).__getitem__
-    run = Run(tiny_config(evaluation__num_reconstructions=2), None, {}, 0, None, None)
+    drawing = types.SimpleNamespace(draw=lambda key, model, params, x: (numbers_of(key), len(x)))
+    run = Run(tiny_config(evaluation__num_reconstructions=2), None, {}, 0, None, drawing)
     own = {name: EVALUATORS.get(name) for name in METRICS if name not in (*SAMPLE_METRICS, "two_sample")}
     for name, evaluator in own.items():
         keep = lambda *given, name=name: asked.update({name: given}) or ({}, None)  # noqa: E731
@@ -124,6 +132,9 @@ def test_each_evaluator_has_a_key_of_its_own_and_labels_of_its_rows(monkeypatch,
     keys = {numbers_of(given[0]) for given in asked.values()}
     assert keys == {numbers_of(key) for name, key in evaluation_keys(4)._asdict().items() if name != "figures"}
     assert asked["clusters"][3].tolist() == rows.tolist()
+    first, second = ((numbers_of(getattr(evaluation_keys(4), name)), 2) for name in ("reconstruction", "activity"))
+    assert [asked["reconstruction"][3], asked["active_latents"][3]] == [first, (first, second)]
+    assert asked["clusters"][4] == first  # what is drawn once serves all
     sizes = {name: len(given[2]) for name, given in asked.items()}
     assert sizes == dict.fromkeys(asked, 2) | {"log_likelihood": 3, "clusters": 3}
     estimator, proposal, of_pixels = asked["log_likelihood"][3:]
@@ -151,10 +162,11 @@ def test_clusters_are_those_of_the_data_and_agree_with_their_labels():
     which = np.repeat(np.arange(4), (60, 45, 30, 15))
     frozen = FrozenSampler(Importance(num_samples=2000), (), 0)
     run = Run(Experiment(), *far_clusters(sigma=0.2), 0, None, frozen)
-    found = clusters.evaluate(KEY, run, jnp.asarray(CENTRES[which]), which % 3)
-    share = np.array([0.4, 0.3, 0.2, 0.1])
-    assert found["effective_number"] == pytest.approx(np.exp(-share @ np.log(share)), rel=1e-2)
-    assert (found["num_data"], found["clusters"], found["accuracy"]) == (150, 4, 1)
+    x, share = jnp.asarray(CENTRES[which]), np.array([0.4, 0.3, 0.2, 0.1])
+    for draws in (None, frozen.draw(KEY, run.model, run.params, x[:70])):
+        found = clusters.evaluate(KEY, run, x, which % 3, draws)
+        assert found["effective_number"] == pytest.approx(np.exp(-share @ np.log(share)), rel=1e-2)
+        assert (found["num_data"], found["clusters"], found["accuracy"]) == (150, 4, 1)
     labels = np.array([7, 7, 5, 5, 9, 9])
     merged, same = (clusters.agreement(np.eye(4)[given], labels) for given in ([2, 2, 0, 0, 0, 0], [0, 0, 3, 3, 1, 1]))
     assert 0 < merged["adjusted_mutual_information"] < 1 == same["adjusted_mutual_information"]
@@ -219,7 +231,7 @@ def test_padding_is_not_recovered():
     """Of a model that makes a text of ones from every latent."""
     x = jnp.asarray([[1, 0, 0, 0], [2, 1, 0, 0], [1, 1, 2, 1], [2, 0, 0, 0]])
     model = types.SimpleNamespace(decode=lambda params, z: jnp.ones_like(x))
-    again, share = reconstruction._recovered.__wrapped__(model, {}, jnp.arange(4), x)
+    again, share = reconstruction.share_recovered.__wrapped__(model, {}, jnp.arange(4), x)
     assert again.min() == 1
     assert share == pytest.approx(5 / 8)  # of the tokens that are there
 

@@ -7,11 +7,11 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc not to map buffers below 1 GiB, and to return no more than 2 GiB at once; elsewhere does nothing.
+    """Tells glibc not to map buffers below 128 MiB, and to keep up to 256 MiB that are free; elsewhere does nothing.
 
     By default it maps and unmaps buffers above 32 MiB, and each step writes to fresh pages (docs/decisions/speed.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:  # musl
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, 2**30) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(_MMAP_THRESHOLD, 2**27) and mallopt(_TRIM_THRESHOLD, 2**28))

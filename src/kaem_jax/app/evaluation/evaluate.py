@@ -21,7 +21,6 @@ from kaem_jax.app.runs.load import Run, load_run, open_data
 from kaem_jax.app.runs.run_folder import RunFolder, environment
 from kaem_jax.errors import ConfigError
 from kaem_jax.files.writing import write_json
-from kaem_jax.jax_utils.keys import evaluation_keys
 from kaem_jax.jax_utils.placement import place
 from kaem_jax.jax_utils.processes import barrier, check_same_on_all_processes, is_writer, say
 from kaem_jax.jax_utils.transforms import full_precision
@@ -105,7 +104,7 @@ def evaluate(
         results = dict.fromkeys(set(metrics or ()) & set(METRICS), missing) | results
         results = {name: numbers | {"seed": seed} for name, numbers in results.items()}
         say("drawing figures")
-        described = draw_all(folder, evaluation_keys(seed).figures, run, x)
+        described = draw_all(folder, on.keys.figures, on)
     results = _kept(folder, run.step, results, is_chosen=checkpoint == "best")
     if is_writer():
         write_json(folder.latents, described)

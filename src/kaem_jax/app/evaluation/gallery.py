@@ -9,9 +9,10 @@ from jax import Array
 
 from kaem_jax.app.data import Pixels, Table, Text, are_pictures
 from kaem_jax.app.evaluation import figures
+from kaem_jax.app.evaluation.evaluators import HeldOut
 from kaem_jax.app.evaluation.evaluators.clusters import heaviest_clusters, samples_of_clusters
 from kaem_jax.app.evaluation.evaluators.reconstruction import share_recovered
-from kaem_jax.app.evaluation.generate import reconstruct, sample_in_batches, sample_with_noise
+from kaem_jax.app.evaluation.generate import means_of, sample_in_batches, sample_with_noise
 from kaem_jax.app.evaluation.latents import Learned, describe_latents, latents_between, learned_densities, traverse
 from kaem_jax.app.log import read_metrics
 from kaem_jax.app.runs.load import Run
@@ -53,17 +54,16 @@ def draw_held_out(folder: RunFolder, run: Run, held_out: Array, again: Array | N
     figures.plot_curves(folder.figures / "curves.png", read_metrics(folder.metrics))
 
 
-def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
+def draw_all(folder: RunFolder, key: Array, on: HeldOut) -> list[dict[str, Any]]:
     """Draws all figures; returns a description of each latent, as `describe_latents` does."""
-    key_samples, key_draws, key_posterior, key_clusters = jax.random.split(key, 4)
-    learned = draw_samples(folder, key_samples, run, held_out)
-    model, params, again = run.model, run.params, None
+    key_samples, key_draws, key_clusters = jax.random.split(key, 3)
+    run, model, params, again = on.run, on.run.model, on.run.params, None
+    learned = draw_samples(folder, key_samples, run, on.x)
     if are_pictures(run.form, model.data_shape):
-        again = reconstruct(key_posterior, model, params, held_out[:_NUM_SHOWN], run.posterior)[0]
-    draw_held_out(folder, run, held_out, again)
+        again = means_of(model, params, on.draws[0], on.few)[0]
+    draw_held_out(folder, run, on.x, again)
     if are_pictures(run.form, model.data_shape):
-        x = held_out[: 2 * _NUM_INTERPOLATED]
-        latents = run.posterior.draw_one(key_draws, model, params, x)
+        latents = on.draws[0].one(key_draws)[: 2 * _NUM_INTERPOLATED]
         moved = learned.coordinates[: min(_NUM_TRAVERSED, np.unique(learned.coordinates).size)]
         ranked = zip(learned.names, learned.explained, strict=True)
         figures.plot_rows(
@@ -94,7 +94,8 @@ def _write_texts(folder: RunFolder, key_samples: Array, key_posterior: Array, ru
     key_samples, key_clusters = jax.random.split(key_samples)
     shown = {"samples": form.decode(sample_with_noise(key_samples, run.model, run.params, _NUM_TEXTS))}
     held_out = held_out[:_NUM_TEXTS]
-    again, _ = share_recovered(key_posterior, run.model, run.params, held_out, run.posterior)
+    latents = run.posterior.draw_one(key_posterior, run.model, run.params, held_out)
+    again, _ = share_recovered(run.model, run.params, latents, held_out)
     pairs = zip(form.decode(np.asarray(held_out)), form.decode(np.asarray(again)), strict=False)
     shown["reconstructions"] = [line for pair in pairs for line in (*pair, "")]
     if isinstance(run.model.prior, ClusteredPrior):

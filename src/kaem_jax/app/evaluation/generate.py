@@ -90,11 +90,12 @@ def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = 
 @full_precision
 def reconstruct(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
     """Posterior means of E[x | z] [B, *data_shape] for data x, NaN where missing, and their mean squared error."""
-    return _means(model, params, posterior.draw(key, model, params, x), x)
+    return means_of(model, params, posterior.draw(key, model, params, x), x)
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _means(model: Model, params: Params, draws: Draws, x: Array) -> tuple[Array, Array]:
+def means_of(model: Model, params: Params, draws: Draws, x: Array) -> tuple[Array, Array]:
+    """The same of posterior draws of x."""
     mean = draws.mean(model.decode(params, draws.z))
     return constrain(mean), jnp.nanmean(jnp.square(mean - constrain(x, "data")))
 

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from jax import Array
 from kaem_jax.app.data import Dataset
 from kaem_jax.app.evaluation.features import Extractor
 from kaem_jax.app.runs.load import Run
+from kaem_jax.inference.samplers import Draws
 from kaem_jax.jax_utils.keys import EvaluationKeys, evaluation_keys
 from kaem_jax.settings.registry import Registry
 
@@ -55,6 +57,15 @@ class HeldOut:
     def few(self) -> Array:
         """The first `evaluation.num_reconstructions` of `x`, for what takes several draws of each datum."""
         return self.x[: self.run.config.evaluation.num_reconstructions]
+
+    @functools.cached_property
+    def draws(self) -> tuple[Draws, Draws]:
+        """Two independent samples of the posteriors of `few`, which evaluators and figures share."""
+        run, keys = self.run, self.keys
+        first, second = (
+            run.posterior.draw(key, run.model, run.params, self.few) for key in (keys.reconstruction, keys.activity)
+        )
+        return first, second
 
 
 class Evaluator(abc.ABC):

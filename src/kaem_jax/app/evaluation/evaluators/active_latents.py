@@ -25,21 +25,21 @@ class ActiveLatents(Evaluator):
     """How many latents depend on the data."""
 
     def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
-        return {"active_latents": evaluate(on.keys.activity, on.run, on.few)}
+        return {"active_latents": evaluate(on.keys.activity, on.run, on.few, on.draws)}
 
     def verdict(self, numbers: Mapping[str, Any]) -> str:
         idle = numbers["of"] - numbers["count"]
         return f"{idle} latents are not seen to depend on the datum: fewer may be enough" if idle else ""
 
 
-def evaluate(key: Array, run: Run, x: Array) -> dict[str, Any]:
+def evaluate(key: Array, run: Run, x: Array, draws: tuple[Draws, Draws] | None = None) -> dict[str, Any]:
     """Number of decoder inputs for which the data x [B, *data_shape] decide more than 1 % of the prior variance.
 
-    An input counts if its share lies more than two standard errors above 1 %.
+    An input counts if its share lies more than two standard errors above 1 %. `draws` as of `activity`.
     """
     if len(x) < 2:
         return {"reason": f"{len(x)} held-out datum has no variance over data"}
-    shares, errors = jax.device_get(activity(key, run.model, run.params, x, run.posterior))
+    shares, errors = jax.device_get(activity(key, run.model, run.params, x, run.posterior, draws))
     return {
         "count": int(np.sum(shares - 2 * errors > _ACTIVE)),
         "of": len(shares),
@@ -50,22 +50,32 @@ def evaluate(key: Array, run: Run, x: Array) -> dict[str, Any]:
     }
 
 
-def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
+def activity(
+    key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler,
+    draws: tuple[Draws, Draws] | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
     """The share of decoder inputs' prior variance that data x explain, Var_x E[v | x] / Var v, and its error: [Q] each.
 
     Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). The
     numerator is the covariance over data of two independent posterior means: the Monte Carlo error of one mean would
     make every latent look active. If data share proposals, eight pairs are averaged, and errors are also over pairs.
+
+    Args:
+      draws: two independent samples of the posteriors of x, if there are any already.
     """
     prior = model.prior.bind(params["prior"])
-    drawn = jax.eval_shape(lambda key: posterior.draw(key, model, params, x), key)
+    drawn = draws[0] if draws else jax.eval_shape(lambda key: posterior.draw(key, model, params, x), key)
     num_pairs = _NUM_SHARED_PAIRS if isinstance(drawn, SharedDraws) else 1
     key_prior, *keys = jax.random.split(key, 1 + 2 * num_pairs)
 
     def centred_mean(key: Array) -> Array:
         return _centred_mean(prior, posterior.draw(key, model, params, x))
 
-    return _activity(key_prior, prior, repeat(centred_mean, jnp.stack(keys)))
+    if draws and num_pairs == 1:
+        means = jnp.stack([_centred_mean(prior, one) for one in draws])
+    else:
+        means = repeat(centred_mean, jnp.stack(keys))
+    return _activity(key_prior, prior, means)
 
 
 @jax.jit

@@ -26,7 +26,7 @@ class Clusters(Evaluator):
     """What clusters represent."""
 
     def evaluate(self, on: HeldOut) -> dict[str, Numbers]:
-        return {"clusters": evaluate(on.keys.clusters, on.run, on.x, on.labels)}
+        return {"clusters": evaluate(on.keys.clusters, on.run, on.x, on.labels, on.draws[0])}
 
     def verdict(self, numbers: Mapping[str, Any]) -> str:
         if numbers["num_data"] < _DATA_OF_EACH * numbers["clusters"]:
@@ -36,16 +36,23 @@ class Clusters(Evaluator):
         return ""
 
 
-def evaluate(key: Array, run: Run, x: Array, labels: np.ndarray | None) -> dict[str, Any]:
-    """How many clusters the data x [B, *data_shape] use, and how they agree with labels, int [B], if there are any."""
+def evaluate(key: Array, run: Run, x: Array, labels: np.ndarray | None, draws: Draws | None = None) -> dict[str, Any]:
+    """How many clusters the data x [B, *data_shape] use, and how they agree with labels, int [B], if there are any.
+
+    `draws`: those of the first data, if there are any already.
+    """
     if not isinstance(run.model.prior, ClusteredPrior):
         return {"reason": f"a {type(run.model.prior).__name__} has no clusters"}
 
-    def probabilities(key: Array, x: Array) -> Array:
-        draws = run.posterior.draw(key, run.model, run.params, x)
+    def of_draws(draws: Draws) -> Array:
         return _mean_responsibilities(run.model.prior, run.params["prior"], draws)
 
-    found = np.concatenate(list(in_batches(probabilities, key, x, _BATCH)))
+    def of_data(key: Array, x: Array) -> Array:
+        return of_draws(run.posterior.draw(key, run.model, run.params, x))
+
+    first = [] if draws is None else [np.asarray(of_draws(draws))]
+    size = len(first[0]) if first else _BATCH  # one program serves all
+    found = np.concatenate([*first, *in_batches(of_data, key, x[len(first) * size :], size)])
     share = found.mean(axis=0)
     result: dict[str, Any] = {
         "effective_number": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30))))),
