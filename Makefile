@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow test-all test-release check benchmark docs
+.PHONY: train test test-slow test-all test-release check mutants benchmark docs
 
 train: $(VENV)/installed
 	$(BIN)/kaem train --config digits
@@ -29,6 +29,11 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+# Random mistakes in src, and the fast tests that execute them; half an hour of two cores.
+mutants: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	$(BIN)/python tools/mutants.py
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/prior.py
