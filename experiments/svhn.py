@@ -66,7 +66,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "evaluation": {
                 "every_steps": 2000 if is_tiny else 5_000,
                 "num_data": 100,
-                "num_reconstructions": 100,
+                "num_reconstructions": 20 if is_tiny else 100,
                 "estimator": {
                     "kind": "ais",
                     "num_chains": 4,
