@@ -27,7 +27,7 @@ from kaem_jax.app.log import (
     evaluated_during_training,
     held_out_nats,
     read_metrics,
-)
+)  # fmt: skip
 from kaem_jax.app.runs.checkpoints import Checkpoints
 from kaem_jax.app.runs.lock import claimed, warn_of_other_bits
 from kaem_jax.app.runs.run_folder import RunFolder

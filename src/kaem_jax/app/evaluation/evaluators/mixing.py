@@ -38,7 +38,7 @@ class Mixing(Evaluator):
             return "chains from different starts agree for most data"
         return (
             f"{_NUM_STEPS} steps of MALA from draws of the prior do not suffice for these posteriors: start chains at "
-            "a proposal, as all other numbers here do, or temper them"
+            "a proposal, or temper them"
         )
 
 
