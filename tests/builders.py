@@ -60,6 +60,21 @@ def make_model(prior="mixture", decoder=None, likelihood=None, data_shape=(4,), 
     return kaem.Model(prior, decoder or kaem.MLP((8,)), likelihood or kaem.Gaussian(0.3), data_shape)
 
 
+class Compiled:
+    """A part whose methods run as one program each: eager operations would be compiled one by one."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def __getattr__(self, name):
+        return jax.jit(getattr(self.part, name))
+
+
+def step(sampler, key, number, state, model, params, *rest):
+    """`sampler.step` as one program."""
+    return jax.jit(sampler.step, static_argnums=3)(key, number, state, model, params, *rest)
+
+
 @dataclasses.dataclass(frozen=True)
 class Still(kaem.mcmc.Kernel):
     """Chains that stay where they start, so that a test can see where that is."""

@@ -23,6 +23,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ and sum(file.stat().st_size for file 
     shutil.rmtree(_PROGRAMS, ignore_errors=True)
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
+    "OMP_NUM_THREADS": "1",  # two workers share two cores, and threads of scikit-learn would wait for each other
     "KAEM_JAX_CACHE": str(_KEPT / "of_subprocesses"),
     # LLVM's costly passes change no result that is tested here.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",

@@ -22,7 +22,7 @@ from kaem_jax.app.loop import Outcome, train_and_evaluate
 from kaem_jax.app.runs.checkpoints import Checkpoints, best_steps
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.errors import RunError
-from tests.app.conftest import NUM_STEPS, TINY, command, contents, copy_of, rows_of, run
+from tests.app.conftest import NUM_STEPS, TINY, command, contents, copy_of, is_evaluated, make_best, rows_of, run
 from tests.app.tiny import parts_of, tiny_config
 
 
@@ -154,6 +154,14 @@ def test_the_best_checkpoints_have_the_highest_likelihoods_of_one_effort(tmp_pat
     """More of it raises a bound; the best of the effort before is kept beside the best of the new one."""
     numbers = [(10, 3.0, "a"), (20, 1.0, "a"), (30, 2.0, effort), (40, 1.5, effort), (50,)]
     assert saved(tmp_path / "c", {"keep_last": 1, "keep_best": 1}, numbers) == (best, kept)
+
+
+def test_the_best_is_the_best_of_the_newest_effort(finished, tmp_path):
+    workdir = copy_of(finished, tmp_path)
+    newest = [row | ({"eval/effort_id": "newest"} if is_evaluated(row, NUM_STEPS) else {}) for row in rows_of(workdir)]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in newest))
+    make_best(workdir, 20)
+    assert kaem.load_run(workdir, "best").step == NUM_STEPS
 
 
 def test_a_run_is_loaded_with_its_averaged_parameters(tmp_path):

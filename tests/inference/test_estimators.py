@@ -104,7 +104,7 @@ def test_only_data_that_have_bounds_are_annealed_and_take_newer_ones(monkeypatch
         seen.append((length, len(x), jax.random.key_data(key).tolist()))
         value, bound = map(np.asarray, tries[len(seen) - 1])
         rows = np.arange(len(x)) % len(value)  # what fills up a batch is a copy
-        ess = np.where(bound, 1.0, 100.0)
+        ess = np.where(bound, 1.0, 100.0 if length else 1000.0)  # of 8 chains, and of 10,000 proposals
         error = 0.1 * len(seen) + 0 * ess
         evidence = (jnp.asarray(leaf[rows]) for leaf in (value, error, ess, bound | is_short))
         value, error, ess, bound = evidence
@@ -113,7 +113,7 @@ def test_only_data_that_have_bounds_are_annealed_and_take_newer_ones(monkeypatch
     for kind in (ImportanceEstimator, AIS):
         monkeypatch.setattr(kind, "__call__", said)
     num_fits = 2 if is_short else 1  # each has a pilot
-    estimator = Auto(num_chains=8, budget=(8 + num_fits) * (32 + 64 + 128) - is_short)
+    estimator = Auto(num_samples=10_000, num_chains=8, budget=(8 + num_fits) * (32 + 64 + 128) - is_short)
     found, effort = estimator(jax.random.key(0), None, None, jnp.zeros((5, 1)), proposal, print)
     lengths, sizes, keys = zip(*seen, strict=True)
     assert lengths == (None, 32, 64, 128)[:num_tries]

@@ -20,6 +20,10 @@ from tests.truth import assert_within
 EXACT = Laplace(num_modes=2, num_draws=50, degrees=1e6, widening=1.0, prior_share=0.0)
 
 
+def starts_of(proposal, key, model, *rest):
+    return jax.jit(proposal._starts, static_argnums=1)(key, model, *rest)
+
+
 def precision_of(case):
     weight = np.asarray(case.params["decoder"]["weight"], np.float64)
     return weight @ weight.T / 0.3**2
@@ -143,7 +147,7 @@ def test_starts_explain_a_datum_best_and_lie_apart():
 
     half = Half(**{name: getattr(MODEL, name) for name in ("prior", "decoder", "likelihood")})
     x, key = jnp.asarray([[1.0, 0.0], [2.0, 0.0]]), jax.random.key(0)
-    found = np.asarray(Laplace(num_modes=3, num_draws=60)._starts(key, half, PARAMS, x, BOUND))
+    found = np.asarray(starts_of(Laplace(num_modes=3, num_draws=60), key, half, PARAMS, x, BOUND))
     z = np.asarray(BOUND.sample(key, (1, 60)))[0]
     for b in range(2):
         score = np.where(z[:, 0] > 0, -((float(x[b, 0]) - z[:, 0]) ** 2) - np.sum((z - 0.5) ** 2, axis=-1) / 2, -np.inf)
@@ -203,12 +207,13 @@ def test_an_encoders_mean_is_the_first_start(gaussian):
     mean, _ = model.bind_encoder(encoder).apply(params["encoder"], x)
     given = {"num_draws": 50, "num_steps": 1}
     key = jax.random.key(5)
-    alone = kaem.Laplace(num_modes=2, **given)._starts(key, model, params, x, gaussian.bound)
+    alone = starts_of(kaem.Laplace(num_modes=2, **given), key, model, params, x, gaussian.bound)
     for num_modes in (1, 3):
         proposal = kaem.Laplace(num_modes=num_modes, encoder=encoder, **given)
-        starts = proposal._starts(key, model, params, x, gaussian.bound)
+        starts = starts_of(proposal, key, model, params, x, gaussian.bound)
         assert starts.shape == (num_modes, *mean.shape)
         np.testing.assert_allclose(starts[0], mean, rtol=1e-6)
         np.testing.assert_array_equal(starts[1:], alone[: num_modes - 1])
-    fitted = kaem.Laplace(num_modes=1, num_steps=3, encoder=encoder).fit(key, model, params, x, gaussian.bound)
+    proposal = kaem.Laplace(num_modes=1, num_steps=3, encoder=encoder)
+    fitted = jax.jit(proposal.fit, static_argnums=1)(key, model, params, x, gaussian.bound)
     np.testing.assert_allclose(fitted.modes[0], gaussian.mean, atol=1e-3)

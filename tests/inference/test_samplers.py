@@ -13,7 +13,7 @@ from kaem_jax.mcmc import HMC
 from kaem_jax.mcmc.ladder import adapted_ladder
 from kaem_jax.mcmc.preconditioner import Metric, flat_metric
 from kaem_jax.settings.registry import SAMPLERS
-from tests.builders import Still
+from tests.builders import Still, step
 from tests.inference.stubs import BOUND, ENCODER, MODEL, PARAMS, model_of
 from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within
@@ -56,16 +56,16 @@ def test_chains_start_at_draws_of_the_prior_and_pairs_alternate():
     """Chains stand still, so that each rung shows where it began. Rung 0 takes fresh draws if it is asked to."""
     key, x = jax.random.key(2), X[:5]
     key_start = jax.random.split(key, 3)[0]
-    draws = kaem.Langevin(kernel=Still(), num_steps=2, num_chains=2).step(key, 7, _state(), MODEL, PARAMS, x)[0]
+    draws = step(kaem.Langevin(kernel=Still(), num_steps=2, num_chains=2), key, 7, _state(), MODEL, PARAMS, x)[0]
     np.testing.assert_allclose(draws.z, BOUND.sample(key_start, (2, 5)), atol=1e-5)
     start = np.asarray(BOUND.sample(key_start, (3, 2, 5)))
 
-    def rungs(step, **options):
+    def rungs(number, **options):
         sampler = kaem.Tempered(
             kernel=Still(), num_steps=1, steps_per_round=1, num_temperatures=3, num_chains=2, exponent=2.0,
             **{"objective": "thermodynamic", "refresh": False} | options,
         )  # fmt: skip
-        draws = sampler.step(key, step, _state(), MODEL, PARAMS, x)[0]
+        draws = step(sampler, key, number, _state(), MODEL, PARAMS, x)[0]
         np.testing.assert_array_equal(draws.z, draws.rungs[-1])
         np.testing.assert_allclose(draws.betas, [0, 0.25, 1])
         return np.abs(np.asarray(draws.rungs) - start).max(axis=-1) > 1e-4  # [T, C, B]
@@ -101,7 +101,7 @@ def test_step_sizes_and_ladder_adapt_to_what_a_draw_found(ends):
     )  # fmt: skip
     state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
     np.testing.assert_allclose(state.step_size, 0.3)
-    draws, after = sampler.step(jax.random.key(2), 3, state, MODEL, PARAMS, X)
+    draws, after = step(sampler, jax.random.key(2), 3, state, MODEL, PARAMS, X)
     metrics = {name: float(value) for name, value in draws.metrics.items()}
     assert after.step_size[0] == np.float32(0.3)
     assert after.step_size[-1] == np.float32(metrics["step_size"])
@@ -124,9 +124,9 @@ def test_steps_adapt_by_the_number_of_updates():
     """The n-th update is 2 n^-0.6 (acceptance - 0.574) in the logarithm, whatever the length of the adaptation."""
     size, acceptance = jnp.asarray(0.1), jnp.asarray(0.9)
     for adapt_steps in (10, 10_000):
-        for step in (0, 8):
-            found = kaem.Langevin(kernel="mala", adapt_steps=adapt_steps).next_step_size(step, size, acceptance)
-            np.testing.assert_allclose(found, 0.1 * np.exp(2 * (step + 1) ** -0.6 * (0.9 - 0.574)), rtol=1e-5)
+        for number in (0, 8):
+            found = kaem.Langevin(kernel="mala", adapt_steps=adapt_steps).next_step_size(number, size, acceptance)
+            np.testing.assert_allclose(found, 0.1 * np.exp(2 * (number + 1) ** -0.6 * (0.9 - 0.574)), rtol=1e-5)
     assert kaem.Langevin(adapt_steps=8).next_step_size(8, size, acceptance) == np.float32(0.1)  # it has ended
 
 
@@ -154,25 +154,25 @@ def test_kept_chains_belong_to_their_datum(kind):
     np.testing.assert_allclose(kept, BOUND.sample(jax.random.key(1), (*lead, NUM_DATA)), rtol=1e-6)
     indices = np.array([7, 2, 7, 5, 2])
     given = (MODEL, PARAMS, X[indices], jnp.asarray(indices))
-    draws, after = still.step(jax.random.key(2), 0, state, *given)
+    draws, after = step(still, jax.random.key(2), 0, state, *given)
     last = kept[-1] if kind == "tempered" else kept
     np.testing.assert_allclose(draws.z, last[:, indices], atol=1e-5)
     if kind == "tempered":  # replicas on the middle rung are where they were, and head as they did
         headings = np.asarray(of_rows(after.chains.heading, lead, ()))
         np.testing.assert_array_equal(headings[1], np.broadcast_to(sign, (2, NUM_DATA)))
         assert after.chains.heading.dtype == jnp.int8
-    draws, after = sampler.step(jax.random.key(2), 0, state, *given)
+    draws, after = step(sampler, jax.random.key(2), 0, state, *given)
     wanted = last.copy()
     wanted[:, indices[[0, 1, 3]]] = np.asarray(draws.z)[:, [0, 1, 3]]
     np.testing.assert_array_equal(of(after)[-1] if kind == "tempered" else of(after), wanted)
     np.testing.assert_array_equal(np.delete(of(after), indices, axis=-2), np.delete(kept, indices, axis=-2))
     assert np.all(np.any(of(after)[..., [7, 2, 5], :] != kept[..., [7, 2, 5], :], axis=(-3, -1)))
     np.testing.assert_array_equal(sampler.kept(after, MODEL), wanted)
-    fresh, same = still.step(jax.random.key(3), 1, after, MODEL, PARAMS, X[:3])  # without indices: fresh chains
+    fresh, same = step(still, jax.random.key(3), 1, after, MODEL, PARAMS, X[:3])  # without indices: fresh chains
     assert np.abs(np.asarray(fresh.z)[:, 0] - wanted[:, 0]).max() > 0.1
     np.testing.assert_array_equal(of(same), of(after))
     assert sampler.frozen(after, 1).chains is None
-    draws, _ = still.step(jax.random.key(2), 0, state, MODEL, PARAMS, X[:2], jnp.asarray([1, 12]))
+    draws, _ = step(still, jax.random.key(2), 0, state, MODEL, PARAMS, X[:2], jnp.asarray([1, 12]))
     assert np.isnan(np.asarray(draws.z[0])).all(axis=-1).tolist() == [False, True]
 
 
@@ -189,10 +189,10 @@ def test_kept_chains_from_an_encoder_go_on_from_where_they_were():
     """Their first start needs the datum; after it the encoder is not asked again."""
     sampler, rows = kaem.Langevin(kernel=Still(), persistent=True, encoder=ENCODER), jnp.asarray([7, 2, 5])
     state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
-    first, state = sampler.step(jax.random.key(2), 0, state, MODEL, PARAMS, X[rows], rows)
+    first, state = step(sampler, jax.random.key(2), 0, state, MODEL, PARAMS, X[rows], rows)
     start = sampler.starts(jax.random.split(jax.random.key(2), 3)[0], MODEL, PARAMS, BOUND, X[rows], (1,))
     np.testing.assert_allclose(first.z, start, atol=1e-4)
-    again, state = sampler.step(jax.random.key(3), 1, state, MODEL, PARAMS, X[rows], rows)
+    again, state = step(sampler, jax.random.key(3), 1, state, MODEL, PARAMS, X[rows], rows)
     np.testing.assert_allclose(again.z, first.z, atol=1e-4)
     assert np.isnan(np.asarray(state.chains)).sum() == 2 * (NUM_DATA - 3)
 
@@ -210,7 +210,7 @@ def test_a_draw_without_a_state_starts_afresh():
     sampler, key = kaem.Langevin(num_steps=2, persistent=True, adapt_steps=3), jax.random.key(1)
     of_state, of_draw = jax.random.split(key)
     state = sampler.init(of_state, MODEL, PARAMS, NUM_DATA)
-    wanted = sampler.step(of_draw, 0, state, MODEL, PARAMS, X)[0].z
+    wanted = step(sampler, of_draw, 0, state, MODEL, PARAMS, X)[0].z
     np.testing.assert_array_equal(sampler.draw(key, MODEL, PARAMS, X).z, wanted)
     assert wanted.shape == (1, NUM_DATA, 2)
 
@@ -232,7 +232,7 @@ def test_the_metric_is_the_priors_at_its_own_draws():
 def test_proposals_are_those_that_were_chosen():
     key, options = jax.random.key(2), {"num_samples": 8, "points": "sobol"}
     found = kaem.importance_posterior(jax.random.split(key)[0], MODEL, PARAMS, X, **options)
-    draws, _ = kaem.Importance(**options).step(key, 0, (), MODEL, PARAMS, X)
+    draws, _ = step(kaem.Importance(**options), key, 0, (), MODEL, PARAMS, X)
     np.testing.assert_array_equal(draws.z, BOUND.sample(jax.random.split(key)[0], (8,), "sobol"))
     np.testing.assert_allclose(draws.weights, np.exp(found.log_weights), rtol=1e-5)
     metrics = {"log_evidence": found.log_evidence.mean(), "ess_min": found.ess.min(), "ess": found.ess.mean()}

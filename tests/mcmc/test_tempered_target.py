@@ -57,6 +57,14 @@ def test_evidence_and_shares_of_modes_from_a_cold_start(run):
     assert np.all(run.round_trips > 20)
 
 
+def test_a_drift_that_all_chains_share_is_seen(run):
+    """By the halves of chains, also of a single one, which nothing else could tell."""
+    drift = np.linspace(0, 12, run.draws.shape[1])[:, None]
+    for chains in (slice(None), slice(1)):
+        still, moved = (dataclasses.replace(run, draws=draws[chains]) for draws in (run.draws, run.draws + drift))
+        assert still.max_r_hat < 1.1 < moved.max_r_hat
+
+
 def test_a_warm_up_evens_exchanges_and_finds_units(run):
     assert np.ptp(run.swap_acceptance) < 0.12
     np.testing.assert_allclose(run.acceptance[1:], 0.574, atol=0.1)
@@ -247,7 +255,7 @@ def test_effective_draws_of_several_chains(rng):
         trace[i] = 0.8 * trace[i - 1] + rng.normal(size=4)
     ours = kaem.mcmc.effective_sample_size(trace, pooled=True)
     np.testing.assert_allclose(ours, 16_000 / 9, rtol=0.1)
-    np.testing.assert_allclose(ours, blackjax.ess(jnp.asarray(trace.T, jnp.float32)), rtol=0.03)
+    np.testing.assert_allclose(ours, jax.jit(blackjax.ess)(jnp.asarray(trace.T, jnp.float32)), rtol=0.03)
     np.testing.assert_allclose(kaem.mcmc.effective_sample_size(jnp.asarray(trace), pooled=True), ours, rtol=1e-3)
     assert kaem.mcmc.effective_sample_size(trace + 100 * np.arange(4), pooled=True) < 8
     np.testing.assert_allclose(kaem.mcmc.r_hat(trace), kaem.mcmc.r_hat(jnp.asarray(trace)), rtol=1e-5)

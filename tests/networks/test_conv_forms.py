@@ -56,7 +56,7 @@ def test_axes_in_front_of_the_data_are_as_if_there_were_one(lead):
         return jnp.sum(weight * decoder.apply(params, z))
 
     found = jax.jit(jax.value_and_grad(sums, argnums=(0, 1)))(params, z, weight)
-    flat = jax.value_and_grad(sums, argnums=(0, 1))(params, z.reshape(-1, 2), weight.reshape(-1, 8, 8, 1))
+    flat = jax.jit(jax.value_and_grad(sums, argnums=(0, 1)))(params, z.reshape(-1, 2), weight.reshape(-1, 8, 8, 1))
     np.testing.assert_allclose(found[0], flat[0], rtol=1e-5)
     np.testing.assert_allclose(found[1][1].reshape(-1, 2), flat[1][1], atol=1e-5)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), found[1][0], flat[1][0])

@@ -75,7 +75,6 @@ def test_readout_scale_is_the_share_by_which_adam_moves_codes():
     assert np.abs(slopes[0]).max() > 0.1
 
 
-@pytest.mark.slow
 def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
     """The code of a text is that of an encoder without room for padding, and another one of the text read backwards."""
     encoder = kaem.SequenceEncoder(width=8, num_blocks=2, num_heads=2)

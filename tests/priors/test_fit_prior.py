@@ -71,6 +71,17 @@ def test_clusters_of_a_class_are_fitted_to_its_data(blobs):
     np.testing.assert_allclose(draws.mean(axis=0), z[label == 1].mean(axis=0), atol=0.1)
 
 
+def test_classes_have_shapes_of_their_own_data(rng):
+    """Of equal mean and variance, so that labels alone tell them apart, here those of two draws of each datum."""
+    label = np.arange(3000) % 2
+    z = np.where(label[:, None], rng.normal(size=(2, 3000, 1)), np.sqrt(3) * rng.uniform(-1, 1, (2, 3000, 1)))
+    prior = prior_of(2, "diagonal", 1, shape="learned", grid_size=30, num_classes=2)
+    _, params = kaem.fit_prior(KEY, z, prior, labels=label)
+    log_p = prior.bind(params).log_prob_with_class(np.float32(z[0]), label)
+    truth = np.log(0.5) + np.where(label, stats.norm.logpdf(z[0, :, 0]), -np.log(2 * np.sqrt(3)))
+    assert abs(np.mean(truth - log_p)) < 0.04  # where shapes are mixed 0.09 are lost
+
+
 def test_rows_go_through_in_parts(blobs, monkeypatch):
     z, _ = blobs
     prior = prior_of(3, "full")

@@ -383,9 +383,19 @@ def test_a_tree_scores_draws_and_fills_frames(trees, rng):
     errors = trees.standard_errors(pandas.concat([table[:100], lacking[:100]]))
     np.testing.assert_array_equal(errors[:100], 0)
     assert 0 < errors[100:].max() < 1
+    assert not drawn.equals(trees.sample(1000, random_state=4))
     middle = table.assign(x=0.0, y=0.0, kind="ring")
     assert np.mean(trees.predict(middle) == -1) > 0.9
+    p_values = trees.p_values(table.assign(kind=None))
+    assert abs(np.mean(p_values < 0.5) - 0.5) < 4.5 * np.sqrt(0.25 * (1 / 300 + 1 / 1000))
     assert abs(np.mean(trees.predict(table) == -1) - 0.05) < 4.5 * np.sqrt(0.05 * 0.95 * (1 / 300 + 1 / 1000))
+
+
+def test_trees_stop_growing_where_held_out_rows_lose(rng):
+    """Ten far clusters need ten: the larger trees that are tried then are dropped."""
+    place = 20 * rng.integers(0, 10, 1000)
+    x = np.stack([place, place % 60], axis=1) + rng.normal(size=(1000, 2))
+    assert TableDensity(method="tree", random_state=0).fit(x).density_.num_clusters == 10
 
 
 def test_ties_hide_no_outlier(trees, rng):

@@ -6,6 +6,7 @@ import json
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,17 +19,20 @@ from kaem_jax.app.runs.checkpoints import Checkpoints
 from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.errors import ConfigError
+from kaem_jax.inference.samplers.chains import as_rows
 from kaem_jax.jax_utils.keys import refit_key, run_keys, stage_key
 from kaem_jax.priors import fit_prior
 from kaem_jax.settings import apply_overrides, flatten, read, to_dict
 from kaem_jax.training.optimizer import Group, Optimizer
 from kaem_jax.training.refit import refit_state
 from kaem_jax.training.stage import Stage, stage_after, state_after
-from kaem_jax.training.state import state_of_next_stage
+from kaem_jax.training.state import init_train_state, state_of_next_stage
+from kaem_jax.training.step import Batch
 from tests.app.conftest import rows_of
-from tests.app.staged import NUM_DATA, staged_dict
+from tests.app.staged import ENCODER, NUM_DATA, staged_dict
 from tests.app.tiny import arguments_of
 from tests.inference.stubs import MODEL
+from tests.linear_gaussian import Fixed
 
 
 def staged(**overrides):
@@ -62,12 +66,21 @@ def _estimates_alone():
         yield
 
 
+def clustered():
+    """Evaluated by draws of its encoder, which compile fastest; its prior is fitted to the kept chains."""
+    prior = {"kind": "clustered", "num_latents": 2, "num_clusters": 2, "shape": "gaussian"}
+    values = staged_dict() | {"prior": prior, "parallel": {"data": 1, "temp": 1}}
+    values["stages"][0]["refit"] = True
+    values["evaluation"]["proposal"] = {"kind": "encoder", "encoder": ENCODER}
+    return read(Experiment, values)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a run of two stages, evaluated by draws of its encoder, which compile fastest."""
+    """The folder of a run of two stages."""
     workdir = tmp_path_factory.mktemp("staged") / "run"
     with jax.numpy_dtype_promotion("standard"):
-        assert train_and_evaluate(staged(evaluation__proposal__kind="encoder"), workdir) is Outcome.FINISHED
+        assert train_and_evaluate(clustered(), workdir) is Outcome.FINISHED
     return workdir
 
 
@@ -79,6 +92,7 @@ def test_each_stage_has_its_own_posterior_rates_and_fit(finished):
     assert ["perf/compile_seconds" in row for row in rows] == [True, False, True, False]
     evaluated = [row["step"] for row in rows_of(finished) if "eval/log_likelihood" in row]
     assert evaluated == [20, 40, 40]
+    assert [row["eval/num_data"] for row in rows_of(finished) if "eval/num_data" in row] == [10, 10, 20]
     first, last = (kaem.load_run(finished, step) for step in (20, 40))
     assert type(first.training_posterior.sampler) is kaem.Variational
     assert type(last.training_posterior.sampler) is kaem.Particles
@@ -91,6 +105,10 @@ def test_each_stage_has_its_own_posterior_rates_and_fit(finished):
     assert [64 * 8 in found for found in sizes] == [True, False]  # of Adam's moments of the encoder's first layer
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before.params, after.params)
     assert all(size > 0 for size in jax.tree.leaves(moved["decoder"]))
+    # What is saved is what was fitted.
+    config = clustered()
+    again = refit_state(after, config.model((8, 8)), config.stages[0].posterior, None, None, 40)
+    jax.tree.map(np.testing.assert_array_equal, again.params["prior"], after.params["prior"])
     # Moments are those of twenty updates, not of forty.
     counts = [int(leaf) for leaf in jax.tree.leaves(after.opt_state) if leaf.dtype == np.int32]
     assert set(counts) == {20}
@@ -136,8 +154,36 @@ def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
     later = state_of_next_stage(moved, MODEL, None, langevin, NUM_DATA, False)
     assert np.abs(np.asarray(langevin.kept(later.sampler, MODEL)) - z[1]).max() > 0.1
     assert later.average is None
-    assert state_of_next_stage(moved, MODEL, None, langevin, NUM_DATA, True).average is not None
+    kept = dataclasses.replace(moved, average=jax.tree.map(lambda leaf: leaf + 1, moved.params))
+    later = state_of_next_stage(kept, MODEL, None, langevin, NUM_DATA, True)
+    jax.tree.map(np.testing.assert_array_equal, later.average, kept.average)
     assert len({tuple(jax.random.key_data(stage_key(states[0].root_key, step)).tolist()) for step in range(4)}) == 4
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+def test_averages_and_transposes_reach_the_step():
+    model = kaem.Model(
+        MODEL.prior, Fixed(lambda z: jnp.tile(z, 2).reshape(-1, 2, 2, 1), (2, 2, 1)), kaem.Gaussian(0.7), (2, 2, 1)
+    )
+    programs = set()
+    for decay, transpose in ((0.0, False), (0.5, False), (0.7, False), (0.5, True)):
+        stage = Stage(num_steps=60, optimizer=Optimizer(average_decay=decay))
+        optimizer, state = stage.make_optimizer(), state_after([stage], 0, run_keys(0).state, model, 4)
+        batch = Batch(jnp.zeros((4, 2, 2, 1)), jnp.arange(4)[None], jnp.arange(4)[None])
+        programs.add(str(stage.train_step(model, optimizer, transpose).trace(state, batch).jaxpr))
+    assert len(programs) == 4
+
+
+def test_kept_chains_take_the_labels_of_the_data_that_were_seen(rng):
+    prior = kaem.ClusteredPrior(num_latents=1, num_clusters=2, num_classes=2, shape="gaussian")
+    model, label = kaem.Model(prior, Fixed(lambda z: z), kaem.Gaussian(0.7), (1,)), np.arange(90) // 3 % 2
+    langevin = kaem.Langevin(persistent=True, num_chains=2)
+    state = init_train_state(jax.random.key(0), model, None, langevin, 90, averaged=False)
+    z = np.where(np.arange(90) % 3 < 2, 4.0 * label - 2, np.nan)[:, None] + 0.1 * rng.normal(size=(2, 90, 1))
+    chains = as_rows(jnp.asarray(z, jnp.float32), 1)
+    state = dataclasses.replace(state, sampler=state.sampler._replace(chains=chains))
+    found = refit_state(state, model, langevin, None, label, 40).params["prior"]["location"]
+    np.testing.assert_allclose(np.ravel(found), [-2, 2], atol=0.1)
 
 
 @pytest.mark.slow
@@ -149,7 +195,7 @@ def test_a_run_that_stops_in_a_stage_or_between_two_ends_bit_for_bit(finished, t
         if row["step"] == at and "train/loss" in row and not says_so_once:
             signal.raise_signal(signal.SIGTERM)
 
-    workdir, asked, config = tmp_path / "run", [], staged(evaluation__proposal__kind="encoder")
+    workdir, asked, config = tmp_path / "run", [], clustered()
     with jax.numpy_dtype_promotion("standard"), monkeypatch.context() as patch:
         if says_so_once:
             patch.setattr(

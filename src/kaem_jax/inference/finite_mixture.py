@@ -7,11 +7,13 @@ All methods but `between` are pure and work inside jit.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kaem_jax.inference.queries import may_be_missing, of_observed
@@ -101,7 +103,7 @@ class FiniteMixture:
         Raises:
           ValueError: the likelihood has no probabilities of intervals.
         """
-        low, high = (tuple(float(value) for value in jnp.ravel(jnp.asarray(bound))) for bound in (low, high))
+        low, high = (tuple(np.asarray(bound, float).ravel().tolist()) for bound in (low, high))
         return dataclasses.replace(self, likelihood=dataclasses.replace(self.likelihood, low=low, high=high))
 
     @full_precision
@@ -128,6 +130,10 @@ class FiniteMixture:
     def sample(self, key: Array, n: int) -> Array:
         """Draws x ~ p(x | given values and bounds), [n, *data_shape]: no rejection, no chains."""
         check_key(key)
+        return self._sample(key, n)
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def _sample(self, key: Array, n: int) -> Array:
         key_point, key_value = jax.random.split(key)
         output = self.output.reshape(-1, self.output.shape[-1])
         weight = self.likelihood.log_prob(self.params, output, self.values[None])
@@ -135,6 +141,7 @@ class FiniteMixture:
         x = self.likelihood.sample(key_value, self.params, output[point])
         return jnp.where(jnp.isnan(self.values), x, self.values).reshape(n, *self.data_shape)
 
+    @jax.jit
     def _log_joint(self, x: Array) -> Array:
         """Log of each net's mean of p(x, given values | z), for x [D]: [R] nats."""
         likelihood = self.likelihood
@@ -147,6 +154,7 @@ class FiniteMixture:
         return jnp.where(jnp.any((whole < low) | (whole > high)), -jnp.inf, value)
 
 
+@jax.jit
 def _ratio(joint: Array, condition: Array) -> MixtureLogProb:
     """Log of the ratio of means over nets, exp(joint) [..., R] to exp(condition) [R], with the error of first order."""
     value = jax.nn.logsumexp(joint, axis=-1) - jax.nn.logsumexp(condition)

@@ -129,10 +129,8 @@ def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, se
 
 
 @pytest.mark.slow
-def test_fields_and_parts_of_the_prior_are_written_in_their_units(tmp_path, refused):
-    y = 3 + 2 * np.random.default_rng(0).normal(size=(40, 2, 2))
-    np.savez(tmp_path / "y.npz", y=y)
-    settings = {"data__name": "field", "data__path": tmp_path / "y.npz", "data__batch_size": 8, "data__num_held_out": 0}
+def test_fields_are_filled_in_their_units(tmp_path):
+    settings, y = field_settings(tmp_path)
     flat = untrained(tmp_path / "flat", **settings, likelihood__sigma=SIGMA)
     form, given = kaem.load_run(flat).form, np.where(np.arange(4).reshape(1, 2, 2) < 3, y[:5], np.nan)
     np.savez(tmp_path / "gap.npz", y=given)
@@ -143,12 +141,23 @@ def test_fields_and_parts_of_the_prior_are_written_in_their_units(tmp_path, refu
     np.testing.assert_allclose(found["mean"][known], given[known], rtol=1e-5)
     np.testing.assert_allclose(found["mean"][~known], form.mean[0], rtol=1e-5)
     assert_within(found["spread"], np.where(known, 0, spread), np.where(known, 1e-9, spread / 24), 4.5)
+
+
+def field_settings(folder):
+    y = 3 + 2 * np.random.default_rng(0).normal(size=(40, 2, 2))
+    np.savez(folder / "y.npz", y=y)
+    return {"data__name": "field", "data__path": folder / "y.npz", "data__batch_size": 8, "data__num_held_out": 0}, y
+
+
+def test_parts_of_the_prior_are_sampled(tmp_path, refused):
+    settings, _ = field_settings(tmp_path)
     workdir = untrained(tmp_path / "run", (), **settings, prior__kind="clustered", prior__num_clusters=6)
     run, flags = kaem.load_run(workdir), ("--workdir", workdir, "--num", 5, "--overwrite", "--out", tmp_path / "s.npz")
     call(sample.main, *flags, "--cluster", 4)
     found = read_npz(tmp_path / "s.npz")["samples"]
     of_all, expected = (
-        form.decode(sample_with_noise(sample_key(0), run.model, run.params, 5, **part)) for part in ({}, {"cluster": 4})
+        run.form.decode(sample_with_noise(sample_key(0), run.model, run.params, 5, **part))
+        for part in ({}, {"cluster": 4})
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.abs(found - of_all).max() > 1e-3
