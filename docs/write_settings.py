@@ -15,7 +15,7 @@ from typing import Any
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.settings import Registry, to_dict
 from kaem_jax.settings.fields import hints_of
-from kaem_jax.settings.registry import BASES, KERNELS
+from kaem_jax.settings.registry import BASES, ENCODERS, KERNELS
 
 PAGE = pathlib.Path(__file__).parent / "settings.md"
 
@@ -45,14 +45,18 @@ def page() -> str:
         elif dataclasses.is_dataclass(hint):
             parts.append(f"## {field.name}\n")
             parts.append(_section(field.name, hint, None, seen))
-            parts += [_section(f"{field.name}.{name}", group, None, seen) for name, group in _groups(hint)]
+            groups: dict[Any, list[str]] = {}
+            for name, group in _groups(hint):
+                groups.setdefault(group, []).append(f"{field.name}.{name}")
+            parts += [_section("`, `".join(names), group, None, seen) for group, names in groups.items()]
             parts += [
                 _section(f"{field.name}.{name}.kind = {kind}", inner.get(kind), inner, seen)
                 for name, inner in _choices(hint)
                 for kind in inner
             ]
-    parts += ["## basis, kernel\n"]
-    parts += [_section(f"kind = {kind}", kinds.get(kind), kinds, seen) for kinds in (BASES, KERNELS) for kind in kinds]
+    parts += ["## encoder, basis, kernel\n"]
+    others = (ENCODERS, BASES, KERNELS)
+    parts += [_section(f"kind = {kind}", kinds.get(kind), kinds, seen) for kinds in others for kind in kinds]
     return "\n".join(part for part in parts if part)
 
 

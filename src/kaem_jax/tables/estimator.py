@@ -134,7 +134,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
     def score_samples(self, X: Any) -> np.ndarray:
         """Log p of the known cells of each row, [N] nats, with numbers in the user's units.
 
-        Rows with fewer known cells have larger values: compare them by `decision_function` or `p_values`.
+        Values over different cells are not comparable: compare rows by `decision_function` or `p_values`.
         `standard_errors` has the errors of rows with gaps.
         """
         table, rows = self._read(X)

@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     write_table(out, table)
     said = f"{len(x)} scores of step {run.step} in {out}"
     if gaps.any() and others is None:
-        said += "; values are missing, and fewer have a larger log p: compare by --typical N"
+        said += "; values are missing, and log p of fewer is not comparable: compare by --typical N"
     print(said, file=sys.stderr)
     return 0
 
