@@ -66,10 +66,10 @@ def get_config(variant: str = "") -> ConfigDict:
                     },
                 },
             ),
-            "checkpoint": {"every_steps": 2000 if is_tiny else 5_000},
+            "checkpoint": {"every_steps": 5_000},
             # The encoder rests in stage 2: its means are where the modes of the posteriors are looked for.
             "evaluation": {
-                "every_steps": 2000 if is_tiny else 5_000,
+                "every_steps": 5_000,
                 "num_data": 100,
                 "num_reconstructions": 20 if is_tiny else 100,
                 "estimator": {

@@ -23,13 +23,13 @@ def get_config() -> ConfigDict:
             "posterior": {"kind": "importance", "num_samples": 4000, "num_draws": 4},
             "train": {"num_steps": 2500, "log_every": 50, "steps_per_call": 10},
             "evaluation": {
-                "every_steps": 500,
+                "every_steps": 1250,
                 "num_data": 100,
                 "num_reconstructions": 100,
                 # A digit's posterior is far narrower than the prior: proposals from Laplace approximations find it.
                 "proposal": "laplace",
                 "estimator": {"kind": "importance", "num_samples": 500, "final_num_samples": 1000},
             },
-            "checkpoint": {"every_steps": 500},
+            "checkpoint": {"every_steps": 1250},
         }
     )

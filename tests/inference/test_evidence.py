@@ -56,6 +56,20 @@ def test_fits_that_found_different_modes_differ_by_their_error(rng):
     np.testing.assert_allclose(found.ess, weights[0].sum(axis=0) ** 2 / (weights[0] ** 2).sum(axis=0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["importance", "ais"])
+def test_errors_are_those_of_the_estimates(method):
+    """Over 60 keys, of single data and of their mean: neither too small nor too large."""
+    model, params, exact = linear_gaussian(np.random.default_rng(1), num_latents=2, size=2, sigma=1.0)
+    x = np.random.default_rng(2).normal(size=(5, 2)).astype(np.float32)
+    options = {"num_samples": 2000} if method == "importance" else {"num_chains": 300, "num_temperatures": 4}
+    run = jax.vmap(lambda key: kaem.log_evidence(key, model, params, jnp.asarray(x), method, **options))
+    found, truth = jax.jit(run)(jax.random.split(jax.random.key(0), 60)), exact(np.float64(x))[1]
+    single = np.mean(np.square((np.asarray(found.value) - truth) / np.asarray(found.standard_error)))
+    of_mean = (np.asarray(found.value).mean(axis=1) - truth.mean()) / np.asarray(found.mean_standard_error)
+    assert 0.6 < single < 1.6
+    assert 0.6 < np.mean(np.square(of_mean)) < 1.6
+
+
 def test_steps_of_the_pilot():
     """On a flat density all moves are accepted, and steps grow to their bound; a datum that is no number slows no chain
     down."""

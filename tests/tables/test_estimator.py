@@ -9,7 +9,7 @@ import pytest
 from scipy import integrate, stats
 from sklearn.utils.estimator_checks import check_estimator
 
-from kaem_jax.tables import TableDensity
+from kaem_jax.tables import TableDensity, frames, plot
 
 SHEAR = np.array([[1.0, 0.8, 0.2], [0.0, 0.6, -0.5], [0.0, 0.0, 0.9]])
 
@@ -332,6 +332,10 @@ def test_what_cannot_be_fitted_is_refused(rng, refuses):
             lambda: TableDensity(bounds={"a": (0, None)}).fit(frame - 9),
             ["column 'a'", "not inside its bounds (0, None)"],
         ),
+        (lambda: TableDensity(bounds={"a": 0}).fit(frame), ["bounds={'a': 0}", "two numbers"]),
+        (lambda: TableDensity(bounds={"a": ("0", None)}).fit(frame), ["bounds={'a': ('0', None)}", "two numbers"]),
+        (lambda: model.sample(-1), ["n_samples == -1"]),
+        (lambda: model.impute(frame, num_draws=-1), ["num_draws == -1"]),
         (lambda: TableDensity().fit(x[:1]), ["1 sample", "2 or more"]),
         (
             lambda: TableDensity().fit(frame.assign(id=[f"row {i}" for i in range(50)])),
@@ -348,6 +352,15 @@ def test_what_cannot_be_fitted_is_refused(rng, refuses):
         (lambda: model.predict(frame.assign(b=np.inf)), ["['b']", "infinite"]),
         (lambda: model.predict(frame[:0]), ["shape (0, 3)", "a row"]),
     )
+
+
+def test_numbers_that_count_the_rows_are_told(rng):
+    """Not those that occur twice, or with gaps between them."""
+    rows = rng.permutation(60)
+    for is_id, numbers in ((True, rows), (True, rows + 1000), (False, rows // 2), (False, 7 * rows), (False, rows / 2)):
+        assert frames.are_counted(np.append(numbers, np.nan)) == is_id
+    with pytest.warns(UserWarning, match="column 'x1' counts the rows"):
+        TableDensity(num_clusters=1).fit(np.stack([rng.normal(size=60), rows], axis=1))
 
 
 def two_rings(rng, num):
@@ -427,8 +440,17 @@ def test_the_method_is_what_was_asked_for_or_what_held_out_rows_prefer(rng, refu
     assert chosen.transform(x).shape == (800, 3)
 
 
+def test_a_bar_is_around_each_of_few_values():
+    """So that its height is the density of the cell, to which the model's is compared."""
+    np.testing.assert_allclose(plot._bins(np.array([7.0, 8, 8, 10])), [6.25, 7.5, 9, 10.75])
+    np.testing.assert_allclose(plot._bins(np.ones(3)), [0.5, 1.5])
+    assert len(plot._bins(np.arange(99.0))) == 41
+
+
 def test_maps_and_categories_are_plotted(trees):
     axes = {one.get_title(): one for one in trees.plot_columns().axes}
+    named = {text.get_text() for text in axes["x"].get_legend().get_texts()}
+    assert {"training rows", "model", "learned map (right)"} <= named
     table = two_rings(np.random.default_rng(0), 1500)
     heights = [patch.get_height() for patch in axes["kind"].patches]
     assert heights == pytest.approx([np.mean(table["kind"] == kind) for kind in ("line", "ring")], abs=0.03)

@@ -1,13 +1,14 @@
 """scikit-learn's interface to the density of a table: scores, outliers, gaps and draws in the user's own columns."""
 
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_random_state, check_scalar, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
@@ -114,7 +115,15 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         for name, given in (("exclude", self.exclude), ("bounds", bounds)):
             if unknown := sorted(set(given) - set(table)):
                 raise ValueError(f"{name}: {unknown} is not a column; there are {', '.join(table)}")
+        for name, pair in bounds.items():
+            if not (isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(v, Real | None) for v in pair)):
+                raise ValueError(f"bounds={{{name!r}: {pair!r}}}: give two numbers, or None for no bound, as (0, None)")
         kept = {name: cells for name, cells in table.items() if name not in self.exclude}
+        for name, cells in kept.items():
+            if cells.dtype.kind == "f" and frames.are_counted(cells):
+                warnings.warn(
+                    f"column {name!r} counts the rows; if it names them, give exclude=[{name!r}]", stacklevel=2
+                )
         self._whole = {name for name, cells in kept.items() if frames.is_whole(cells)}
         found = fit_density(seed, kept, bounds, self.method, self.num_clusters, self.map, self.seconds)
         self._seed, self.columns_, self.density_ = seed, found.columns, found.density
@@ -215,6 +224,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
 
     def impute(self, X: Any, num_draws: int = 0) -> Any:
         """The rows with gaps filled by means and most probable categories, or `num_draws` random versions in a list."""
+        check_scalar(num_draws, "num_draws", Integral, min_val=0)
         table, rows = self._read(X)
         z, codes = self.density_.fill(self._seed, rows, num_draws or _NUM_IMPUTATIONS)
         values = [self._in_units(Rows(*draw)) for draw in zip(z, codes, strict=True)]
@@ -229,6 +239,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         Columns of whole numbers are rounded to whole numbers.
         """
         check_is_fitted(self)
+        check_scalar(n_samples, "n_samples", Integral, min_val=1)
         seed = self._seed if random_state is None else check_random_state(random_state).randint(2**31)
         return self._as_trained(self._rounded(self._in_units(self.density_.sample(seed, n_samples))))
 

@@ -72,13 +72,26 @@ def _describe(name: str, cells: np.ndarray, transform: str, bounds: Limits | Non
         raise ValueError(f"column {name!r} has no value: leave it out by exclude=[{name!r}]")
     if cells.dtype.kind != "f":
         categories = tuple(sorted(set(known)))
-        if len(categories) > max(_FEW_TEXTS, _NAMES * len(known)):
+        if name_rows(len(categories), len(known)):
             raise ValueError(
                 f"column {name!r} has {len(categories)} different texts in {len(known)} rows, as names have: leave it "
                 f"out by exclude=[{name!r}]"
             )
         return Column(name, categories)
     return Column.of_numbers(name, known, transform, *(bounds or (None, None)))
+
+
+def name_rows(num_texts: int, num_rows: int) -> bool:
+    """Whether so many different texts in so many rows are names, and no categories."""
+    return num_texts > max(_FEW_TEXTS, _NAMES * num_rows)
+
+
+def are_counted(numbers: np.ndarray) -> bool:
+    """Whether whole numbers occur once each, in any order and with few left out, as row numbers do."""
+    numbers = numbers[~is_gap(numbers)]
+    if len(numbers) <= _FEW_TEXTS or not is_whole(numbers) or len(np.unique(numbers)) < len(numbers):
+        return False
+    return bool(np.ptp(numbers) < 1.5 * len(numbers))
 
 
 def is_whole(cells: np.ndarray) -> bool:

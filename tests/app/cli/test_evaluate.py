@@ -47,7 +47,7 @@ def numbers_alone(monkeypatch):
     monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
 
 
-def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numbers_alone):
+def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numbers_alone, capsys):
     """With a best checkpoint that is not the last, and another seed."""
     workdir = copy_of(finished, tmp_path)
     make_best(workdir, 40)
@@ -69,6 +69,7 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     flags = ("--workdir", workdir, "--checkpoint", "best", "--seed", 5)
     names = ("fid", "copying", "log_likelihood", "reconstruction", "two_sample")
     call(evaluate.main, *flags, "--metrics", *names, "--num_images", 300)
+    said = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     written, early = found_in(workdir), kaem.load_run(finished[0], 40)
     metrics, model, params = written["metrics"], early.model, early.params
     assert (written["step"], written["trained_to"], written["chosen_by_these_data"]) == (40, NUM_STEPS, True)
@@ -76,6 +77,7 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     assert set(metrics) == {*names, "kid"}  # none of another checkpoint, whose numbers are set aside
     assert found_in(workdir, "evaluation_60.json")["metrics"]["copying"]["ratio"] == 7
     assert metrics["two_sample"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
+    assert f"value {metrics['fid']['value']:.2f} " in said["fid"]
     assert {values["seed"] for values in metrics.values()} == {5}
     # The same seed draws the same images, and compares them with all held-out ones, not only the 100 of training.
     data = load_dataset(DataSettings())
@@ -178,6 +180,8 @@ def test_refusals(finished, tmp_path, refused):
             ("--workdir", cut, *one, tmp_path / "a.npz"),
             "take another one, such as --checkpoint 40 (",
         ),
+        (sample.main, (*workdir, "--checkpoint", "first", *one, tmp_path / "a.npz"), "first must be last, best or"),
+        (sample.main, (*workdir, "--checkpoint", 7, *one, tmp_path / "a.npz"), "has no checkpoint 7; it has"),
         (sample.main, (*workdir, *one, tmp_path / "there.npz"), "--overwrite"),
         (sample.main, (*workdir, *one, tmp_path / "a.npy"), "must end in .npz"),
         (sample.main, (*workdir, *one, tmp_path / "folder.npz"), "is a folder"),
@@ -186,6 +190,7 @@ def test_refusals(finished, tmp_path, refused):
         (evaluate.main, (*workdir, "--metrics", "fid", "kids"), "metric='kids' is not known; did you mean 'kid'"),
     ):
         refused(part, main, *flags)
+    call(sample.main, "--workdir", cut, "--checkpoint", 40, *one, cut / "a.npz")  # what is advised works
     assert (tmp_path / "there.npz").read_bytes() == b"precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.npz", "of_cut", "run", "there.npz"]
 

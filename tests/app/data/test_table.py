@@ -56,7 +56,9 @@ def test_a_table_is_standardised_by_its_training_rows_and_comes_back(tmp_path, s
 def test_gaps_spaces_and_words_in_csv_files(tmp_path, capsys):
     """As in the files of UCI: numbers stay numbers, gaps gaps, and names of columns names."""
     missing = ["NA", "?", "nan", "null", "N/A", "NULL", "#N/A", "NaN", ""]
-    rows = [f"{i}, {i + 0.5}, {'xy'[i % 2]}, {i if i % 3 else missing[i % 9]}, {i if i else 'none'}" for i in range(40)]
+    rows = [
+        f"{i}, {i + 0.5}, {'xy'[i % 2]}, {i if i % 3 else missing[i % 9]}, {i % 12 if i else 'none'}" for i in range(40)
+    ]
     (tmp_path / "t.csv").write_text("\n".join(["a, b, c, d, e", *rows]))
     form = load(tmp_path / "t.csv").form
     assert [(column.name, bool(column.categories)) for column in form.columns] == [
@@ -103,7 +105,8 @@ def test_classes_are_numbered_by_size_or_alphabetically(tmp_path, refuses):
 def test_tables_that_cannot_be_modelled_are_refused(refuses, tmp_path):
     for part, table, settings in (
         ("'b' has 1 different values", {"a": [1.0, 2.0, 3.0], "b": ["x"] * 3}, {}),
-        ("'a' has 1080 different values", {"a": [f"x{i}" for i in range(1200)]}, {}),
+        ("'a' has 1200 different values", {"a": [f"x{i}" for i in range(1200)] * 3}, {}),
+        ("'a' has 54 different texts in 54 rows", {"a": [f"x{i}" for i in range(60)]}, {}),
         ("'z' is not a column; there are a", {"a": [1.0, 2.0]}, {"columns": ("z",)}),
         ("1 examples", {"a": [1.0]}, {}),
         ("no rows", {"a": []}, {}),
@@ -113,6 +116,15 @@ def test_tables_that_cannot_be_modelled_are_refused(refuses, tmp_path):
         write_table(tmp_path / "t.csv", table)
         with refuses(DataError, part):
             load(tmp_path / "t.csv", **settings)
+    (tmp_path / "t.csv").write_text("a,b,a\n1,2,3\n")
+    with refuses(DataError, "several columns 'a'"):
+        load(tmp_path / "t.csv")
+
+
+def test_a_column_that_counts_the_rows_is_told(tmp_path, rng, capsys):
+    write_table(tmp_path / "t.csv", {"id": rng.permutation(60).tolist(), "a": rng.normal(size=60).tolist()})
+    load(tmp_path / "t.csv")
+    assert "column 'id' counts the rows" in capsys.readouterr().err
 
 
 def test_arrays_and_shipped_tables(tmp_path, rng):

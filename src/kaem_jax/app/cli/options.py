@@ -42,6 +42,15 @@ def at_least(low: int) -> Callable[[str], int]:
     return read
 
 
+def to_checkpoint(text: str) -> str | int:
+    """The `type` of --checkpoint."""
+    if text in ("last", "best"):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} must be last, best or the step of a checkpoint")
+    return int(text)
+
+
 DATA = ("data_path", "data_dir")
 JOB = ("coordinator_address", "num_processes", "process_id")
 
@@ -50,7 +59,11 @@ _SHARED: dict[str, dict[str, Any]] = {
     "out": {"type": to_path, "required": True},
     "num": {"type": at_least(1)},
     "draws": {"type": at_least(2), "default": 16, "help": "posterior draws of each datum"},
-    "checkpoint": {"choices": ("last", "best"), "default": "last", "help": "last, or best by held-out log-likelihood"},
+    "checkpoint": {
+        "type": to_checkpoint,
+        "default": "last",
+        "help": "last, best (held-out log-likelihood), or a step",
+    },
     "seed": {"type": at_least(0), "default": 0, "help": "seed of random draws"},
     "data_path": {"help": "own data, if they are not where training found them"},
     "data_dir": {"help": "folder of prepared data, if it is not the one that training used"},

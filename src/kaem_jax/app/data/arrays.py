@@ -19,9 +19,10 @@ FIELDS = ("fields", "y", "x", "data", "images")
 def read_arrays(path: str) -> dict[str, np.ndarray]:
     """The arrays of an .npz file."""
     with pathlib.Path(path).expanduser().open("rb") as opened:
+        if opened.read(2) != b"PK":
+            raise ValueError("it is no .npz file: save arrays by np.savez('FILE.npz', images=array)")
+        opened.seek(0)
         archive = np.load(opened)
-        if isinstance(archive, np.ndarray):
-            raise ValueError("it holds a single array: save it by np.savez('FILE.npz', images=array)")
         return dict(archive)
 
 

@@ -17,6 +17,7 @@ from kaem_jax.errors import DataError
 from kaem_jax.files.writing import replacing
 from kaem_jax.jax_utils.processes import say
 from kaem_jax.tables.column import Column, is_empty, warn_of_unknown
+from kaem_jax.tables.frames import are_counted, name_rows
 
 _MAX_CATEGORIES = 1000
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "?", "null", "NULL"]
@@ -98,6 +99,9 @@ def _from_polars(file: pathlib.Path, form: Table | None) -> dict[str, list[Any]]
     else:
         separator = "\t" if file.suffix.lower() == ".tsv" else ","
         frame = polars.read_csv(file, separator=separator, infer_schema=False, glob=False).rename(str.strip)
+        firsts = (name.removesuffix("_duplicated_0") for name in frame.columns if name.endswith("_duplicated_0"))
+        if twice := set(firsts) & set(frame.columns):
+            raise ValueError(f"it has several columns {min(twice)!r}; give each its own name")
         if frame.width == 1 and set(frame.columns[0]) & set(";\t|,"):
             raise ValueError(f"it has one column, {frame.columns[0]!r}; values must be separated by {separator!r}")
     return {column.name: parsed(column).to_list() for column in frame}
@@ -130,6 +134,8 @@ def _describe(name: str, cells: Sequence[Any], transform: str = "standard") -> C
         numbers = np.array(known, float)
         if not np.isfinite(numbers).all():
             raise DataError(f"data.columns: column {name!r} has infinite values")
+        if are_counted(numbers):
+            say(f"column {name!r} counts the rows; if it names them, list the others in data.columns")
         return Column.of_numbers(name, numbers, transform)
     texts = [str(cell) for cell in known]
     categories = tuple(sorted(set(texts)))
@@ -137,6 +143,11 @@ def _describe(name: str, cells: Sequence[Any], transform: str = "standard") -> C
     if 0 < len(words) < len(texts) / 2:
         share = 1 - len(words) / len(texts)
         say(f"column {name!r} holds categories: {share:.0%} of its cells are numbers, but not {min(words)!r}")
+    if name_rows(len(categories), len(texts)):
+        raise DataError(
+            f"data.columns: {name!r} has {len(categories)} different texts in {len(texts)} rows, as names have; list "
+            "the columns without it"
+        )
     if not 2 <= len(categories) <= _MAX_CATEGORIES:
         raise DataError(
             f"data.columns: {name!r} has {len(categories)} different values in the training rows that are not all "

@@ -105,6 +105,7 @@ def plot_pairs(path: pathlib.Path, columns: int = 10, **groups: Any) -> None:
     for axes, (name, images) in zip(_panels(figure, len(groups), len(groups)), groups.items(), strict=True):
         _show(axes, _tile(np.asarray(images), columns))
         axes.set_axis_off()
+        axes.set_anchor("S")  # the title would be cut
         axes.set_title(name.replace("_", " "))
     _save(figure, path)
 

@@ -1,6 +1,7 @@
 """Reads experiments: a user's own Python file with `get_config()`, or one that ships with the package."""
 
 import importlib.resources
+import inspect
 import math
 import pathlib
 import runpy
@@ -64,7 +65,10 @@ def _dictionary(name: str) -> Mapping[str, Any]:
             )
         path = known[file]
     try:
-        found = runpy.run_path(str(path))["get_config"](*[variant] * bool(colon))
+        get_config = runpy.run_path(str(path))["get_config"]
+        if colon and not inspect.signature(get_config).parameters:
+            raise ValueError(f"there is no variant {variant!r}: get_config() takes none")
+        found = get_config(*[variant] * bool(colon))
         found = _plain(found)
     except Exception as error:  # a user's own file may raise anything
         raise ConfigError(f"--config {name!r} cannot be read: {type(error).__name__}: {first_line(error)}") from None

@@ -37,8 +37,8 @@ class Mixing(Evaluator):
         if numbers["r_hat"] < _MIXED:
             return "chains from different starts agree for most data"
         return (
-            f"{_NUM_STEPS} steps of MALA from draws of the prior do not suffice for these posteriors: start chains at "
-            "a proposal, or temper them"
+            f"{_NUM_STEPS} steps of MALA from draws of the prior do not suffice for these posteriors. It matters to "
+            "runs by `langevin` alone, which may start at an encoder or be tempered"
         )
 
 
