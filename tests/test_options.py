@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.mcmc.preconditioner import Frame
 from kaem_jax.networks import Decoder, Encoder, Network
 from kaem_jax.settings.registry import (
@@ -251,7 +252,7 @@ FEW, MOVES = (
 )
 CLUSTERED = kaem.ClusteredPrior(num_latents=2, num_clusters=2, num_classes=2, basis=BASES.get("rbf")(), grid_size=3)
 POINTS = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
-HALVES = np.arange(60) % 2
+HALVES, FROZEN = np.arange(60) % 2, FrozenSampler(kaem.Importance(num_samples=20), (), 0)
 
 
 def density(z):
@@ -294,6 +295,12 @@ FUNCTIONS = {
     kaem.fit_prior: (
         lambda **given: kaem.fit_prior(KEY, POINTS, **{"prior": CLUSTERED, "labels": HALVES} | given)[1],
         {"prior": dataclasses.replace(CLUSTERED, num_clusters=4), "labels": HALVES[::-1]},
+    ),
+    kaem.refit: (
+        lambda **given: kaem.refit(
+            KEY, MODEL, PARAMS, POINTS, FROZEN, **{"prior": CLUSTERED, "labels": HALVES} | given
+        )[1]["prior"],
+        {"prior": dataclasses.replace(CLUSTERED, num_clusters=4), "labels": HALVES[::-1], "num_draws": 3},
     ),
     kaem.mcmc.langevin_posterior: (
         lambda **given: kaem.mcmc.langevin_posterior(KEY, density, Z0, num_steps=4, **{"step_size": 0.1} | given),

@@ -81,6 +81,18 @@ def test_the_divergence_counts_more_from_step_to_step(setting):
     assert np.unique(draws.noise).size == 5 * 6
 
 
+def test_several_draws_weigh_each_other(setting):
+    """The bound is the log of their mean, and not the mean of their logs."""
+    model, params, x, _ = setting
+    params = params | {"encoder": shifted(params["encoder"], 1.0)}
+    value, _, draws = bound_of((model, params, x, None), kaem.Variational(encoder=Affine(), num_draws=3))
+    q, prior = approximate(Affine(), model, params, x), model.prior.bind(params["prior"])
+    z = q.at(draws.noise)
+    log_weights = model.log_likelihood(params, z, x, prior) + prior.log_prob(z) - q.log_prob(z)
+    np.testing.assert_allclose(value, np.mean(special.logsumexp(log_weights, axis=0) - np.log(3)), rtol=1e-4)
+    assert value > np.mean(log_weights) + 0.1
+
+
 def test_an_encoder_of_16_bits_says_what_its_numbers_say_in_32(setting):
     """Its outputs are rounded, and nothing else is: neither draws nor log-densities."""
     model, params, x, _ = setting

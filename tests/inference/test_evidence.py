@@ -15,12 +15,12 @@ from kaem_jax.inference.evidence import bidirectional_bounds
 from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights, path_log_weights
 from kaem_jax.inference.evidence.estimate import evidence_of_weights
 from kaem_jax.inference.evidence.log_evidence import importance_evidence, proposal_log_weights
-from kaem_jax.inference.proposals import Laplace, PriorProposal, Proposal
+from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal, Proposal
 from kaem_jax.inference.proposals.annealing_path import Path, evidence_path, log_joint_density
 from kaem_jax.inference.samplers.base import RungDraws, TemperedDraws
 from kaem_jax.mcmc import HMC, MALA, power_ladder
 from kaem_jax.training.loss import posterior_loss
-from tests.inference.stubs import BOUND, MODEL, PARAMS, model_of
+from tests.inference.stubs import BOUND, ENCODER, MODEL, PARAMS, model_of
 from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within
 
@@ -105,7 +105,9 @@ def test_bidirectional_bounds_enclose_the_truth(gaussian):
     assert gaps[2] < 0.2 * gaps[0]
 
 
-@pytest.mark.parametrize("proposal", [None, PriorProposal()])
+@pytest.mark.parametrize(
+    "proposal", [None, PriorProposal(), EncoderProposal(ENCODER)], ids=["none", "prior", "encoder"]
+)
 def test_bounds_are_means_of_weights_in_both_directions(proposal):
     """The lower one is log mean exp(w), the upper one -log mean exp(-w): means of w or of exp(w) would be looser.
 
@@ -117,13 +119,19 @@ def test_bounds_are_means_of_weights_in_both_directions(proposal):
     of_latent, of_data, of_pilot, of_start, *ways = jax.random.split(key, 6)
     z = BOUND.sample(of_latent, (7,))
     np.testing.assert_allclose(bounds.x, MODEL.simulate(of_data, PARAMS, z, BOUND), rtol=1e-5)
-    path, betas = evidence_path(MODEL, PARAMS, bounds.x, None, BOUND), power_ladder(3, 3.0)
+    fitted, exponent = None, 3.0
+    if isinstance(proposal, EncoderProposal):  # chains move in its coordinates
+        (of_fit, of_pilot), exponent = jax.random.split(of_pilot), 1.0
+        fitted = proposal.fit(of_fit, MODEL, PARAMS, bounds.x, BOUND)
+    path, betas = evidence_path(MODEL, PARAMS, bounds.x, fitted, BOUND), power_ladder(3, exponent)
     steps = _pilot(of_pilot, path, betas, kernel)
     forward, backward = (
         np.asarray(annealed_log_weights(
             way, path.log_start, path.log_gain, start, betas, steps, kernel=kernel, reverse=way is ways[1]
         ), np.float64)
-        for way, start in zip(ways, (path.draw(of_start, 4), jnp.broadcast_to(z, (4, 7, 2))), strict=True)
+        for way, start in zip(
+            ways, (path.draw(of_start, 4), jnp.broadcast_to(path.position_of(z), (4, 7, 2))), strict=True
+        )
     )  # fmt: skip
     np.testing.assert_allclose(bounds.lower, special.logsumexp(forward, axis=0) - np.log(4), rtol=1e-3)
     np.testing.assert_allclose(bounds.upper, np.log(4) - special.logsumexp(-backward, axis=0), rtol=1e-3)

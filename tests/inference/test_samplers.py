@@ -35,7 +35,7 @@ X = jax.random.normal(jax.random.key(0), (NUM_DATA, 2))
 def test_draws_follow_the_posterior_of_their_own_datum(gaussian, sampler):
     """Means and covariances of a linear Gaussian model; those of `ProposalChains` come in batches of a hundred."""
     model, params, x, _, _, mean = gaussian
-    which = np.arange(103) % len(x)
+    which = np.arange(103) % 100 % len(x)  # the last three are the first three again, in another batch
     draw = jax.jit(sampler.step, static_argnums=3) if not sampler.has_compiled_parts else sampler.step
     state = sampler.init(jax.random.key(0), model, params, 103)
     weight = np.asarray(params["decoder"]["weight"], np.float64)
@@ -44,6 +44,7 @@ def test_draws_follow_the_posterior_of_their_own_datum(gaussian, sampler):
         state = state._replace(metric=Metric(jnp.asarray(weight @ weight.T / 0.3**2, jnp.float32), jnp.ones(3)))
     draws, after = draw(jax.random.key(1), 0, state, model, params, x[which])
     assert draws.z.shape == (20, 103, 3)
+    assert np.all(draws.z[:, 100:] != draws.z[:, :3])
     white = ((np.asarray(draws.z, np.float64) - mean[which]) @ np.linalg.cholesky(precision)).reshape(-1, 3)
     assert_within(white.mean(axis=0), 0, len(white) ** -0.5, 4.5)
     assert_within(np.cov(white.T), np.eye(3), (2 / len(white)) ** 0.5, 4.5)

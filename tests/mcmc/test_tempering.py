@@ -18,6 +18,7 @@ from kaem_jax.mcmc import (
     tempering,
 )
 from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier
+from kaem_jax.mcmc.rounds import next_heading
 from tests.truth import assert_within
 
 NUM_DATA = 3000
@@ -246,6 +247,15 @@ def test_a_warm_up_adapts_step_sizes(monkeypatch):
     run = run_of(log_prior, flat, jnp.zeros((5, 2)), power_ladder(4), **options)
     tuned = 0.1 * np.exp(2 * (0.6 - 0.574) * np.sum(np.arange(1.0, 31) ** -0.6))
     np.testing.assert_allclose(run.step_size, [0.1, *[tuned] * 3], rtol=1e-5)
+
+
+def test_a_round_trip_begins_at_the_first_rung():
+    """One way alone is none: who starts on the last rung has no heading before the first one."""
+    heading, seen = jnp.zeros(4, jnp.int32), []
+    for rung in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [0, 1, 3, 2]):
+        heading = next_heading(heading, jnp.asarray(rung))
+        seen.append(heading.tolist())
+    assert seen == [[-1, 0, 0, 0], [1, 0, 0, -1], [1, 0, -1, -1], [-1, 0, 1, -1]]
 
 
 def test_a_population_that_goes_on_keeps_alternating_pairs():

@@ -13,6 +13,8 @@ import kaem_jax as kaem
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.priors import em, shapes
 from kaem_jax.priors.em import expectation, fit_gaussians, mean_log_prob
+from kaem_jax.priors.fit_prior import choose
+from kaem_jax.training.refit import posterior_codes
 
 KEY = jax.random.key(0)
 
@@ -189,6 +191,22 @@ def test_the_size_is_chosen_on_held_out_rows(blobs, rng):
     assert stats.norm.logpdf(fresh).sum(axis=1).mean() - mean_log_prob(prior, params, fresh) < 0.02
 
 
+def test_sizes_grow_until_two_gain_nothing():
+    """Of each kind of maps afresh, and only those that so many rows can support."""
+    worth, seen = {("full", 4): 1, ("diagonal", 1): 2}, []
+
+    def chosen(num):
+        seen.clear()
+        best = choose(num, 1, lambda prior: seen.append(prior) or prior, value, np.inf)
+        return best.map, best.num_clusters, [prior.num_clusters for prior in seen]
+
+    def value(prior):
+        return worth.get((prior.map, prior.num_clusters), 0)
+
+    assert chosen(10_000) == ("diagonal", 1, [1, 4, 10, 25, 1, 10, 40])
+    assert chosen(40) == ("diagonal", 1, [1, 4, 1])
+
+
 def test_refusals(refuses):
     prior = prior_of(2, "diagonal")
     refuses.each(
@@ -222,6 +240,8 @@ def test_refit_replaces_the_prior_alone(rng):
     assert better.prior == new
     for name in ("decoder", "likelihood"):
         jax.tree.map(np.testing.assert_array_equal, fitted[name], params[name])
+    codes = posterior_codes(KEY, model, params, x, frozen, 2)
+    assert np.mean(codes[0] != codes[1]) > 0.9
     z = np.asarray(new.bind(fitted["prior"]).sample(jax.random.key(3), (4000,)))[:, 0]
     for sign in (-1, 1):
         half = z[np.sign(z) == sign]

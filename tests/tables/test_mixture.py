@@ -84,6 +84,11 @@ def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
     assert np.max(np.abs(gaussian - 1)) > 0.1  # the correction matters
     diagonal = TableMixture(prior, params, {}, ())
     np.testing.assert_allclose(np.exp(diagonal.log_prob(0, rows)), exact, rtol=1e-4)
+    theta = (np.log(rng.dirichlet(np.ones(2), C)),)  # a category that tells clusters apart, with each row its own
+    both = [TableMixture(*of, theta) for of in ((full, of_full, normal), (prior, params, {}))]
+    rows = Rows(rows.z, np.arange(6)[:, None] % 2)
+    ratio = np.exp([both[0].log_prob(seed, rows) - both[1].log_prob(0, rows) for seed in range(200)])
+    assert_within(ratio.mean(axis=0), 1, ratio.std(axis=0) / 200**0.5 + 1e-5, 4.5)
     z = np.asarray(prior.bind(params).sample(jax.random.key(1), 4000))
     rows = Rows(np.where([True, False], z, np.nan).astype(np.float32), np.zeros((4000, 0), int))
     for one in (density, diagonal):

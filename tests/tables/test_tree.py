@@ -232,6 +232,13 @@ def test_many_rows_say_what_never_happens(rng):
     assert 0 < tree.transitions[1].min() < 2e-4  # 0.15 of 1,750 rows
 
 
+def test_the_best_epoch_is_kept(rng):
+    """Of noise many clusters learn the rows by heart: the first epoch is better on others than the last."""
+    rows = Rows(rng.normal(size=(300, 2)).astype(np.float32), np.zeros((300, 0), int))
+    first, all_of_them = (fit_tree(0, rows[:200], rows[200:], (), (60,), seconds=s).value for s in (0, np.inf))
+    assert all_of_them >= first
+
+
 def test_trees_grow_while_held_out_rows_gain_and_there_is_time(rng):
     x = rng.normal(size=(600, 2)).astype(np.float32)
     rows = Rows(x, np.zeros((600, 0), int))

@@ -160,6 +160,15 @@ def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
     assert len({tuple(jax.random.key_data(stage_key(states[0].root_key, step)).tolist()) for step in range(4)}) == 4
 
 
+def test_given_parameters_are_those_of_the_start():
+    """Also the encoder's, which the sampler would make anew."""
+    sampler = kaem.Variational(encoder=kaem.MLP((3,)))
+    fresh = init_train_state(jax.random.key(0), MODEL, None, sampler, 4).params
+    given = jax.tree.map(lambda leaf: leaf + 1, fresh)
+    found = init_train_state(jax.random.key(0), MODEL, None, sampler, 4, given).params
+    jax.tree.map(np.testing.assert_array_equal, found, given)
+
+
 @pytest.mark.usefixtures("as_users_run_it")
 def test_averages_and_transposes_reach_the_step():
     model = kaem.Model(

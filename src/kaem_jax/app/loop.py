@@ -219,8 +219,8 @@ def train_and_evaluate(
             if is_writer():
                 write_json(folder.summary, final)
             say(
-                f"finished {training.step} steps: held-out log-likelihood {held_out_nats(final)} per datum "
-                f"from {final['eval/num_gradients']:,} gradient evaluations of each; everything is in {workdir}"
+                f"finished {training.step} steps: held-out log-likelihood {held_out_nats(final)} per datum; "
+                f"everything is in {workdir}"
             )
             return Outcome.FINISHED
         return _interrupted(training, stop)
