@@ -295,7 +295,7 @@ def test_the_same_state_gives_the_same_model_and_pickles(rng):
 def test_columns_of_one_number_and_of_whole_numbers_stay_so(rng):
     """Also where cells are missing; another number is very unlikely, and the density there is narrow."""
     frame = pandas.DataFrame({"a": rng.normal(size=200), "year": 1912.0, "k": rng.integers(1, 4, 200)})
-    gaps = frame.assign(year=frame["year"].where(rng.random(200) < 0.8))
+    gaps = frame.assign(**{name: frame[name].where(rng.random(200) < 0.8) for name in ("year", "k")})
     model = TableDensity(num_clusters=1, random_state=0).fit(gaps)
     drawn = model.sample(400)
     np.testing.assert_allclose(drawn["year"], 1912)
@@ -303,10 +303,12 @@ def test_columns_of_one_number_and_of_whole_numbers_stay_so(rng):
     assert np.all(drawn["k"] == np.round(drawn["k"]))
     for filled in (model.impute(gaps), *model.impute(gaps, num_draws=2)):
         np.testing.assert_allclose(filled["year"], 1912, rtol=1e-6)
+    assert np.all(filled["k"] == np.round(filled["k"]))  # of the last draw
     usual, other = model.score_samples(frame[:1])[0], model.score_samples(frame[:1].assign(year=1913.0))[0]
     assert other < usual - 1000
     complete = TableDensity(num_clusters=1, random_state=0).fit(frame)  # a gap is no alarm, and hides none
     assert complete.predict(gaps).mean() > 0.8
+    gaps["k"] = frame["k"]
     np.testing.assert_array_equal(complete.predict(gaps[gaps["year"].isna()].assign(a=9.0)), -1)
 
 

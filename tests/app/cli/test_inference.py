@@ -128,7 +128,6 @@ def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, se
     assert line.startswith("error: held-out data have no missing values, and --mask says none")
 
 
-@pytest.mark.slow
 def test_fields_are_filled_in_their_units(tmp_path):
     settings, y = field_settings(tmp_path)
     flat = untrained(tmp_path / "flat", **settings, likelihood__sigma=SIGMA)
