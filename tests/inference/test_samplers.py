@@ -67,7 +67,7 @@ def test_chains_start_at_draws_of_the_prior_and_pairs_alternate():
             **{"objective": "thermodynamic", "refresh": False} | options,
         )  # fmt: skip
         draws = step(sampler, key, number, _state(), MODEL, PARAMS, x)[0]
-        np.testing.assert_array_equal(draws.z, draws.rungs[-1])
+        np.testing.assert_allclose(draws.z, draws.rungs[-1], rtol=1e-6)  # two outputs of one program
         np.testing.assert_allclose(draws.betas, [0, 0.25, 1])
         return np.abs(np.asarray(draws.rungs) - start).max(axis=-1) > 1e-4  # [T, C, B]
 
