@@ -1,10 +1,8 @@
 """Diagnostics of chains: effective sample size, R-hat, warnings as values."""
 
 import enum
-import functools
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +11,6 @@ from jax import Array
 from jax.typing import ArrayLike
 
 Traces = TypeVar("Traces", Array, np.ndarray)
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _one_program(function: _F) -> _F:
-    """For JAX arrays `function` is one program: eager operations would be compiled one by one, in ten times as long."""
-    compiled = jax.jit(function, static_argnames=set(inspect.signature(function).parameters) & {"pooled"})
-
-    @functools.wraps(function)
-    def chosen(*args: Any, **options: Any) -> Any:
-        is_jax = isinstance(next(iter((*args, *options.values()))), Array)
-        return (compiled if is_jax else function)(*args, **options)
-
-    return cast(_F, chosen)
 
 
 class DrawWarning(enum.IntFlag):
@@ -65,7 +50,6 @@ def warn_if(conditions: Mapping[DrawWarning, Array]) -> Array:
     return sum((jnp.where(holds, jnp.int32(flag), 0) for flag, holds in conditions.items()), start=jnp.int32(0))
 
 
-@_one_program
 def effective_sample_size(trace: Traces, *, pooled: bool = False) -> Traces:
     """N / (1 + 2 sum of autocorrelations), truncated by Geyer's initial monotone sequence (1992).
 
@@ -77,6 +61,12 @@ def effective_sample_size(trace: Traces, *, pooled: bool = False) -> Traces:
     Returns:
       [...], at most N, or C N if pooled; the maximum for a constant trace.
     """
+    if isinstance(trace, np.ndarray):
+        return _effective_sample_size(trace, pooled)
+    return _compiled_effective_sample_size(trace, pooled)
+
+
+def _effective_sample_size(trace: Traces, pooled: bool) -> Traces:
     xp = trace.__array_namespace__()
     num = trace.shape[0]
     total = num * trace.shape[1] if pooled else num
@@ -97,7 +87,10 @@ def effective_sample_size(trace: Traces, *, pooled: bool = False) -> Traces:
     return xp.where(variance > 0, total / xp.maximum(time, 1), total)
 
 
-@_one_program
+# Eager operations would be compiled one by one.
+_compiled_effective_sample_size = jax.jit(_effective_sample_size, static_argnums=1)
+
+
 def split_r_hat(trace: Traces) -> Traces:
     """Split R-hat of each chain (Gelman et al., 2013, section 11.4).
 
@@ -114,7 +107,6 @@ def split_r_hat(trace: Traces) -> Traces:
     return r_hat(xp.stack([trace[:size], trace[-size:]], axis=1))
 
 
-@_one_program
 def r_hat(traces: Traces) -> Traces:
     """R-hat of several chains of one target (Gelman & Rubin, 1992).
 

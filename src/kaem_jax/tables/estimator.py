@@ -120,10 +120,8 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
                 raise ValueError(f"bounds={{{name!r}: {pair!r}}}: give two numbers, or None for no bound, as (0, None)")
         kept = {name: cells for name, cells in table.items() if name not in self.exclude}
         for name, cells in kept.items():
-            if cells.dtype.kind == "f" and frames.are_counted(cells):
-                warnings.warn(
-                    f"column {name!r} counts the rows; if it names them, give exclude=[{name!r}]", stacklevel=2
-                )
+            if frames.are_counted(cells):
+                warnings.warn(f"column {name!r} counts the rows; if it names them, exclude=[{name!r}]", stacklevel=2)
         self._whole = {name for name, cells in kept.items() if frames.is_whole(cells)}
         found = fit_density(seed, kept, bounds, self.method, self.num_clusters, self.map, self.seconds)
         self._seed, self.columns_, self.density_ = seed, found.columns, found.density

@@ -59,11 +59,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     "out": {"type": to_path, "required": True},
     "num": {"type": at_least(1)},
     "draws": {"type": at_least(2), "default": 16, "help": "posterior draws of each datum"},
-    "checkpoint": {
-        "type": to_checkpoint,
-        "default": "last",
-        "help": "last, best (held-out log-likelihood), or a step",
-    },
+    "checkpoint": {"type": to_checkpoint, "default": "last", "help": "last, best (on held-out data), or a step"},
     "seed": {"type": at_least(0), "default": 0, "help": "seed of random draws"},
     "data_path": {"help": "own data, if they are not where training found them"},
     "data_dir": {"help": "folder of prepared data, if it is not the one that training used"},
