@@ -119,20 +119,24 @@ def test_bounds_are_means_of_weights_in_both_directions(proposal):
     of_latent, of_data, of_pilot, of_start, *ways = jax.random.split(key, 6)
     z = BOUND.sample(of_latent, (7,))
     np.testing.assert_allclose(bounds.x, MODEL.simulate(of_data, PARAMS, z, BOUND), rtol=1e-5)
-    fitted, exponent = None, 3.0
-    if isinstance(proposal, EncoderProposal):  # chains move in its coordinates
-        (of_fit, of_pilot), exponent = jax.random.split(of_pilot), 1.0
-        fitted = proposal.fit(of_fit, MODEL, PARAMS, bounds.x, BOUND)
-    path, betas = evidence_path(MODEL, PARAMS, bounds.x, fitted, BOUND), power_ladder(3, exponent)
-    steps = _pilot(of_pilot, path, betas, kernel)
-    forward, backward = (
-        np.asarray(annealed_log_weights(
-            way, path.log_start, path.log_gain, start, betas, steps, kernel=kernel, reverse=way is ways[1]
-        ), np.float64)
-        for way, start in zip(
-            ways, (path.draw(of_start, 4), jnp.broadcast_to(path.position_of(z), (4, 7, 2))), strict=True
-        )
-    )  # fmt: skip
+
+    @jax.jit
+    def weights_of(x, z):
+        fitted, exponent, pilot = None, 3.0, of_pilot
+        if isinstance(proposal, EncoderProposal):  # chains move in its coordinates
+            (of_fit, pilot), exponent = jax.random.split(of_pilot), 1.0
+            fitted = proposal.fit(of_fit, MODEL, PARAMS, x, BOUND)
+        path, betas = evidence_path(MODEL, PARAMS, x, fitted, BOUND), power_ladder(3, exponent)
+        steps = _pilot(pilot, path, betas, kernel)
+        starts = (path.draw(of_start, 4), jnp.broadcast_to(path.position_of(z), (4, 7, 2)))
+        return [
+            annealed_log_weights(
+                way, path.log_start, path.log_gain, start, betas, steps, kernel=kernel, reverse=way is ways[1]
+            )
+            for way, start in zip(ways, starts, strict=True)
+        ]
+
+    forward, backward = np.asarray(weights_of(bounds.x, z), np.float64)
     np.testing.assert_allclose(bounds.lower, special.logsumexp(forward, axis=0) - np.log(4), rtol=1e-3)
     np.testing.assert_allclose(bounds.upper, np.log(4) - special.logsumexp(-backward, axis=0), rtol=1e-3)
 
@@ -192,15 +196,16 @@ def test_one_mode_gives_bounds_and_several_give_two_estimates(finds_modes, bound
         ("ais", {"num_chains": 201}, {"num_temperatures": 3}),
     ):
         found = kaem.log_evidence(key, model, PARAMS, x, method, proposal=proposal, **total, **options)
-        half, parts = {name: -(-num // fits) for name, num in total.items()}, []
-        for of_fit, of_run in keys:
+        half = {name: -(-num // fits) for name, num in total.items()}
+
+        def log_weights(of_fit, of_run, method=method, options=half | options):
             fitted = proposal.fit(of_fit, model, PARAMS, x, bound)
             if method == "importance":
-                parts.append(proposal_log_weights(of_run, model, PARAMS, x, fitted, bound, **half, **options))
-            else:
-                path = evidence_path(model, PARAMS, x, fitted, bound)
-                parts.append(path_log_weights(of_run, path, **half, **options, kernel=MALA()))
-        expected = evidence_of_weights(jnp.stack(parts))
+                return proposal_log_weights(of_run, model, PARAMS, x, fitted, bound, **options)
+            return path_log_weights(of_run, evidence_path(model, PARAMS, x, fitted, bound), **options, kernel=MALA())
+
+        compiled = jax.jit(log_weights)
+        expected = evidence_of_weights(jnp.stack([compiled(*pair) for pair in keys]))
         np.testing.assert_allclose(found.value, expected.value, rtol=1e-3)
         np.testing.assert_allclose(found.standard_error, expected.standard_error, rtol=1e-2)
         assert np.all(found.ess > 20)

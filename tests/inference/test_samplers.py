@@ -88,7 +88,9 @@ def _state():
 @pytest.mark.parametrize("options", [{}, {"num_temperatures": 3, "steps_per_round": 1}])
 def test_ula_stays_within_the_bounds(options):
     sampler = SAMPLERS.get("tempered" if options else "langevin")(kernel="ula", num_steps=3, step_size=1.0, **options)
-    z = np.asarray(sampler.draw(jax.random.key(0), model_of((-1.0, 1.0)), PARAMS, X).z)
+    model = model_of((-1.0, 1.0))
+    state = sampler.init(jax.random.key(1), model, PARAMS, NUM_DATA)
+    z = np.asarray(step(sampler, jax.random.key(0), 0, state, model, PARAMS, X)[0].z)
     assert np.all(np.abs(z) <= 1)
     assert np.abs(z).max() > 0.5
 
@@ -199,11 +201,17 @@ def test_kept_chains_from_an_encoder_go_on_from_where_they_were():
 
 
 def test_a_ladder_from_an_encoder_begins_at_its_t_distribution():
-    path = kaem.Tempered(encoder=ENCODER)._path(MODEL, PARAMS, BOUND, X)
-    z = path.draw(jax.random.key(0), 3)
-    log_q = EncoderProposal(ENCODER).fit(None, MODEL, PARAMS, X, BOUND).log_prob(z)
-    np.testing.assert_allclose(path.log_start(z), log_q, rtol=1e-4)
-    np.testing.assert_allclose(path.log_gain(z), MODEL.log_joint(PARAMS, z, X, BOUND) - log_q, rtol=1e-3, atol=1e-3)
+
+    @jax.jit
+    def found(key):
+        path = kaem.Tempered(encoder=ENCODER)._path(MODEL, PARAMS, BOUND, X)
+        z = path.draw(key, 3)
+        log_q = EncoderProposal(ENCODER).fit(None, MODEL, PARAMS, X, BOUND).log_prob(z)
+        return path.log_start(z), path.log_gain(z), log_q, MODEL.log_joint(PARAMS, z, X, BOUND)
+
+    log_start, log_gain, log_q, log_joint = found(jax.random.key(0))
+    np.testing.assert_allclose(log_start, log_q, rtol=1e-4)
+    np.testing.assert_allclose(log_gain, log_joint - log_q, rtol=1e-3, atol=1e-3)
 
 
 def test_a_draw_without_a_state_starts_afresh():
