@@ -23,7 +23,8 @@ _HEAD = """# All settings
 
 `--config.GROUP.NAME=VALUE` sets one, such as `--config.optimizer.prior.learning_rate=1e-3`. In Python the same names
 are arguments of the same classes, with the same defaults. A group with a `kind` is an object of one of several classes;
-`--config.GROUP=KIND` takes one with its defaults, and `--config.GROUP.kind=package.module:Class` one of your own.
+`--config.GROUP.kind=KIND` takes another and keeps the fields that both have, `--config.GROUP=KIND` takes it with its
+defaults (a prior needs `num_latents`), and `--config.GROUP.kind=package.module:Class` takes one of your own.
 
 This page is written from the classes by `python docs/write_settings.py`.
 """
@@ -31,7 +32,7 @@ This page is written from the classes by `python docs/write_settings.py`.
 
 def page() -> str:
     """The whole page."""
-    parts = [_HEAD, _section("experiment", Experiment, None)]
+    parts = [_HEAD, _section("--config.NAME=VALUE", Experiment, None)]
     seen: set[type] = set()
     for field in dataclasses.fields(Experiment):
         kinds = field.metadata.get("kinds")
@@ -39,6 +40,7 @@ def page() -> str:
         entry = next(iter(typing.get_args(hint)), None) if typing.get_origin(hint) is tuple else None
         if dataclasses.is_dataclass(entry):
             parts += [f"## {field.name}\n", _section(f"{field.name}.0, {field.name}.1, ...", entry, None, seen)]
+            parts += [f"`{field.name}.0.{name}` has the settings of `{name}`.\n" for name, _ in _groups(entry)]
         elif kinds is not None:
             parts.append(f"## {field.name}\n")
             parts += [_section(f"{field.name}.kind = {kind}", kinds.get(kind), kinds, seen) for kind in kinds]

@@ -96,7 +96,7 @@ NAMES = {
     "vae_then_10_affine": "VAE, then 10 affine clusters",
     "vae_then_40_affine": "VAE, then 40 affine clusters",
     "clustered": "100 clusters with learned shapes, jointly",
-    "gaussians": "diagonal Gaussians, jointly",
+    "gaussians": "Gaussians, jointly",
     "gaussians_then_40_gaussians": "jointly, then 40 full Gaussians",
     "gaussians_then_10_affine": "jointly, then 10 affine clusters",
     "gaussians_then_40_affine": "jointly, then 40 affine clusters",

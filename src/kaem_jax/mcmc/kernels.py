@@ -141,10 +141,10 @@ class MALA(ULA):
 
 @dataclasses.dataclass(frozen=True)
 class HMC(MALA, Settings):
-    """Hamiltonian Monte Carlo (Neal, 2011): leapfrog steps of length sqrt(2 eta). One such step is `MALA`.
+    """Hamiltonian Monte Carlo (Neal, 2011): leapfrog steps of length sqrt(2 eta).
 
-    A random factor of 0.8 to 1.2 on the length of each move avoids closed orbits. The target acceptance is that of
-    Beskos et al. (2013).
+    A random factor of 0.8 to 1.2 on the length of each move avoids closed orbits; without it one step is `MALA`. The
+    target acceptance is that of Beskos et al. (2013).
 
     Attributes:
       num_leapfrogs: leapfrog steps per move, with one gradient each.

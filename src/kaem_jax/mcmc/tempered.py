@@ -67,8 +67,9 @@ def tempered(
       log_prior: maps one position to a scalar in nats; or a density with `sample` and `log_prob`, which is also the
         default reference; or None, which is 0.
       log_likelihood: maps one position to a scalar in nats.
-      z0: one position, any pytree of floats, where all chains start; with num_chains=None a batch of positions, one per
-        population. None draws the starts from the reference.
+      z0: one position, any pytree of floats, where chains start, but for those of lower rungs, which start at draws of
+        the reference; with num_chains=None a batch of positions, one per population. None takes all starts from the
+        reference.
       args: data of both log-densities, which take them after the position.
       reference: a density with `sample` and `log_prob`, such as `NormalReference`; its draws refresh the first rung.
       fits_reference: whether a second reference is fitted. It needs a reference and at most 256 coordinates.
