@@ -100,7 +100,7 @@ def _row(cls: Any, field: Any) -> str:
 
 def _allowed(hint: Any, metadata: Any) -> str:
     if (kinds := metadata.get("kinds")) is not None:
-        return f"a {kinds.what}"
+        return f"{'an' if kinds.what[0] in 'aeiou' else 'a'} {kinds.what}"
     choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
     text = ", ".join(f"`{choice}`" for choice in choices) or getattr(hint, "__name__", str(hint))
     if typing.get_origin(hint) is tuple:

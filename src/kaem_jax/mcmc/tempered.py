@@ -70,7 +70,7 @@ def tempered(
       z0: one position, any pytree of floats, where chains start, but for those of lower rungs, which start at draws of
         the reference; with num_chains=None a batch of positions, one per population. None takes all starts from the
         reference.
-      args: data of both log-densities, which take them after the position.
+      args: data, which functions (not priors with `log_prob`) take after the position.
       reference: a density with `sample` and `log_prob`, such as `NormalReference`; its draws refresh the first rung.
       fits_reference: whether a second reference is fitted. It needs a reference and at most 256 coordinates.
       num_chains: C, independent populations.

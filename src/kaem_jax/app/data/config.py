@@ -32,7 +32,8 @@ class DataSettings(Settings):
       storage: `device`: all examples in device memory; `host`: decoded in host memory; `disk`: decoded batch by batch.
         `auto` is `device` up to 2 GiB, else `host`.
       held_out: the split that is held out.
-      validation_size: examples of the training split that are held out instead of the test split.
+      validation_size: examples of the part `validation`, or else of the training split, held out instead of the
+        test split.
       test_fraction: share of the data that becomes the test part, for data without one.
       split_seed: seed of that split.
       columns: columns of a table to model (empty: all but the label), or arrays of fields that become channels.
@@ -40,7 +41,7 @@ class DataSettings(Settings):
       transform: `standard` standardises columns of numbers; `power` also makes them more symmetric by powers.
       level: whether a token of a text is a character or a word.
       length: tokens of a text; longer ones are cut.
-      num_train: number of examples to train on; 0: all. They are the first, or random ones of tables and your own data.
+      num_train: number of examples to train on; 0: all. Of tables and your own data they are random, else the first.
       num_held_out: the same for held-out data.
       batch_size: number of examples in a minibatch.
       transpose: swap height and width of each training image or field with probability 1/2.

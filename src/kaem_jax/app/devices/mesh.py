@@ -27,7 +27,7 @@ class Parallel(Settings):
 
     Attributes:
       data: number of devices along the minibatch.
-      temp: number of devices along the rungs of a tempered posterior; 0: as few as let the minibatch fill the others.
+      temp: devices along the rungs of a tempered posterior; 0: the fewest for which the rest divide the minibatch.
     """
 
     data: int = setting(-1, low=-1)

@@ -54,7 +54,7 @@ class Evaluation(Settings):
 
     Attributes:
       estimator: estimator of log p(x); its fields `final_*` are for the last evaluation.
-      proposal: proposal from which estimates and posterior draws start; its encoder is by default the posterior's.
+      proposal: proposal from which estimates and posterior draws start; `kind=encoder` takes the posterior's encoder.
       every_steps: updates between evaluations.
       num_data: number of held-out data in evaluations during training.
       final: whether a last evaluation takes all held-out data, with the efforts `final_*` of the estimator.

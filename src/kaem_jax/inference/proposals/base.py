@@ -86,7 +86,7 @@ class _FittedPrior(FittedProposal):
 
 @dataclasses.dataclass(frozen=True)
 class PriorProposal(Proposal):
-    """Q(z | x) = p(z).
+    """q(z | x) = p(z).
 
     Example:
       >>> kaem.log_prob(key, model, params, x, proposal=kaem.PriorProposal(), num_samples=100).ess.shape

@@ -62,7 +62,7 @@ def approximate(encoder: Network | Encoder, model: Model, params: Params, x: Arr
 
 @dataclasses.dataclass(frozen=True)
 class EncoderProposal(Proposal):
-    """Q(z | x): a t distribution with the mean and scale of an encoder, whose parameters are `params["encoder"]`.
+    """q(z | x): a t distribution with the mean and scale of an encoder, whose parameters are `params["encoder"]`.
 
     Attributes:
       encoder: the network; None: in a run, the encoder of its posterior.

@@ -135,7 +135,7 @@ class Sampler(Settings, abc.ABC):
     Attributes:
       has_compiled_parts: whether `step` calls compiled parts that other code shares, and is not compiled as a whole.
       moves_with_loss: whether training differentiates the loss in the draws too, and gives this score to `move`.
-      trains_encoder: whether an encoder learns; otherwise it rests.
+      trains_encoder: whether an encoder learns; otherwise it is frozen.
       encoder: the network that it draws from or learns; None if it has none.
       persistent: whether the state has chains for each datum.
     """

@@ -63,11 +63,11 @@ class Particles(Sampler):
 
     where S holds the encoder's standard deviations for this datum, and M is the average of (S score)(S score)' over all
     data. At posterior draws the mean of score score' is the posterior's precision, so P is about its covariance.
-    Without an accept step, the stationary variance is too large by a share of about h / 2. The encoder rests, since it
-    would learn from chains that it starts.
+    Without an accept step, the stationary variance is too large by a share of about h / 2. The encoder is frozen,
+    since it would learn from chains that it starts.
 
     Attributes:
-      encoder: of an earlier stage; None starts chains at prior draws, with unit scales.
+      encoder: encoder of an earlier stage; None starts chains at prior draws, with unit scales.
       num_chains: C.
       step_size: h.
 

@@ -50,9 +50,12 @@ class Tempered(ChainSampler):
       refresh: whether the rung at beta = 0 takes exact draws.
       objective: what training differentiates: log p(x, z) at the `posterior`, or the paper's `thermodynamic` or
         `steppingstone` sum over rungs, whose gradients are biased (docs/method.md, section 9).
-      ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `cyclic`: the paper's, whose
-        exponent goes from `exponent` to `final_exponent` and back along a cosine of `cycle_steps` updates; `adaptive`:
-        each step, rungs move the fraction `ladder_damping` of the way to equal increments of the communication barrier.
+      ladder: `power`: beta_k = (k / (T - 1))^exponent; `cyclic`: the paper's, whose exponent follows a cosine;
+        `adaptive`: in each step, rungs move towards equal increments of the communication barrier.
+      exponent: of the powers, at first (1 suits a ladder from an encoder).
+      final_exponent: exponent that `cyclic` reaches in the middle of a cycle.
+      cycle_steps: updates from `exponent` to `final_exponent` and back.
+      ladder_damping: fraction of the way that `adaptive` rungs move.
 
     Example:
       >>> posterior = kaem.Tempered(num_temperatures=3, num_steps=4, steps_per_round=2)
