@@ -26,6 +26,7 @@ class Column(Settings):
       shift, stretch: mean and standard deviation after the power, by which numbers are standardised again.
       low, high: bounds of the numbers, or None. Bounded numbers first become logarithms or log-odds.
       knots, scores: those of the map to normal scores that comes last, see `MarginalMap`; empty without one.
+      is_whole: whether all numbers of training are whole, so that draws are rounded.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Column(Settings):
     high: float | None = None
     knots: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
+    is_whole: bool = False
 
     @classmethod
     def of_numbers(
@@ -54,15 +56,16 @@ class Column(Settings):
                 f"column {name!r} has numbers from {numbers.min():g} to {numbers.max():g}, not inside its bounds "
                 f"({low}, {high}), which no number may reach"
             )
-        numbers = cls(name, low=low, high=high)._unbounded(numbers)
+        column = cls(name, low=low, high=high, is_whole=bool(np.all(numbers == np.round(numbers))))
+        numbers = column._unbounded(numbers)
         if numbers.max() == numbers.min():  # of 0.1 again and again, the computed deviation is 1e-17
             scale = _OF_CONSTANT * max(1.0, abs(numbers[0]))
-            return cls(name, (), float(numbers[0]), scale, low=low, high=high)
+            return dataclasses.replace(column, mean=float(numbers[0]), scale=scale)
         with np.errstate(over="ignore"):
             deviation = float(np.std(numbers))
         if not np.isfinite(deviation):
             raise ValueError(f"column {name!r} has numbers up to {np.abs(numbers).max():g}: rescale it")
-        column = cls(name, (), np.mean(numbers), deviation or 1.0, low=low, high=high)  # of 0 and 1e-258 it is 0
+        column = dataclasses.replace(column, mean=np.mean(numbers), scale=deviation or 1.0)  # of 0 and 1e-258 it is 0
         if transform == "standard" or np.unique(numbers).size < _FEWEST:
             return column
         standard = (numbers - column.mean) / column.scale

@@ -1,5 +1,6 @@
 """scikit-learn's interface to the density of a table: scores, outliers, gaps and draws in the user's own columns."""
 
+import dataclasses
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
@@ -122,9 +123,11 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         for name, cells in kept.items():
             if frames.are_counted(cells):
                 warnings.warn(f"column {name!r} counts the rows; if it names them, exclude=[{name!r}]", stacklevel=2)
-        self._whole = {name for name, cells in kept.items() if frames.is_whole(cells)}
         found = fit_density(seed, kept, bounds, self.method, self.num_clusters, self.map, self.seconds)
-        self._seed, self.columns_, self.density_ = seed, found.columns, found.density
+        self._seed, self.density_ = seed, found.density
+        self.columns_ = tuple(  # the fit saw blurred ties
+            dataclasses.replace(column, is_whole=frames.is_whole(kept[column.name])) for column in found.columns
+        )
         self._beside = found.mixture
         self.method_ = "mixture" if found.density is found.mixture else "tree"
         rows = frames.encoded(self.columns_, kept)
@@ -320,7 +323,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         }
 
     def _rounded(self, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: np.round(cells) if name in self._whole else cells for name, cells in table.items()}
+        return {c.name: np.round(table[c.name]) if c.is_whole else table[c.name] for c in self.columns_}
 
     def _as_trained(self, table: Mapping[str, np.ndarray]) -> Any:
         if self._frame is not None:

@@ -36,6 +36,7 @@ def test_a_table_with_empty_cells_is_trained_evaluated_and_drawn(tmp_path, refus
         "a": [None if i % 5 == 0 else float(value) for i, value in enumerate(rng.normal(size=num))],
         "b": [None if i % 7 == 0 else "xy"[int(value)] for i, value in enumerate(rng.integers(0, 2, num))],
         "c": rng.normal(170, 10, num).tolist(),
+        "n": rng.integers(0, 4, num).tolist(),
     }
     frame["b"][max(parts_of([num], DataSettings(**settings))["test"])] = "z"
     write_table(path, frame)
@@ -47,7 +48,8 @@ def test_a_table_with_empty_cells_is_trained_evaluated_and_drawn(tmp_path, refus
     assert (workdir / "figures" / "samples.png").stat().st_size > 1000
     call(sample.main, "--workdir", workdir, "--num", 300, "--out", tmp_path / "s.csv")
     drawn = polars.read_csv(tmp_path / "s.csv")
-    assert (drawn.columns, set(drawn["b"])) == (["a", "b", "c"], {"x", "y"})
+    assert (drawn.columns, set(drawn["b"])) == (["a", "b", "c", "n"], {"x", "y"})
+    assert (drawn["n"].dtype, drawn["c"].dtype) == (polars.Int64, polars.Float64)
     assert abs(drawn["c"].mean() - 170) < 10
     call(encode.main, "--workdir", workdir, "--num", 10, "--out", tmp_path / "z.csv", "--draws", 8)
     codes = polars.read_csv(tmp_path / "z.csv")

@@ -83,6 +83,11 @@ class Table(Form):
     def decode(self, values: np.ndarray) -> dict[str, list[Any]]:
         return {column.name: column.decode(part) for column, part in self._parts(values)}
 
+    def drawn(self, values: np.ndarray) -> dict[str, list[Any]]:
+        """`decode` of draws: columns of whole numbers are rounded."""
+        cells = self.decode(values)
+        return {c.name: list(map(round, cells[c.name])) if c.is_whole else cells[c.name] for c in self.columns}
+
     def in_units(self, values: np.ndarray) -> np.ndarray:
         """All values [N, D] as numbers, in the user's units except for categories."""
         return np.concatenate([column.in_units(part) for column, part in self._parts(values)], axis=1)

@@ -57,7 +57,7 @@ class Evaluation(Settings):
       proposal: proposal from which estimates and posterior draws start; `kind=encoder` takes the posterior's encoder.
       every_steps: updates between evaluations.
       num_data: number of held-out data in evaluations during training.
-      final: whether a last evaluation takes all held-out data, with the efforts `final_*` of the estimator.
+      final: whether a last evaluation takes all of `data.num_held_out`, with the efforts `final_*` of the estimator.
       num_reconstructions: number of held-out data that are reconstructed by posterior means.
       posterior_steps: steps of the chains behind these means. Chains start at the proposal; if that is the prior, the
         sampler of training is used.
