@@ -56,16 +56,15 @@ class Column(Settings):
                 f"column {name!r} has numbers from {numbers.min():g} to {numbers.max():g}, not inside its bounds "
                 f"({low}, {high}), which no number may reach"
             )
-        column = cls(name, low=low, high=high, is_whole=bool(np.all(numbers == np.round(numbers))))
-        numbers = column._unbounded(numbers)
+        numbers = cls(name, low=low, high=high)._unbounded(numbers)
         if numbers.max() == numbers.min():  # of 0.1 again and again, the computed deviation is 1e-17
             scale = _OF_CONSTANT * max(1.0, abs(numbers[0]))
-            return dataclasses.replace(column, mean=float(numbers[0]), scale=scale)
+            return cls(name, (), float(numbers[0]), scale, low=low, high=high)
         with np.errstate(over="ignore"):
             deviation = float(np.std(numbers))
         if not np.isfinite(deviation):
             raise ValueError(f"column {name!r} has numbers up to {np.abs(numbers).max():g}: rescale it")
-        column = dataclasses.replace(column, mean=np.mean(numbers), scale=deviation or 1.0)  # of 0 and 1e-258 it is 0
+        column = cls(name, (), np.mean(numbers), deviation or 1.0, low=low, high=high)  # of 0 and 1e-258 it is 0
         if transform == "standard" or np.unique(numbers).size < _FEWEST:
             return column
         standard = (numbers - column.mean) / column.scale

@@ -47,16 +47,6 @@ def test_tables_come_back(data, transform):
     np.testing.assert_array_equal(np.isnan(unseen[:, 1]), ["" not in categories, *[False] * len(categories), True])
 
 
-@pytest.mark.parametrize("transform", ["standard", "power"])
-def test_draws_of_whole_numbers_are_whole(transform, rng):
-    numbers = {"n": rng.integers(0, 9, 50).astype(float), "x": rng.normal(size=50), "same": np.full(50, 7.0)}
-    form = Table(tuple(Column.of_numbers(name, values, transform) for name, values in numbers.items()))
-    values = rng.normal(size=(20, 3)).astype(np.float32)
-    drawn, exact = saved_and_read(form).drawn(values), form.decode(values)
-    assert drawn == {"n": [round(v) for v in exact["n"]], "x": exact["x"], "same": 20 * [7]}
-    assert {type(v) for v in drawn["n"]} == {int}
-
-
 @settings(deadline=None, max_examples=40)
 @given(st.lists(words, max_size=6), st.sampled_from(["character", "word"]), st.integers(2, 6))
 def test_texts_come_back_and_end_where_they_do(texts, level, length):

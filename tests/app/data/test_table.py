@@ -46,6 +46,10 @@ def test_a_table_is_standardised_by_its_training_rows_and_comes_back(tmp_path, s
     assert again["is_open"] == [{None: None, True: "true", False: "false"}[ROWS["is_open"][i]] for i in order]
     heights = np.array(ROWS["height"], float)[order]
     np.testing.assert_allclose(np.array(again["height"], float), heights, rtol=1e-5)
+    moved = data.train[~np.isnan(data.train).any(axis=1)] + np.float32(0.01)
+    drawn, exact = data.form.drawn(moved), data.form.decode(moved)
+    assert drawn == exact | {"count": [round(value) for value in exact["count"]]} != exact
+    assert {type(value) for value in drawn["count"]} == {int}
     labels = [*data.train_labels(np.arange(6)), *data.held_out_labels(np.arange(2))]
     assert [["a", "b"][label] for label in labels] == [ROWS["kind"][i] for i in order]
     of_powers = load(path, columns=("height",), transform="power")

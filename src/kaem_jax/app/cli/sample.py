@@ -80,10 +80,9 @@ def main(argv: Sequence[str]) -> int:
         streams = {"samples": iter([sample_with_noise(key, run.model, run.params, num, **part)])}
     else:
         streams = {"samples": sample_in_batches(key, run.model, run.params, num, **part)}
-    decode = run.form.drawn if isinstance(run.form, Table) else run.form.decode
-    in_units = {name: map(decode, stream) for name, stream in streams.items()}
+    in_units = {name: (run.form.decode(batch) for batch in stream) for name, stream in streams.items()}
     if isinstance(run.form, Table):
-        write_table(given.out, next(in_units["samples"]))
+        write_table(given.out, run.form.drawn(next(streams["samples"])))
     elif isinstance(run.form, Text):
         write_lines(given.out, next(in_units["samples"]))
     elif is_folder:

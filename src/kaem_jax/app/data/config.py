@@ -41,7 +41,7 @@ class DataSettings(Settings):
       transform: `standard` standardises columns of numbers; `power` also makes them more symmetric by powers.
       level: whether a token of a text is a character or a word.
       length: tokens of a text; longer ones are cut.
-      num_train: number of examples to train on; 0: all. Of tables and your own data they are random, else the first.
+      num_train: number of examples to train on, 0: all; a random choice from tables and your own data, else the first.
       num_held_out: the same for held-out data.
       batch_size: number of examples in a minibatch.
       transpose: swap height and width of each training image or field with probability 1/2.

@@ -1,6 +1,7 @@
 """Tables of numbers and categories: users' own CSV, Parquet and .npz files, two of scikit-learn, and toys."""
 
 import csv
+import dataclasses
 import decimal
 import pathlib
 import re
@@ -17,7 +18,7 @@ from kaem_jax.errors import DataError
 from kaem_jax.files.writing import replacing
 from kaem_jax.jax_utils.processes import say
 from kaem_jax.tables.column import Column, is_empty, warn_of_unknown
-from kaem_jax.tables.frames import are_counted, name_rows
+from kaem_jax.tables.frames import are_counted, is_whole, name_rows
 
 _MAX_CATEGORIES = 1000
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "?", "null", "NULL"]
@@ -136,7 +137,7 @@ def _describe(name: str, cells: Sequence[Any], transform: str = "standard") -> C
             raise DataError(f"data.columns: column {name!r} has infinite values")
         if are_counted(numbers):
             say(f"column {name!r} counts the rows; if it names them, list the others in data.columns")
-        return Column.of_numbers(name, numbers, transform)
+        return dataclasses.replace(Column.of_numbers(name, numbers, transform), is_whole=is_whole(numbers))
     texts = [str(cell) for cell in known]
     categories = tuple(sorted(set(texts)))
     words = [text for text in texts if not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text.strip(), re.IGNORECASE)]
