@@ -71,10 +71,8 @@ def fit_prior(
     if labels is not None:
         labels = np.asarray(labels)
         if labels.shape != (num,) or not np.isin(labels, np.arange(num_classes)).all():
-            values = f"values from {labels.min()} to {labels.max()}" if labels.size else "no values"
-            raise ValueError(
-                f"labels has shape {labels.shape} and {values}; wanted: [{num}], each a class from 0 to {num_classes - 1}"
-            )
+            given = f"shape {labels.shape} and the values {np.unique(labels)[:9].tolist()}"
+            raise ValueError(f"labels has {given}; wanted: [{num}], each a class from 0 to {num_classes - 1}")
     few, many = held_out_tenth(seed, num)
     rows, held_out = draws[:, many].reshape(-1, size), draws[0, few]
     of_rows, of_held_out = (None, None) if labels is None else (np.tile(labels[many], num_draws), labels[few])
