@@ -136,13 +136,16 @@ class Training:
         """Begins the next stage."""
         self._stage = self._later.pop(0)
         self._optimizer = self._stage.make_optimizer()
-        self._step = self._stage.train_step(self.model, self._optimizer)
+        self._step = self._stage.train_step(self.model, self._optimizer, first_step=self._stop)
         self._stop += self._stage.num_steps
 
     def _next_stage(self) -> None:
         """Fits the prior, and begins the next stage with its first state."""
         if (before := self._stage).refit:
-            fit = functools.partial(refit_state, self.state, self.model, before.posterior, self._images, None)
+            first_step = self._stop - before.num_steps
+            fit = functools.partial(
+                refit_state, self.state, self.model, before.posterior, self._images, None, first_step=first_step
+            )
             self.state, seconds = timed(fit, self.num_updates)
             self.fit_seconds += seconds
         self._begin()

@@ -96,6 +96,7 @@ def test_each_stage_has_its_own_posterior_rates_and_fit(finished):
     first, last = (kaem.load_run(finished, step) for step in (20, 40))
     assert type(first.training_posterior.sampler) is kaem.Variational
     assert type(last.training_posterior.sampler) is kaem.Particles
+    assert (first.training_posterior.step, last.training_posterior.step) == (20, 20)
     before, after = state_at(finished, 20), state_at(finished, 40)
     assert before.average is None
     assert last.params["decoder"].keys() == after.average["decoder"].keys()
@@ -147,7 +148,8 @@ def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
     stages = [Stage(num_steps=length, **given) for length in (3, 20, 20)]
     key = run_keys(0).state
     states = [state_after(stages, step, key, MODEL, NUM_DATA) for step in (3, 4, 24)]
-    assert [stage_after(stages, step) for step in (0, 3, 4, 23, 24)] == [0, 0, 1, 1, 2]
+    found = [stage_after(stages, step) for step in (0, 3, 4, 23, 24, 99)]
+    assert found == [(0, 0), (0, 0), (1, 3), (1, 3), (2, 23), (2, 23)]
     z = [np.asarray(langevin.kept(state.sampler, MODEL)) for state in states]
     assert np.abs(z[0] - z[1]).max() > 0.1
     moved = dataclasses.replace(states[1], step=states[1].step + 7)
@@ -158,6 +160,31 @@ def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
     later = state_of_next_stage(kept, MODEL, None, langevin, NUM_DATA, True)
     jax.tree.map(np.testing.assert_array_equal, later.average, kept.average)
     assert len({tuple(jax.random.key_data(stage_key(states[0].root_key, step)).tolist()) for step in range(4)}) == 4
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+def test_schedules_of_a_sampler_count_from_the_start_of_its_stage():
+    langevin = kaem.Langevin(persistent=True, num_steps=1, adapt_steps=2)
+    optimizer = Optimizer(prior=Group(warmup_steps=0), decoder=Group(warmup_steps=0))
+    stages = [Stage(num_steps=9, optimizer=optimizer), Stage(num_steps=4, optimizer=optimizer, posterior=langevin)]
+    state = dataclasses.replace(state_after(stages, 10, run_keys(0).state, MODEL, 4), step=jnp.int32(9))
+    step = stages[1].train_step(MODEL, stages[1].make_optimizer(), first_step=9)
+    batch, sizes = Batch(jnp.ones((4, 2)), jnp.arange(4)[None], jnp.arange(4)[None]), [langevin.step_size]
+    for _ in range(4):
+        state, _ = step(state, batch)
+        sizes.append(float(state.sampler.step_size))
+    assert (np.diff(sizes) != 0).tolist() == [True, True, False, False]
+
+
+@pytest.mark.slow
+def test_a_later_stage_adapts_its_step_size(tmp_path):
+    values = staged_dict() | {"parallel": {"data": 1, "temp": 1}}
+    values["train"]["log_every"] = 5
+    values["stages"][0]["posterior"] = {"kind": "langevin", "persistent": True, "num_steps": 1, "adapt_steps": 15}
+    with jax.numpy_dtype_promotion("standard"):
+        assert train_and_evaluate(read(Experiment, values), tmp_path / "run") is Outcome.FINISHED
+    sizes = [row["train/step_size"] for row in rows_of(tmp_path / "run") if "train/step_size" in row]
+    assert (np.diff(sizes) != 0).tolist() == [True, True, False]
 
 
 def test_given_parameters_are_those_of_the_start():

@@ -119,5 +119,6 @@ def lower_step(
             stored, rows = jax.ShapeDtypeStruct((*indices.shape, size), dtype, sharding=along), None
         classes: Any = jax.ShapeDtypeStruct((num_train,), jnp.int32, sharding=everywhere)
         batch = Batch(stored, rows, indices, classes if config.data.labels else None, data_shape)
-        step = stages[stage].train_step(model, stages[stage].make_optimizer(), config.data.transpose)
+        first_step = until - stages[stage].num_steps
+        step = stages[stage].train_step(model, stages[stage].make_optimizer(), config.data.transpose, first_step)
         return step.lower(state, batch)

@@ -147,7 +147,7 @@ def train_and_evaluate(
                 which = f" of stage {number}, {stage.num_steps} updates" if config.stages else ""
                 say(f"compiling the training step{which}")
                 started = time.perf_counter()
-                jitted = stage.train_step(model, optimizer, config.data.transpose)
+                jitted = stage.train_step(model, optimizer, config.data.transpose, start_step)
                 train_step = jitted.lower(training.state, feed(0, per_call)).compile()
                 if training.step == start_step:
                     numbers["perf/compile_seconds"] = time.perf_counter() - started
@@ -185,7 +185,9 @@ def train_and_evaluate(
                 if step == stop_step and stage.refit:
                     say("fitting the prior to posterior draws")
                     labels = None if labels_of is None else labels_of(np.arange(num_data))
-                    training.state = refit_state(training.state, model, stage.posterior, dataset.train, labels, step)
+                    training.state = refit_state(
+                        training.state, model, stage.posterior, dataset.train, labels, step, start_step
+                    )
                 if step % config.checkpoint.every_steps == 0 or step == stop_step:
                     training.save()
                 pending, numbers = {}, {}

@@ -105,7 +105,7 @@ def tempered(
         raise ValueError("log_likelihood is no function: the order is key, log_prior (or None), log_likelihood, z0")
     if reference is None and log_prior is None:
         raise ValueError("log_prior=None leaves the first rung without a density: give a reference, too")
-    key_start, key_run = jax.random.split(key)
+    key_start, key_run, key_fit = jax.random.split(key, 3)
     if z0 is None:
         if reference is None or num_chains is None:
             raise ValueError("z0=None needs a reference with `sample`, to start from, and num_chains")
@@ -130,7 +130,7 @@ def tempered(
     run, seen = population.warmed(key_run, np.asarray(rows.flat(starts)), warmup_rounds, rungs, grows, until)
     if fits_reference and reference is not None and rows.size <= _MOST_COORDINATES:
         rungs = num_temperatures or _FITTED_RUNGS
-        fitted = _fitted(key_run, population, seen, warmup_rounds // 2 or 1, rungs, grows, until)
+        fitted = _fitted(key_fit, population, seen, warmup_rounds // 2 or 1, rungs, grows, until)
         run = run if fitted is None else dataclasses.replace(fitted, control=run)
     run, was_done = run.more(first), False
     while True:

@@ -68,15 +68,18 @@ def refit(
     return dataclasses.replace(model, prior=prior), params | {"prior": fitted}
 
 
-def refit_state(state: TrainState, model: Model, sampler: Sampler, x: Any, labels: Any, step: int) -> TrainState:
+def refit_state(
+    state: TrainState, model: Model, sampler: Sampler, x: Any, labels: Any, step: int, first_step: int = 0
+) -> TrainState:
     """The trained state with its prior refitted to kept chains, or to posterior draws under the evaluated parameters.
 
-    The trained prior stays if held-out draws are as probable under it: few data make many clusters overfit.
+    `step` is that of the run, and the sampler's stage began after `first_step`. The trained prior stays if held-out
+    draws are as probable under it: few data make many clusters overfit.
     """
     clustered: Any = model.prior  # the experiment refuses others
     key = refit_key(state.root_key, step)
     if (kept := sampler.kept(state.sampler, model)) is None:
-        posterior = FrozenSampler.freeze(sampler, state.sampler, step)
+        posterior = FrozenSampler.freeze(sampler, state.sampler, step - first_step)
         codes, key = _codes_and_key(key, model, state.evaluated, x, posterior, _NUM_DRAWS)
     else:
         codes = np.asarray(kept)

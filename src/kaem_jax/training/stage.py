@@ -40,27 +40,30 @@ class Stage(Settings):
         return self.optimizer.build(self.num_steps, self.posterior.trains_encoder)
 
     def train_step(
-        self, model: Model, optimizer: optax.GradientTransformation, transpose: bool = False
+        self, model: Model, optimizer: optax.GradientTransformation, transpose: bool = False, first_step: int = 0
     ) -> jax.stages.Wrapped:
-        decay = self.optimizer.average_decay
-        return make_train_step(model, optimizer, self.posterior, average_decay=decay, transpose=transpose)
+        """`make_train_step` of this stage, which begins after `first_step` updates."""
+        return make_train_step(
+            model, optimizer, self.posterior, average_decay=self.optimizer.average_decay, transpose=transpose,
+            first_step=first_step,
+        )  # fmt: skip
 
 
-def stage_after(stages: Sequence[Stage], step: int) -> int:
-    """The index of the stage to which update `step` belongs; the first for 0."""
-    last = 0
-    for index, stage in enumerate(stages):
-        last += stage.num_steps
-        if step <= last:
-            return index
-    return len(stages) - 1
+def stage_after(stages: Sequence[Stage], step: int) -> tuple[int, int]:
+    """The index of the stage to which update `step` belongs (the first for 0), and the number of updates before it."""
+    first_step = 0
+    for index, stage in enumerate(stages[:-1]):
+        if step <= first_step + stage.num_steps:
+            return index, first_step
+        first_step += stage.num_steps
+    return len(stages) - 1, first_step
 
 
 def state_after(
     stages: Sequence[Stage], step: int, key: Array, model: Model, num_data: int, trains: bool = True
 ) -> TrainState:
     """A state with the structure after `step` updates; for `step` 0, its value too. `trains` adds the optimiser's."""
-    first, *later = stages[: stage_after(stages, step) + 1]
+    first, *later = stages[: stage_after(stages, step)[0] + 1]
     optimizer = first.make_optimizer() if trains else None
     state = init_train_state(key, model, optimizer, first.posterior, num_data, averaged=first.keeps_average)
     for stage in later:

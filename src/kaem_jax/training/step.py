@@ -25,6 +25,7 @@ def make_train_step(
     *,
     average_decay: float = 0.0,
     transpose: bool = False,
+    first_step: int = 0,
 ) -> jax.stages.Wrapped:
     """Builds the jitted step (state, batch) -> (state, metrics), with one update per minibatch of the batch.
 
@@ -36,6 +37,7 @@ def make_train_step(
       average_decay: decay of the moving average of the parameters, if the state keeps one. It is at most
         (1 + step) / (10 + step), so that early averages forget faster.
       transpose: whether to swap height and width of each square image or field with probability 1/2.
+      first_step: updates before those of this sampler, whose own schedules count from there.
     """
 
     def update(state: TrainState, x: Array, indices: Array, labels: Array | None) -> tuple[TrainState, Metrics]:
@@ -44,7 +46,9 @@ def make_train_step(
             is_turned = jax.random.bernoulli(keys.transpose, shape=(len(x),) + (1,) * (x.ndim - 1))
             x = jnp.where(is_turned, x.swapaxes(1, 2), x)
         with jax.named_scope("draw"):
-            draws, carried = sampler.step(keys.draw, state.step, state.sampler, model, state.params, x, indices)
+            draws, carried = sampler.step(
+                keys.draw, state.step - first_step, state.sampler, model, state.params, x, indices
+            )
 
         def loss_at(params: Params, z: Array | None) -> tuple[Array, Metrics]:
             at = draws if z is None else dataclasses.replace(draws, z=z)

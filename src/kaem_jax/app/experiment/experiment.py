@@ -159,9 +159,10 @@ class Experiment(Settings):
         encoders = (stage.posterior.encoder for stage in self.all_stages)
         return next((encoder for encoder in encoders if encoder is not None), None)
 
-    def stage_of(self, step: int) -> Stage:
-        """The stage to which update number `step` belongs; the first for 0."""
-        return self.all_stages[stage_after(self.all_stages, step)]
+    def stage_of(self, step: int) -> tuple[Stage, int]:
+        """The stage to which update number `step` belongs (the first for 0), and the number of updates before it."""
+        index, first_step = stage_after(self.all_stages, step)
+        return self.all_stages[index], first_step
 
     def model(self, data_shape: tuple[int, ...]) -> Model:
         """The model for data of this shape; a ConfigError says which parts do not fit together."""
@@ -185,7 +186,7 @@ class Experiment(Settings):
 
     def evaluation_sampler(self, step: int = 0) -> Sampler:
         """The sampler of evaluation: chains from the proposal, or that of training if the proposal is the prior."""
-        posterior = self.stage_of(step).posterior
+        posterior = self.stage_of(step)[0].posterior
         num_steps = self.evaluation.posterior_steps
         if not isinstance(self.evaluation.proposal, PriorProposal):
             num_chains = self.evaluation.posterior_chains

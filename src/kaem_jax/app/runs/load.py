@@ -47,7 +47,8 @@ class Run:
 
     @classmethod
     def of_state(cls, config: Experiment, model: Model, state: TrainState, step: int, form: Form) -> "Run":
-        frozen = FrozenSampler.freeze(config.stage_of(step).posterior, state.sampler, step)
+        stage, first_step = config.stage_of(step)
+        frozen = FrozenSampler.freeze(stage.posterior, state.sampler, step - first_step)
         sampler = config.evaluation_sampler(step=step)
         if isinstance(config.evaluation.proposal, PriorProposal):  # then it is the sampler of training, as adapted
             posterior = dataclasses.replace(frozen, sampler=sampler)

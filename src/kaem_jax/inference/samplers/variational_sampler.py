@@ -61,7 +61,7 @@ class Variational(Sampler):
     Attributes:
       encoder: the network.
       num_draws: K, draws for each datum.
-      kl_warmup_steps: training steps over which the weight of log p(z) - log q(z | x) rises linearly to 1.
+      kl_warmup_steps: first updates of the stage, over which the weight of log p(z) - log q(z | x) rises linearly to 1.
 
     Example:
       >>> posterior = kaem.Variational(encoder=kaem.MLP(hidden=(32,)))
