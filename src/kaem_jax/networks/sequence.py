@@ -176,7 +176,7 @@ class SequenceDecoder(_Attention):
     """Causal self-attention that maps features and earlier tokens to the logits of every token.
 
     Attributes:
-      context: number of earlier tokens that each block looks back at; 0: features only.
+      context: number of earlier tokens that each block looks back at; 0: blocks read features only.
       ngram_order: n of the longest hashed n-grams whose logits are added; 0: none. See `HashedNgrams`.
       ngram_bits: logarithm (base 2) of the number of entries in the n-gram table.
       ngram_penalty: weight of the sum of the magnitudes of that table, in nats per datum. With N texts, a weight of
