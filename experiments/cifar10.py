@@ -69,6 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "every_steps": 5_000,
                 "num_data": 100,
                 "num_reconstructions": 20 if is_tiny else 100,
+                "posterior_steps": 30 if is_tiny else 100,
                 "estimator": {
                     "kind": "ais",
                     "num_chains": 4,

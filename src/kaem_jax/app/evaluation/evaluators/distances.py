@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-_ROWS = 2048  # rows in a block of the kernel matrix
+_ROWS = 512  # rows in a block of the kernel matrix
 _NUM_GROUPS = 10
 
 
@@ -35,7 +35,8 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
-    return sum(float(np.sum((x[i : i + _ROWS] @ y.T / x.shape[1] + 1) ** 3)) for i in range(0, len(x), _ROWS))
+    blocks = (x[i : i + _ROWS] @ y.T / x.shape[1] + 1 for i in range(0, len(x), _ROWS))
+    return sum(float(np.vdot(k * k, k)) for k in blocks)  # a power takes ten times as long
 
 
 def jackknife(distance: Callable[[np.ndarray, np.ndarray], float], real: np.ndarray, generated: np.ndarray) -> float:
