@@ -229,5 +229,5 @@ def train_and_evaluate(
 
 
 def _interrupted(training: TrainingRun, stop: StopRequest) -> Outcome:
-    say(f"{stop.signal_name or 'preempted'}: saved step {training.step}; the same command continues")
+    say(f"{stop.signal_name or 'preempted'}: saved step {training.step}")
     return Outcome.INTERRUPTED
