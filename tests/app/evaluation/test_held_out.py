@@ -32,7 +32,7 @@ from kaem_jax.app.evaluation.generate import means_of, reconstruct
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.runs.load import Run
 from kaem_jax.app.runs.run_folder import RunFolder
-from kaem_jax.inference.evidence import Effort, Evidence, ImportanceEstimator
+from kaem_jax.inference.evidence import Effort, Evidence
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, Importance, Sampler
 from kaem_jax.inference.samplers.chains import ChainState
@@ -163,7 +163,7 @@ def test_clusters_are_those_of_the_data_and_agree_with_their_labels():
     frozen = FrozenSampler(Importance(num_samples=2000), (), 0)
     run = Run(Experiment(), *far_clusters(sigma=0.2), 0, None, frozen)
     x, share = jnp.asarray(CENTRES[which]), np.array([0.4, 0.3, 0.2, 0.1])
-    for draws in (None, frozen.draw(KEY, run.model, run.params, x[:70])):
+    for draws in (None, frozen.draw(KEY, run.model, run.params, x[:100])):
         found = clusters.evaluate(KEY, run, x, which % 3, draws)
         assert found["effective_number"] == pytest.approx(np.exp(-share @ np.log(share)), rel=1e-2)
         assert (found["num_data"], found["clusters"], found["accuracy"]) == (150, 4, 1)
@@ -206,14 +206,20 @@ def test_mixing_is_judged_in_the_coordinates_of_training(of_metric):
 @pytest.mark.parametrize(("acceptance", "is_bound"), [(0.3, True), (0.8, False)])
 def test_a_ladder_with_gaps_tells_how_many_rungs_are_needed_at_least(acceptance, is_bound):
     run = Run(Experiment(), LINEAR, OF_LINEAR, 0, FrozenSampler(Ladder(acceptance), (), 9), None)
-    found = mixing.evaluate(KEY, run, DATA[:4])
+    found = mixing.evaluate(KEY, run, DATA[:40])
     assert (found["rungs"], found["rungs_that_suit"], found["is_bound"]) == (4, 5, is_bound)
 
 
 def test_what_data_and_latents_say_of_each_other():
     """E[log p(x | z)] - log p(x), and what another datum's latents cost, against the normal posterior."""
-    run = Run(Experiment(), LINEAR, OF_LINEAR, 0, None, POSTERIOR, form=WORDS)
-    found = texts.evaluate(KEY, run, DATA, ImportanceEstimator(num_samples=400), kaem.Laplace(num_draws=100))
+    run, asked = Run(Experiment(), LINEAR, OF_LINEAR, 0, None, POSTERIOR, form=WORDS), []
+
+    def exactly(*given):
+        asked.append(given)
+        return Evidence(EXACT(np.asarray(given[3], np.float64))[1], None, None, None, np.zeros(200, bool)), None
+
+    found = texts.evaluate(KEY, run, DATA, exactly, "proposal")
+    assert [*map(id, asked[0][1:])] == [*map(id, (LINEAR, OF_LINEAR, DATA, "proposal"))]
     x, weight = np.asarray(DATA, np.float64), np.asarray(OF_LINEAR["decoder"]["weight"], np.float64)
     mean, covariance = EXACT(x)[0], np.linalg.inv(np.eye(2) + weight @ weight.T / 0.25)
     log_determinant = np.log(np.linalg.det(covariance))
