@@ -47,7 +47,16 @@ from tests.truth import assert_within
 KEY, WORDS = jax.random.key(3), Text("word", 4, ("a", "bb"))
 LINEAR, OF_LINEAR, EXACT = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
 POSTERIOR = FrozenSampler(Importance(num_samples=20_000), (), 0)
-DATA = LINEAR.simulate(jax.random.key(1), OF_LINEAR, jax.random.normal(jax.random.key(0), (200, 2)))
+
+
+def data_of(params, num, sigma, seed=0):
+    """Draws of x of a linear model."""
+    rng, (weight, bias) = np.random.default_rng(seed), (np.asarray(params["decoder"][name]) for name in ("weight", "bias"))
+    noise = sigma * rng.normal(size=(num, len(bias)))
+    return jnp.asarray(rng.normal(size=(num, len(weight))) @ weight + bias + noise, jnp.float32)
+
+
+DATA = data_of(OF_LINEAR, 200, 0.5)
 
 
 def likelihood_of(key, estimator, proposal=None):
@@ -95,7 +104,7 @@ def test_activity_is_the_share_of_variance_that_data_decide_with_an_error_that_c
     """One latent that the data show, and one that they do not: the latter's means err for all data together."""
     model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
     params["decoder"]["weight"] = params["decoder"]["weight"].at[1].set(0)
-    x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (300, 2)))
+    x = data_of(params, 300, 0.7)
     sampler, keys = FrozenSampler(Importance(num_samples=60), (), 0), jax.random.split(jax.random.key(0), 30)
     shares, errors = (
         np.stack(part) for part in zip(*(activity(k, model, params, x, sampler) for k in keys), strict=True)
@@ -274,7 +283,8 @@ def test_bits_are_comparable_where_there_are_levels(clustered):
 def test_the_heaviest_clusters_come_first(clustered):
     logits = jnp.asarray([0.0, 1.0, -0.5, 0.3, -1.0, -1.0])
     prior = dataclasses.replace(clustered.model.prior, num_classes=0, proportions="learned")
-    found, shares = zip(*clusters.heaviest_clusters(prior, prior.init(KEY) | {"logits": logits}, 2), strict=True)
+    params = jax.jit(prior.init)(KEY) | {"logits": logits}
+    found, shares = zip(*clusters.heaviest_clusters(prior, params, 2), strict=True)
     assert found == (1, 3)
     np.testing.assert_allclose(shares, jax.nn.softmax(logits)[jnp.asarray([1, 3])], rtol=1e-6)
 
