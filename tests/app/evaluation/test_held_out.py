@@ -51,7 +51,10 @@ POSTERIOR = FrozenSampler(Importance(num_samples=20_000), (), 0)
 
 def data_of(params, num, sigma, seed=0):
     """Draws of x of a linear model."""
-    rng, (weight, bias) = np.random.default_rng(seed), (np.asarray(params["decoder"][name]) for name in ("weight", "bias"))
+    rng, (weight, bias) = (
+        np.random.default_rng(seed),
+        (np.asarray(params["decoder"][name]) for name in ("weight", "bias")),
+    )
     noise = sigma * rng.normal(size=(num, len(bias)))
     return jnp.asarray(rng.normal(size=(num, len(weight))) @ weight + bias + noise, jnp.float32)
 

@@ -90,6 +90,17 @@ def test_clusters_and_latents_are_ranked_and_shown_at_medians(pictures):
     assert found["start"] == clusters[0]["median"]
 
 
+def test_without_clusters_the_first_picture_is_at_the_medians_of_all():
+    """Within four errors of a median of the N(0, 1) that they are here; scores of the axes are not needed for it."""
+    run = small_run(prior={"kind": "mixture", "num_latents": 2, "num_components": 2, "basis": "rbf"})
+    run.params["prior"] = jax.tree.map(jnp.zeros_like, run.params["prior"])
+    z = np.zeros((2, page._NUM_POINTS), np.float32)
+    pictures = page.Pictures(run, "runs/a", run.model.prior.bind(run.params["prior"]), page.Axes(z, z, z), np.ones(2))
+    found = pictures.describe()
+    assert_within(found["start"]["latent"], [0, 0], np.sqrt(np.pi / 2 / page._NUM_MEDIAN_DRAWS), 4)
+    assert (found["start"], found["clusters"]) == (pictures.decode([found["start"]["latent"]])[0], [])
+
+
 def heights(path, num):
     """The curve of an SVG path, relative to the box."""
     points = np.array([point.split(",") for point in re.findall(r"[\d.]+,[\d.]+", path)], float)
