@@ -101,9 +101,7 @@ def untrained(workdir, zero=("prior", "decoder"), **overrides):
     config = tiny_config(**own | overrides)
     dataset = load_dataset(config.data)
     config = bind(config, dataset)
-    # One program, where the operations of every part would be compiled one by one.
-    first = jax.jit(lambda key: parts_of(config, len(dataset.train), key, dataset.data_shape).state)
-    state = first(jax.random.key(0))
+    state = parts_of(config, len(dataset.train), data_shape=dataset.data_shape).state
     zeros = {name: jax.tree.map(jnp.zeros_like, state.params[name]) for name in zero}
     folder = RunFolder(workdir)
     workdir.mkdir()

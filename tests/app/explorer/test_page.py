@@ -35,7 +35,7 @@ def small_run(shape=(8, 8), **groups):
         values[group] = settings if "kind" in settings else values[group] | settings
     config = read(Experiment, values)
     model, sampler = config.model(shape), config.evaluation_sampler()
-    params = model.init(jax.random.key(3)) | config.posterior.init_params(jax.random.key(5), model)
+    params = jax.jit(model.init)(jax.random.key(3)) | config.posterior.init_params(jax.random.key(5), model)
     posterior = FrozenSampler(sampler, sampler.init(jax.random.key(4), model, params, 1), 0)
     return Run(config, model, params, 60, posterior, posterior)
 
