@@ -203,23 +203,26 @@ class Ladder(Sampler):
         return ChainDraws(jnp.zeros((1, len(x), 2)), metrics), state
 
 
-@pytest.mark.parametrize("of_metric", [True, False])
-def test_mixing_is_judged_in_the_coordinates_of_training(of_metric):
+METRIC = Metric(OF_LINEAR["decoder"]["weight"] @ OF_LINEAR["decoder"]["weight"].T / 0.25, jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "state", "of_ladder"),
+    [
+        (kaem.Langevin(kernel="mala"), ChainState(None, METRIC, None), None),
+        (Ladder(0.3), (), (4, 5, True)),  # with gaps, so that more rungs than these may be needed
+        (Ladder(0.8), (), (4, 5, False)),
+    ],
+)
+def test_mixing_is_judged_in_the_coordinates_of_training_and_ladders_by_their_barriers(sampler, state, of_ladder):
     """At most 32 data; chains of a linear model agree, in the frame of the metric or in the latents."""
-    weight = OF_LINEAR["decoder"]["weight"]
-    metric = Metric(weight @ weight.T / 0.25, jnp.ones(2)) if of_metric else None
-    frozen = FrozenSampler(kaem.Langevin(kernel="mala"), ChainState(None, metric, None), 9)
-    found = mixing.evaluate(KEY, Run(Experiment(), LINEAR, OF_LINEAR, 0, frozen, None), DATA[:40])
-    assert (found["num_data"], found["preconditioned"]) == (32, of_metric)
+    run = Run(Experiment(), LINEAR, OF_LINEAR, 0, FrozenSampler(sampler, state, 9), None)
+    found = mixing.evaluate(KEY, run, DATA[:40])
+    assert (found["num_data"], found["preconditioned"]) == (32, of_ladder is None)
     assert found["r_hat"] < 1.1
     assert found["share_of_data_below_1.1"] > 0.5
-
-
-@pytest.mark.parametrize(("acceptance", "is_bound"), [(0.3, True), (0.8, False)])
-def test_a_ladder_with_gaps_tells_how_many_rungs_are_needed_at_least(acceptance, is_bound):
-    run = Run(Experiment(), LINEAR, OF_LINEAR, 0, FrozenSampler(Ladder(acceptance), (), 9), None)
-    found = mixing.evaluate(KEY, run, DATA[:40])
-    assert (found["rungs"], found["rungs_that_suit"], found["is_bound"]) == (4, 5, is_bound)
+    if of_ladder is not None:
+        assert (found["rungs"], found["rungs_that_suit"], found["is_bound"]) == of_ladder
 
 
 def test_what_data_and_latents_say_of_each_other():

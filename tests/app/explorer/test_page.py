@@ -24,7 +24,8 @@ from tests.builders import bent
 from tests.truth import assert_within
 
 CLUSTERED = {
-    "kind": "clustered", "num_latents": 3, "num_clusters": 4, "spread": 1.5, "proportions": "learned", "basis": "rbf",
+    "kind": "clustered", "num_latents": 3, "num_clusters": 4, "spread": 1.5, "proportions": "learned",
+    "shape": "gaussian",
 }  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def test_curves_are_densities(pictures):
 
 def test_latents_of_a_shared_map_have_curves_of_draws():
     """Of clusters that are normal, each latent is. Estimated from a thousand draws its curve is a little wide."""
-    run = small_run(prior=CLUSTERED | {"map": "shared", "shape": "gaussian"})
+    run = small_run(prior=CLUSTERED | {"map": "shared"})
     run.params["prior"] = params = bent(run.params["prior"])
     pictures = pictures_of(run, "runs/a")
     inverse = np.linalg.inv(np.eye(3) + np.tril(params["lower"], -1) / 3**0.5)
