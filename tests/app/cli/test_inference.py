@@ -57,11 +57,12 @@ def scores_of(heights, colours, heights_of_training):
 def test_scores_of_a_table_are_in_its_units_and_compared_with_data_that_lack_the_same_values(table, tmp_path, sentence):
     workdir, complete, everything = table
     heights, colours = [171.5, None, 160.0, 188.0], ["red", "blue", None, "green"]
-    write_table(tmp_path / "g.csv", {"height": heights, "colour": colours})
+    many = [(column * len(complete))[: len(complete)] for column in (heights, colours)]  # one program serves both data
+    write_table(tmp_path / "g.csv", dict(zip(("height", "colour"), many, strict=True)))
     flags = ("--workdir", workdir, "--data", tmp_path / "g.csv", "--out", tmp_path / "p.csv")
     code, said = sentence(score.main, *flags, "--typical", 1000)
     assert (code, "--typical" in said) == (0, False)
-    found = polars.read_csv(tmp_path / "p.csv")
+    found = polars.read_csv(tmp_path / "p.csv")[: len(heights)]
     expected = scores_of(heights, colours, everything)
     assert_within(found["log_prob"], expected, found["standard_error"], 5)
     assert found["standard_error"].max() < 0.02
