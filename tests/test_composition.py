@@ -213,21 +213,21 @@ def test_gradients(inputs):
 
 
 def test_ordinary_mistakes_of_callers_get_one_sentence(refuses):
-    key, x = jax.random.key(0), jnp.zeros((4, 5))
-    own, of_encoder = MODEL.init(key), ENCODER.init(key)
+    key, x, zero = jax.random.key(0), np.zeros((4, 5), np.float32), functools.partial(np.zeros, dtype=np.float32)
+    own, of_encoder = jax.jit(lambda key: (MODEL.init(key), ENCODER.init(key)))(key)
     prior, mine, product, comonotone = MODEL.prior, own["prior"], make_prior("product", 3, 2), make_prior("comonotone")
     bound, run = prior.bind(mine), functools.partial(kaem.mcmc.langevin_posterior, key, lambda z: -jnp.sum(z**2, -1))
-    pixels, wide, ones, zeros = np.zeros((4, 5), np.uint8), jnp.zeros((4, 6)), jnp.zeros((5, 1)), jnp.zeros((2, 3))
+    pixels, wide, ones, zeros = np.zeros((4, 5), np.uint8), zero((4, 6)), zero((5, 1)), zero((2, 3))
     refuses.each(
         (lambda: bound.log_prob(ones), ["z has shape (5, 1)", "[..., 3]"]),
         (lambda: prior.bind(bound), ["params is a BoundMixture", "init"]),
-        (lambda: bound.quantile(jnp.asarray([0.5, 1.5, 0.2])), ["u=1.5", "0..1"]),
-        (lambda: bound.quantile(jnp.asarray([0.5, 0.2])), ["u has shape (2,)", "[..., 3]"]),
+        (lambda: bound.quantile(np.float32([0.5, 1.5, 0.2])), ["u=1.5", "0..1"]),
+        (lambda: bound.quantile(np.float32([0.5, 0.2])), ["u has shape (2,)", "[..., 3]"]),
         # A sum over its last axis exists, and the other would be broadcast.
-        (lambda: product.bind(product.init(key)).features(jnp.zeros((5, 3))), ["shape (5, 3)", "[..., 3, 2]"]),
+        (lambda: product.bind(product.init(key)).features(zero((5, 3))), ["shape (5, 3)", "[..., 3, 2]"]),
         (lambda: comonotone.bind(comonotone.init(key)).values(ones), ["shape (5, 1)", "[..., 3]"]),
-        (lambda: MODEL.log_likelihood(own, jnp.zeros((4, 3)), pixels), ["x has dtype uint8", "255"]),
-        (lambda: MODEL.log_likelihood(own, jnp.zeros((4, 2)), x), ["z has shape (4, 2)", "[..., 3]"]),
+        (lambda: MODEL.log_likelihood(own, zero((4, 3)), pixels), ["x has dtype uint8", "255"]),
+        (lambda: MODEL.log_likelihood(own, zero((4, 2)), x), ["z has shape (4, 2)", "[..., 3]"]),
         (lambda: ENCODER.apply(of_encoder, pixels), ["x has dtype uint8", "255"]),
         (lambda: ENCODER.apply(of_encoder, wide), ["x has shape (4, 6)", "[B, 5]"]),
         (lambda: SAMPLERS["variational"].draw(key, MODEL, own, x), ["no 'encoder'", "init_params"]),

@@ -36,11 +36,11 @@ def test_outputs_are_the_networks_formula(rng):
     half_tanh = lambda x: (1 + np.tanh(x)) / 2  # noqa: E731
     for output, squash in (("identity", np.asarray), ("sigmoid", special.expit), ("tanh", half_tanh)):
         network = kaem.MLP(hidden=(8, 7), activation="relu", output=output).decoder(2, (3, 2), (3, 2))
-        params = jax.tree.map(lambda leaf: leaf + 0.1, jax.jit(network.init)(jax.random.key(0)))
+        params = jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.1), jax.jit(network.init)(jax.random.key(0)))
         x = features
         for i in range(3):
             x = np.maximum(x, 0 if i else -np.inf) @ params[f"dense_{i}"]["kernel"] + params[f"dense_{i}"]["bias"]
-        np.testing.assert_allclose(network.apply(params, features), squash(x).reshape(50, 3, 2), atol=1e-5)
+        np.testing.assert_allclose(jax.jit(network.apply)(params, features), squash(x).reshape(50, 3, 2), atol=1e-5)
         assert x.min() < 0
 
 
@@ -82,9 +82,13 @@ def test_data_of_16_bits_lose_no_nats(rng):
     model = make_model(decoder=decoder, likelihood=Gaussian(0.1), data_shape=(3072,))
     x = jnp.asarray(rng.uniform(size=(4, 3072)), jnp.bfloat16)
     params = {"prior": model.prior.init(jax.random.key(0)), "decoder": {}, "likelihood": {}}
-    found = jax.jit(lambda z: (model.pairwise_log_likelihood(params, z, x)[:, 0], model.log_likelihood(params, z, x)))
+
+    @jax.jit
+    def found(z, x):
+        return model.pairwise_log_likelihood(params, z, x)[:, 0], model.log_likelihood(params, z, x)
+
     truth = stats.norm(0.3, 0.1).logpdf(np.float64(x)).sum(-1)
-    np.testing.assert_allclose(found(jnp.zeros((4, 2))), [truth, truth], rtol=2e-6)
+    np.testing.assert_allclose(found(np.zeros((4, 2), np.float32), x), [truth, truth], rtol=2e-6)
 
 
 _TOKENS, _SQUASHED = kaem.SequenceDecoder().decoder(2, (5,), (5, 6)), kaem.MLP(output="sigmoid")

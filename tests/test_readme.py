@@ -1,4 +1,4 @@
-"""The Python of the README and of the pages on use runs as it stands; what they name exists."""
+"""The Python of the README and of the pages on use runs as it stands; what they name exists, and lines are short."""
 
 import pathlib
 import re
@@ -10,7 +10,8 @@ import pytest
 from kaem_jax.app.experiment.experiment_file import read_experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", *sorted((ROOT / "docs").glob("**/[a-z]*.md"))]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/[a-z]*.md")])
+RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
 
 def run_blocks(page, tmp_path, monkeypatch):
@@ -76,3 +77,25 @@ def test_commands_of_all_pages_can_be_run():
         words = line.partition("#")[0].replace("\\", " ").split()
         overrides = [word for word in words if word.startswith("--config.") and "KEY" not in word]
         read_experiment(words[1], overrides)
+
+
+def prose_of(page):
+    """Lines without code, formulas on their own and tables."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)
+    return [line for line in text.splitlines() if not line.lstrip().startswith("|")]
+
+
+def test_lines_are_short():
+    assert [(page.name, line) for page in PAGES for line in prose_of(page) if len(line) > 120] == []
+
+
+def test_records_are_listed_and_what_is_cited_exists():
+    notes = (ROOT / "BUILD_NOTES.md").read_text()
+    assert len(notes) < 30_000
+    assert RECORDS
+    assert all(f"docs/decisions/{record.name}" in notes for record in RECORDS)
+    for folder in ("src", "experiments", "tests", "benchmarks", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for cited in re.findall(r"docs/[\w/-]+\.md", path.read_text()):
+                assert (ROOT / cited).exists(), (path, cited)

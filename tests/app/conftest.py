@@ -1,5 +1,6 @@
 """A tiny run of the real program, finished once and shared."""
 
+import inspect
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from filelock import FileLock
 
 from kaem_jax.app.cli import train
 from kaem_jax.app.cli.exit_codes import in_one_sentence
+from kaem_jax.app.evaluation import periodic
 from tests.app.tiny import NUM_STEPS, arguments_of
 
 __all__ = ["NUM_STEPS"]
@@ -81,6 +83,20 @@ def call(main, *arguments):
     """Runs a command in this process; it must succeed."""
     with jax.numpy_dtype_promotion("standard"):
         assert main([str(argument) for argument in arguments]) == 0
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What training would draw, which takes long: the name of each function with its arguments, which must fit it."""
+    calls = []
+
+    def recorder(name):
+        signature = inspect.signature(getattr(periodic, name))
+        return lambda *given: calls.append((name, *signature.bind(*given).args))
+
+    for name in ("draw_samples", "draw_held_out"):
+        monkeypatch.setattr(periodic, name, recorder(name))
+    return calls
 
 
 @pytest.fixture

@@ -30,18 +30,12 @@ from kaem_jax.training.loss import posterior_loss
 from kaem_jax.training.refit import refit_state
 from kaem_jax.training.stage import Stage
 from tests.app.conftest import rows_of
+from tests.app.evaluation.conftest import numbers_of
 from tests.app.tiny import parts_of, tiny_config
 
-pytestmark = pytest.mark.usefixtures("as_users_run_it")
+pytestmark = pytest.mark.usefixtures("as_users_run_it", "drawn")  # pictures are the business of test_run.py
 
 SHORT = {"train__num_steps": 10, "checkpoint__every_steps": 10}
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    """They are the business of test_run.py."""
-    for name in ("draw_samples", "draw_held_out"):
-        monkeypatch.setattr(periodic, name, lambda *_: None)
 
 
 def evaluated_rows_of(folder):
@@ -80,10 +74,10 @@ def test_the_first_call_of_the_step(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_evaluated(tmp_path, monkeypatch, capfd):
+def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_evaluated(
+    tmp_path, monkeypatch, capfd, drawn
+):
     """It is also logged, saved and drawn, here as step 22, which no interval divides. A run traces its loss once."""
-    drawn = []
-    monkeypatch.setattr(periodic, "draw_samples", lambda *given: drawn.append(given))
     monkeypatch.setattr(train_step_module, "posterior_loss", chex.assert_max_traces(posterior_loss, n=2))
     chex.clear_trace_counter()
     runs = []
@@ -99,6 +93,7 @@ def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_e
         assert capfd.readouterr().err.count("drawing samples and densities") == 1  # what is done is said once
     assert [run.step for run in runs] == [22, 22]
     jax.tree.map(np.testing.assert_array_equal, *[run.params for run in runs])
+    drawn = [given for name, *given in drawn if name == "draw_samples"]
     assert [run.step for _, _, run, _ in drawn] == [20, 22] * 2
     held_out = load_dataset(config.data).held_out
     # The numbers at the end are those of `kaem evaluate`.
@@ -213,17 +208,16 @@ def test_a_finished_run_is_evaluated_again_with_other_settings_of_evaluation(tmp
     assert json.loads((folder / "summary.json").read_text())["eval/num_samples"] == 560
 
 
-def test_the_final_evaluation_can_be_left_out(tmp_path, monkeypatch, capfd):
+def test_the_final_evaluation_can_be_left_out(tmp_path, capfd, drawn):
     """The last one during training stands in its place, with its pictures."""
-    drawn = []
-    for name in ("draw_samples", "draw_held_out"):
-        monkeypatch.setattr(periodic, name, lambda *_, name=name: drawn.append(name))
     config = tiny_config(**SHORT, evaluation__final=False)
     assert train_and_evaluate(config, tmp_path) is Outcome.FINISHED
     *_, last = evaluated_rows_of(tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text()) == last
     assert (last["step"], last["eval/num_data"], "eval/is_final" in last) == (10, 60, False)
-    assert drawn == ["draw_samples", "draw_held_out", "draw_held_out"]  # curves once more, with the last row
+    (_, _, key, run, held_out), *others = drawn
+    assert (numbers_of(key), run.step, len(held_out)) == (numbers_of(run_keys(0).figures), 10, 100)
+    assert [name for name, *_ in others] == ["draw_held_out"] * 2  # curves once more, with the last row
     assert "the final evaluation takes" not in capfd.readouterr().err
     assert train_and_evaluate(tiny_config(**SHORT), tmp_path) is Outcome.FINISHED  # it is made up for
     said = re.search(r"all 100 held-out data: ([\d.]+) times the last evaluation(.*);", capfd.readouterr().err)

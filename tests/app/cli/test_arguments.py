@@ -53,7 +53,7 @@ def test_texts_are_neither_exported_nor_filled_in(tmp_path, refused, as_users_ru
     (tmp_path / "t.txt").write_text("aab\nbba\n" * 10)
     workdir = untrained(
         tmp_path / "run", data__name="text", data__path=tmp_path / "t.txt", data__length=4, data__batch_size=8,
-        decoder__kind="sequence", decoder__width=8, likelihood__kind="categorical",
+        decoder__kind="sequence", decoder__width=8, decoder__num_blocks=1, likelihood__kind="categorical",
     )  # fmt: skip
     refused("token by token", export.main, "--workdir", workdir, "--out", tmp_path / "out")
     refused("parts of texts cannot be missing", impute.main, "--workdir", workdir, "--out", tmp_path / "o.csv")

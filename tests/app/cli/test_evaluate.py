@@ -175,11 +175,7 @@ def test_refusals(finished, tmp_path, refused):
     for main, flags, part in (
         (sample.main, ("--workdir", tmp_path, *one, tmp_path / "a.npz"), "not the folder of a run"),
         (report.main, ("--workdir", damaged), "evaluation.json is damaged"),
-        (
-            sample.main,
-            ("--workdir", cut, *one, tmp_path / "a.npz"),
-            "take another one, such as --checkpoint 40 (",
-        ),
+        (sample.main, ("--workdir", cut, *one, tmp_path / "a.npz"), "take another one, such as --checkpoint 40 ("),
         (sample.main, (*workdir, "--checkpoint", "first", *one, tmp_path / "a.npz"), "first must be last, best or"),
         (sample.main, (*workdir, "--checkpoint", 7, *one, tmp_path / "a.npz"), "has no checkpoint 7; it has"),
         (sample.main, (*workdir, *one, tmp_path / "there.npz"), "--overwrite"),

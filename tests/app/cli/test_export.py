@@ -150,10 +150,8 @@ ALL = {"draws", "decode", "quantile", "log_density", "log_joint"}
 
 def trained(model):
     """Parameters without arrays of equal entries, which XLA would simplify."""
-    rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: leaf + rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), model.init(jax.random.key(0))
-    )
+    rng, params = np.random.default_rng(0), jax.jit(model.init)(jax.random.key(0))
+    return jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), params)
 
 
 SMALL = {"num_latents": 2, "grid_size": 4}
@@ -206,11 +204,17 @@ def test_functions_are_those_of_the_model(name):
 def test_densities_are_those_of_the_model():
     model = MODELS["tails"]
     params = trained(model)
-    functions = {name: jax.jit(program.function) for name, program in make_programs(model, params).items()}
+    functions = {name: program.function for name, program in make_programs(model, params).items()}
     z, x = np.linspace(0.2, 2, 12, dtype=np.float32).reshape(3, 2, 2), np.full((3, 4, 4), 0.3, np.float32)
-    density, joint = functions["log_density"](z), functions["log_joint"](z, x)
-    np.testing.assert_allclose(density, model.prior.bind(params["prior"]).log_prob(z), rtol=1e-5)
-    np.testing.assert_allclose(joint - density, model.log_likelihood(params, z, x), rtol=1e-4)
+
+    @jax.jit
+    def both(params, z):
+        own = model.prior.bind(params["prior"]).log_prob(z), model.log_likelihood(params, z, x)
+        return functions["log_density"](z), functions["log_joint"](z, x), *own
+
+    density, joint, log_prior, log_likelihood = map(np.asarray, both(params, z))
+    np.testing.assert_allclose(density, log_prior, rtol=1e-5)
+    np.testing.assert_allclose(joint - density, log_likelihood, rtol=1e-4)
 
 
 def test_functions_are_called_what_they_are_and_those_that_a_prior_lacks_are_left_out_with_the_reason():

@@ -27,9 +27,9 @@ def numbers_of(key):
 
 def far_clusters(of_latents=lambda z: z, shape=(2,), sigma=1e-3):
     """Model and parameters: x is a function of z with little noise; cluster c is N(CENTRES[c], I), of class c mod 2."""
-    prior = make_prior("clustered", 2, 4, num_classes=2, basis="rbf")
+    prior = make_prior("clustered", 2, 4, num_classes=2, basis="rbf", shape="gaussian")
     model = kaem.Model(prior, Fixed(of_latents, shape), kaem.Gaussian(sigma))
-    params = {"prior": prior.init(jax.random.key(0)), "decoder": {}, "likelihood": {}}
+    params = {"prior": jax.jit(prior.init)(jax.random.key(0)), "decoder": {}, "likelihood": {}}
     params["prior"]["location"] = jnp.asarray(CENTRES)
     return model, params
 

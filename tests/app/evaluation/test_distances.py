@@ -221,13 +221,17 @@ def test_features_that_cannot_be_had_are_refused_in_one_sentence_before_training
 
 def test_inception_sees_colours_in_their_order(monkeypatch, tmp_path, rng):
     """Red, green and blue on the second axis. A stand-in for torch-fidelity's network returns what it is shown."""
-    network, torch = mock.MagicMock(), mock.MagicMock()
+    network, torch, asked = mock.MagicMock(), mock.MagicMock(), []
     torch.from_numpy.side_effect = lambda images: mock.Mock(to=lambda device: images)
     network.side_effect = lambda images: [mock.Mock(cpu=lambda: mock.Mock(numpy=lambda: images.mean(axis=(2, 3))))]
-    networks = types.SimpleNamespace(FeatureExtractorInceptionV3=lambda *_, **__: network, URL_INCEPTION_V3="")
+    networks = types.SimpleNamespace(
+        FeatureExtractorInceptionV3=lambda *given, **named: asked.append((given, named)) or network, URL_INCEPTION_V3=""
+    )
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "torch_fidelity", types.SimpleNamespace(feature_extractor_inceptionv3=networks))
     extractor = make_extractor("inception", tmp_path / "c.npz", "own", UNLABELLED)
+    options = {"feature_extractor_weights_path": None, "verbose": False}
+    assert asked == [(("inception-v3-compat", ["2048"]), options)]
     pixels = rng.integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
     np.testing.assert_allclose(extractor(pixels), pixels.mean(axis=(1, 2)))
     grey = pixels[..., :1]

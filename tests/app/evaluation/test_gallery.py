@@ -99,8 +99,9 @@ def test_rows_of_a_table_are_drawn_in_its_units_and_not_reconstructed(drawn, fol
 
 def test_densities_that_share_a_latent_follow_one_of_each_latent():
     """Three densities of each of two latents, by what these explain; curves go with their names."""
-    model = kaem.Model(make_prior("comonotone", 3, 2, basis="rbf"), kaem.MLP((4,)), kaem.Gaussian(0.3), (2,))
-    params = model.init(jax.random.key(0))
+    prior = make_prior("comonotone", 3, 2, basis="rbf")
+    model = kaem.Model(prior, Fixed(lambda v: v[..., :2] * jnp.asarray([1.0, 2.0]), (2,)), kaem.Gaussian(0.3))
+    params = {"prior": jax.jit(prior.init)(jax.random.key(0)), "decoder": {}, "likelihood": {}}
     learned = learned_densities(KEY, Run(Experiment(), model, params, 0, None, None))
     explained = np.asarray(latents.explained_variance(KEY, model, params))
     more, less = np.argsort(-explained)
@@ -116,7 +117,7 @@ def test_what_a_latent_explains_is_its_total_effect():
     """Of z0 + 2 z1 z2, where z1 and z2 move four fifths of the variance, but neither moves any alone."""
     prior = make_prior("product", 3, 1, basis="rbf", coefficient_scale=0.0, base_scale=0.0)  # N(0, 1) each
     model = kaem.Model(prior, Fixed(lambda z: z[..., :1] + 2 * z[..., 1:2] * z[..., 2:]), kaem.Gaussian(), (1,))
-    params = model.init(KEY)
+    params = {"prior": jax.jit(prior.init)(KEY), "decoder": {}, "likelihood": {}}
     found = [latents.explained_variance(key, model, params) for key in jax.random.split(KEY, 10)]
     error = np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
     assert_within(np.mean(found, axis=0)[:, 0], [0.2, 0.8, 0.8], error[:, 0], 4)
@@ -218,7 +219,7 @@ def model_of(kind):
     """A model whose image is its features, and its parameters."""
     model = make_model(kind, Linear((3,)), kaem.Gaussian(sigma=0.1), (3,), num_latents=3, num_each=2)
     decoder = {"weight": jnp.eye(3), "bias": jnp.zeros(3)}
-    return model, {"prior": model.prior.init(jax.random.key(0)), "decoder": decoder, "likelihood": {}}
+    return model, {"prior": jax.jit(model.prior.init)(jax.random.key(0)), "decoder": decoder, "likelihood": {}}
 
 
 @pytest.mark.sweep

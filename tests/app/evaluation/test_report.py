@@ -8,7 +8,7 @@ import pytest
 from kaem_jax.app.data import Dataset
 from kaem_jax.app.evaluation import figures
 from kaem_jax.app.evaluation.evaluators import EVALUATORS
-from kaem_jax.app.evaluation.report import readable_rows, verdict_of_training, write_report
+from kaem_jax.app.evaluation.report import format_number, readable_rows, verdict_of_training, write_report
 from kaem_jax.app.experiment.experiment import Experiment
 from kaem_jax.app.runs.run_folder import RunFolder
 
@@ -110,6 +110,11 @@ def test_errors_stand_beside_their_numbers_and_bounds_are_called_so_from_their_s
     assert [row.verdict for row in rows] == ["a bound", "", "", ""]
 
 
+def test_numbers_have_four_digits_or_separators():
+    numbers = {1234567: "1,234,567", 1.0: "1", 0.123456: "0.1235", -123.456: "-123.46", 2e6: "2e+06", "auto": "auto"}
+    assert [format_number(number) for number in (*numbers, True)] == [*numbers.values(), "True"]
+
+
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path)
@@ -206,3 +211,19 @@ def test_densities_have_their_bases_and_images_their_labels(drawn):
     figures.plot_pairs("p.png", columns=2, generated=np.zeros((4, 3, 3)), held_out=np.ones((4, 3, 3)))
     found = {axes.get_title(): float(axes.images[0].get_array()[1, 1]) for axes in drawn[2].axes}
     assert found == {"generated": 0, "held out": 1}
+
+
+def test_fields_of_one_channel_have_one_scale(drawn, rng):
+    """That of the held-out ones, symmetric where values have a sign, so that colours can be compared."""
+    held_out = rng.normal(size=(50, 6, 6, 2)) * [1.0, 10.0]
+    figures.plot_fields("f.png", 3 * held_out[::-1], held_out, ("low", "high"))
+    shown = np.array([axes for axes in drawn[0].axes if axes.get_label() != "<colorbar>"]).reshape(4, 7)
+    for row, of_row in enumerate(shown):
+        channel, name = divmod(row, 2)
+        own = held_out[..., channel] if name == 0 else 3 * held_out[::-1, ..., channel]
+        size = np.quantile(np.abs(held_out[..., channel]), 0.995)
+        spread = np.quantile(held_out[..., channel].std(axis=0), 0.995)
+        for axes, values in zip(of_row[:6], (*own[:4], own.mean(axis=0), own.std(axis=0)), strict=True):
+            np.testing.assert_array_equal(axes.images[0].get_array(), values)
+            assert axes.images[0].get_clim() == ((0, spread) if axes is of_row[5] else (-size, size))
+        assert of_row[0].get_title() == f"{('held out', 'generated')[name]}, {('low', 'high')[channel]}"

@@ -130,9 +130,15 @@ VARIATIONAL = ENCODER | {"posterior__kind": "variational", "evaluation__proposal
 TEMPERED = {"posterior__kind": "tempered"}
 
 
+COUNTED = ("every_steps", "num_data", "num_reconstructions", "posterior_steps", "posterior_chains")
+
+
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
+        *(({f"evaluation__{name}": 0}, [f"evaluation.{name}=0"]) for name in COUNTED),
+        *(({f"checkpoint__{name}": low - 1}, [f"checkpoint.{name}={low - 1}"])
+          for name, low in (("every_steps", 1), ("keep_last", 1), ("keep_best", 0))),
         # What would be computed, and mean something else.
         (VARIATIONAL | {"evaluation__proposal__kind": "prior"}, ["evaluation.proposal", "'laplace' or 'encoder'"]),
         ({"evaluation__proposal__kind": "encoder"}, ["evaluation.proposal.kind='encoder'", "'laplace'"]),
