@@ -116,9 +116,14 @@ def test_ula_reflects_at_bounds(rng):
 def test_reflections_stay_inside_bounds_that_rounding_leaves(rng):
     """In float32 0.1 + 0.8 - 0.8 is below 0.1, where the density is 0 and its score NaN."""
     edges = np.array([0.1 - 3e-8, 0.1 + 1e-8, 0.1, 0.9, 0.9 + 6e-8])
-    positions = np.concatenate([edges, rng.uniform(-2, 3, 200_000)])
-    found = np.asarray(jax.jit(_reflect, static_argnums=1)(positions, (0.1, 0.9)))
-    assert np.all((found >= np.float32(0.1)) & (found <= np.float32(0.9)))
+    z = np.concatenate([edges, rng.uniform(-2, 3, 200_000)])
+    both, above, below = jax.jit(lambda z: [_reflect(z, ends) for ends in ((0.1, 0.9), (0.1, np.inf), (-np.inf, 0.9))])(
+        z
+    )
+    assert np.all((both >= np.float32(0.1)) & (both <= np.float32(0.9)))
+    np.testing.assert_allclose(both, 0.1 + np.abs((z + 0.7) % 1.6 - 0.8), atol=1e-6)
+    np.testing.assert_allclose(above, np.maximum(z, 0.2 - z), atol=1e-6)
+    np.testing.assert_allclose(below, np.minimum(z, 1.8 - z), atol=1e-6)
 
 
 @pytest.mark.parametrize("kernel", [MALA(), ULA()], ids=str)
@@ -141,9 +146,10 @@ def test_impossible_requests_are_refused(refuses):
         ({"kernel": "ula", "step_size": 0.1, "warmup_steps": 3}, ["ULA()", "step_size"]),
         ({"kernel": ULA()}, ["ULA()", "step_size"]),
         ({"warmup_steps": 0}, ["warmup_steps=0", "step_size"]),
+        ({"step_size": 0.1, "bounds": (-1.0, 1.0), "frame": object()}, ["bounds=(-1.0, 1.0) cannot be turned"]),
     ):
         with refuses(ValueError, *parts):
-            kaem.mcmc.langevin_posterior(jax.random.key(0), flat, jnp.zeros((2, 1)), **{"num_steps": 1} | options)
+            kaem.mcmc.langevin_posterior(jax.random.key(0), flat, np.zeros((2, 1)), **{"num_steps": 1} | options)
 
 
 def test_what_did_not_mix_is_said():
