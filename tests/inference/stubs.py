@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import kaem_jax as kaem
 from kaem_jax.networks import Encoder
 from kaem_jax.priors import BoundPrior, Prior
 from kaem_jax.priors.base import drawing
-from tests.linear_gaussian import Fixed
+from tests.linear_gaussian import Fixed, Linear
 
 
 class BoundNormal(BoundPrior):
@@ -26,6 +27,9 @@ class BoundNormal(BoundPrior):
     @jax.jit
     def _log_prob(self, z):
         return -0.5 * jnp.sum(jnp.square(z - self.params["mean"]) + jnp.log(2 * jnp.pi), axis=-1)
+
+    def _curvature(self, z):
+        return jnp.ones_like(z)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,18 @@ class Doubling(Encoder):
 
     def apply(self, params, x):
         return 2 * x, 0 * x
+
+
+def linear(size, sigma):
+    """Model and parameters with a linear decoder; mean of posteriors, as a function of data, and their covariance."""
+    *weight, bias = np.random.default_rng(0).normal(size=(3, size))
+    covariance = np.linalg.inv(np.eye(2) + weight @ np.transpose(weight) / sigma**2)
+    decoder = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+
+    def mean(x):
+        return (0.5 + (np.asarray(x, np.float64) - bias) @ np.transpose(weight) / sigma**2) @ covariance
+
+    return kaem.Model(Normal(), Linear((size,)), kaem.Gaussian(sigma)), PARAMS | {"decoder": decoder}, mean, covariance
 
 
 MODEL, ENCODER = model_of(), Doubling()
