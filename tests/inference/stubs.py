@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.networks import Encoder
@@ -62,16 +64,29 @@ class Doubling(Encoder):
         return 2 * x, 0 * x
 
 
+class Exact(NamedTuple):
+    """A model with a linear decoder, its parameters, and in float64 the law of x; mean, as a function of data [B, D],
+    and covariance of the posteriors."""
+
+    model: kaem.Model
+    params: Any
+    law: Any
+    mean: Callable
+    covariance: np.ndarray
+
+
 def linear(size, sigma):
-    """Model and parameters with a linear decoder; mean of posteriors, as a function of data, and their covariance."""
-    *weight, bias = np.random.default_rng(0).normal(size=(3, size))
-    covariance = np.linalg.inv(np.eye(2) + weight @ np.transpose(weight) / sigma**2)
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(2, size)), rng.normal(size=size)
+    law = stats.multivariate_normal(bias + 0.5 * weight.sum(axis=0), weight.T @ weight + sigma**2 * np.eye(size))
+    covariance = np.linalg.inv(np.eye(2) + weight @ weight.T / sigma**2)
     decoder = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
 
     def mean(x):
-        return (0.5 + (np.asarray(x, np.float64) - bias) @ np.transpose(weight) / sigma**2) @ covariance
+        return (0.5 + (np.asarray(x, np.float64) - bias) @ weight.T / sigma**2) @ covariance
 
-    return kaem.Model(Normal(), Linear((size,)), kaem.Gaussian(sigma)), PARAMS | {"decoder": decoder}, mean, covariance
+    model = kaem.Model(Normal(), Linear((size,)), kaem.Gaussian(sigma))
+    return Exact(model, PARAMS | {"decoder": decoder}, law, mean, covariance)
 
 
 MODEL, ENCODER = model_of(), Doubling()

@@ -64,8 +64,9 @@ def test_a_mixture_of_t_distributions_is_that_of_scipy(rng, degrees):
 
 def test_a_fit_is_the_posterior_of_a_linear_gaussian_model(rng):
     """Also if the encoder's mean is a start; other starts are those of prior draws, of which one mode has none."""
-    (model, params, mean, covariance), x = linear(size=5, sigma=0.3), np.float32(rng.normal(size=(6, 5)))
-    precision, key, encoder = np.linalg.inv(covariance), jax.random.key(4), kaem.MLP((5,))
+    model, params, law, mean, covariance = linear(size=5, sigma=0.3)
+    x, precision = np.float32(law.rvs(6, rng)), np.linalg.inv(covariance)
+    key, encoder = jax.random.key(4), kaem.MLP((5,))
     params = params | {"encoder": jax.jit(model.bind_encoder(encoder).init)(key)}
     proposal = Laplace(num_modes=2, num_draws=50, num_steps=8, widening=1.5, prior_share=0.3, degrees=4.0)
     fitted = jitted(proposal.fit)(key, model, params, x, BOUND)

@@ -26,8 +26,8 @@ ENCODER = kaem.MLP((6,))
 @pytest.fixture(scope="module")
 def posterior():
     """Model, parameters, 64 data, and means and covariance of their posteriors."""
-    model, params, mean, covariance = linear(size=6, sigma=0.7)
-    x = np.float32(np.random.default_rng(1).normal(0, 2, (64, 6)))
+    model, params, law, mean, covariance = linear(size=6, sigma=0.7)
+    x = np.float32(law.rvs(64, np.random.default_rng(1)))
     return model, params, x, mean(x), covariance
 
 

@@ -35,7 +35,7 @@ CHAINS = {
 @pytest.mark.parametrize("name", [pytest.param("langevin", marks=pytest.mark.slow), *list(CHAINS)[1:]])
 def test_draws_follow_the_posterior_of_their_own_datum(rng, name):
     """Means and covariances of a linear Gaussian model; those of `ProposalChains` come in batches of a hundred."""
-    (model, params, mean, covariance), sampler = linear(size=4, sigma=0.3), CHAINS[name]
+    (model, params, _, mean, covariance), sampler = linear(size=4, sigma=0.3), CHAINS[name]
     x = np.float32(2 * rng.normal(size=(6, 4)))[np.arange(103) % 100 % 6]  # the last three are the first three again
     draw = jax.jit(sampler.step, static_argnums=3) if not sampler.has_compiled_parts else sampler.step
     state, precision = sampler.init(jax.random.key(0), model, params, 103), np.linalg.inv(covariance)
@@ -102,13 +102,15 @@ def test_step_sizes_and_ladder_adapt_to_what_a_draw_found(ends):
     )  # fmt: skip
     state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
     np.testing.assert_allclose(state.step_size, 0.3)
+    state = state._replace(step_size=np.float32([0.3, 0.3, 1e-6]))
     draws, after = step(sampler, jax.random.key(2), 3, state, MODEL, PARAMS, X)
     metrics = {name: float(value) for name, value in draws.metrics.items()}
     assert after.step_size[0] == np.float32(0.3)
     assert after.step_size[-1] == np.float32(metrics["step_size"])
     np.testing.assert_allclose(
-        metrics["step_size"], 0.3 * np.exp(2 * 4**-0.6 * (metrics["acceptance"] - 0.574)), rtol=1e-5
+        metrics["step_size"], 1e-6 * np.exp(2 * 4**-0.6 * (metrics["acceptance"] - 0.574)), rtol=1e-5
     )
+    assert metrics["acceptance"] > 0.999  # with so small a step
     assert after.step_size[1] != after.step_size[2]
     lowest, mean = metrics["swap_acceptance_min"], metrics["swap_acceptance"]
     assert metrics["barrier"] == pytest.approx(2 * (1 - mean), rel=1e-4)
@@ -215,7 +217,7 @@ def test_a_ladder_from_an_encoder_begins_at_its_t_distribution():
 
 
 def test_a_draw_without_a_state_starts_afresh():
-    """It is the first draw of `init`, and the key alone decides it."""
+    """It is the first draw of `init`, and the key alone decides it; with a state, its step size counts."""
     sampler, key = kaem.Langevin(num_steps=2, persistent=True, adapt_steps=3), jax.random.key(1)
     of_state, of_draw = jax.random.split(key)
     state = jax.jit(sampler.init, static_argnums=(1, 3))(of_state, MODEL, PARAMS, NUM_DATA)
@@ -223,6 +225,8 @@ def test_a_draw_without_a_state_starts_afresh():
     found = jax.jit(sampler.draw, static_argnums=1)(key, MODEL, PARAMS, X).z
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
     assert wanted.shape == (1, NUM_DATA, 2)
+    still = step(sampler, of_draw, 0, state._replace(step_size=np.float32(1e-9)), MODEL, PARAMS, X)[0].z
+    np.testing.assert_allclose(still, BOUND.sample(jax.random.split(of_draw, 3)[0], (1, NUM_DATA)), atol=1e-3)
 
 
 @pytest.mark.slow
