@@ -47,10 +47,8 @@ def test_draws_are_those_of_what_is_missing_given_what_is_there(case):
     """Means, spreads and every draw, against the conditional normal distributions; codes against the posteriors."""
     model, params, x, mean, covariance = case
     options = {"num_draws": 400, "num_steps": 6, "proposal": Laplace(num_modes=1, num_draws=50)}
-    filled, codes = (
-        jax.tree.map(np.asarray, jax.jit(lambda key, of=of: of(key, model, params, x, **options))(jax.random.key(0)))
-        for of in (kaem.impute, kaem.infer_latents)
-    )
+    found = [of(jax.random.key(0), model, params, x, **options) for of in (kaem.impute, kaem.infer_latents)]
+    filled, codes = jax.tree.map(np.asarray, found)
     assert filled.draws.shape == (400, *x.shape)
     weight = np.asarray(params["decoder"]["weight"], float)
     for b, row in enumerate(x):
