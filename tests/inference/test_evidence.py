@@ -296,14 +296,20 @@ def test_a_path_from_a_proposal_leaves_out_the_priors_share():
     own = SimpleNamespace(
         log_prob=lambda z: 7 * z[..., 0], unwhiten=lambda y: y / 5, whiten=lambda z: 5 * z, draw=lambda key, num: num
     )
-    fitted, z, x = SimpleNamespace(undefended=lambda: own), jnp.full((1, 2), 2.0), jnp.ones((1, 2))
-    path, bounded = (evidence_path(model_of(to), PARAMS, x, fitted, BOUND) for to in (None, (-3.0, 3.0)))
-    log_joint = MODEL.log_joint(PARAMS, z, x, BOUND)
-    assert (path.log_start(5 * z)[0], path.log_gain(5 * z)[0], path.exponent) == (14, log_joint[0] - 14, 1)
-    np.testing.assert_array_equal(path.position_of(z), 5 * z)
     # Heavy tails propose points so far out that there is no number: the model has no mass there.
     lost = SimpleNamespace(log_joint=lambda *_: jnp.asarray([np.nan, 1.0]))
-    assert log_joint_density(lost, None, None, None, None).tolist() == [-np.inf, 1]
-    start = bounded.log_start(z)
-    assert (start, bounded.bounds, bounded.exponent) == (BOUND.log_prob(z), (-3.0, 3.0), 3)
-    np.testing.assert_allclose(bounded.log_gain(z), log_joint - start, rtol=1e-5)
+    fitted, x = SimpleNamespace(undefended=lambda: own), np.ones((1, 2), np.float32)
+    path, bounded = (evidence_path(model_of(to), PARAMS, x, fitted, BOUND) for to in (None, (-3.0, 3.0)))
+
+    @jax.jit
+    def seen(z):
+        ends = [(of.log_start(y)[0], of.log_gain(y)[0]) for of, y in ((path, 5 * z), (bounded, z))]
+        own_ends = MODEL.log_joint(PARAMS, z, x, BOUND)[0], BOUND.log_prob(z)[0]
+        return ends, own_ends, path.position_of(z), log_joint_density(lost, None, None, None, None)
+
+    (of_path, of_bounded), (log_joint, log_prior), position, of_lost = seen(np.full((1, 2), 2.0))
+    np.testing.assert_allclose(of_path, (14, log_joint - 14), rtol=1e-5)
+    np.testing.assert_allclose(of_bounded, (log_prior, log_joint - log_prior), rtol=1e-5)
+    assert (path.exponent, path.bounds, bounded.exponent, bounded.bounds) == (1, None, 3, (-3.0, 3.0))
+    np.testing.assert_array_equal(position, [[10, 10]])
+    np.testing.assert_array_equal(of_lost, [-np.inf, 1])

@@ -9,6 +9,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.networks import Encoder
+from tests.inference.stubs import MODEL, PARAMS
 from tests.linear_gaussian import Fixed, linear_gaussian
 from tests.truth import assert_within
 
@@ -72,17 +73,15 @@ def test_both_modes_have_their_mass_and_replicas_make_round_trips(bimodal, start
 def test_a_cyclic_ladder_goes_from_one_exponent_to_the_other_and_back():
     """By its moves: with one round a draw, the rungs are those that the population was given."""
     sampler = kaem.Tempered(num_temperatures=5, ladder="cyclic", exponent=4.0, final_exponent=0.5, cycle_steps=100)
-    state = sampler.init(jax.random.key(0), *_of_model(), 3)
-    for step, exponent in ((0, 4.0), (25, 2.25), (50, 0.5), (75, 2.25), (100, 4.0), (150, 0.5)):
-        expected = (np.arange(5) / 4) ** exponent
-        np.testing.assert_allclose(sampler.ladder_of(step, state), expected, rtol=1e-5)
-    model, params = _of_model()
-    draw = jax.jit(lambda step: sampler.step(jax.random.key(1), step, state, model, params, jnp.ones((3, 1)))[0])
-    early, late = draw(0), draw(50)
-    assert not np.array_equal(early.z, late.z)
-    np.testing.assert_array_equal(draw(100).metrics["acceptance"], early.metrics["acceptance"])
+    state = sampler.init(jax.random.key(0), MODEL, PARAMS, 3)
 
+    @jax.jit
+    def draw(number):
+        draws, _ = sampler.step(jax.random.key(1), number, state, MODEL, PARAMS, np.ones((3, 2)))
+        return sampler.ladder_of(number, state), draws.z, draws.metrics["acceptance"]
 
-def _of_model():
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.5)
-    return model, params
+    found = {number: draw(number) for number in (0, 25, 50, 75, 100, 150)}
+    for (ladder, _, _), exponent in zip(found.values(), (4.0, 2.25, 0.5, 2.25, 4.0, 0.5), strict=True):
+        np.testing.assert_allclose(ladder, (np.arange(5) / 4) ** exponent, rtol=1e-5)
+    assert not np.array_equal(found[0][1], found[50][1])
+    assert found[100][2] == found[0][2]
