@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from scipy import stats
+from scipy import signal, stats
 
 import kaem_jax as kaem
 from kaem_jax.mcmc import HMC, MALA, NormalReference, Until, bridge_log_z, power_ladder, rounds, tempered
@@ -150,15 +150,10 @@ def test_step_sizes_spread_move_by_move():
 def test_a_target_that_needs_more_rungs_gets_them():
     """N(0, 0.05^2 I) in 20 dimensions from N(0, 9 I); its own prior has no draws, so the first rung moves as others."""
     found = tempered(
-        jax.random.key(2),
-        lambda z: normal(z, 0.0, 3.0),
-        lambda z: normal(z, 0.0, 0.05) - normal(z, 0.0, 3.0),
-        jnp.ones((2, 20)),
-        num_chains=None,
+        jax.random.key(2), lambda z: normal(z, 0.0, 3.0), lambda z: normal(z, 0.0, 0.05) - normal(z, 0.0, 3.0),
+        jnp.ones((2, 20)), num_chains=None, warmup_rounds=800, kernel=HMC(4),
         num_rounds=Until(ess=50, round_trips=1, log_z_error=0.4, first_rounds=256, max_rounds=2048),
-        warmup_rounds=800,
-        kernel=HMC(4),
-    )
+    )  # fmt: skip
     assert found.betas.size > 16
     assert 1.6 * found.barrier < found.betas.size < 2.6 * found.barrier + 4
     assert found.acceptance[0] < 1
@@ -243,9 +238,7 @@ def test_the_bridge_where_likelihoods_vanish(rng):
 
 def test_effective_draws_of_several_chains(rng):
     """Beside blackjax; of chains that disagree about their number is left, however long they are."""
-    trace = np.zeros((4000, 4))
-    for i in range(1, 4000):
-        trace[i] = 0.8 * trace[i - 1] + rng.normal(size=4)
+    trace = signal.lfilter([1.0], [1.0, -0.8], rng.normal(size=(4000, 4)), axis=0)
     ours = kaem.mcmc.effective_sample_size(trace, pooled=True)
     np.testing.assert_allclose(ours, 16_000 / 9, rtol=0.1)
     np.testing.assert_allclose(ours, jax.jit(blackjax.ess)(np.float32(trace.T)), rtol=0.03)

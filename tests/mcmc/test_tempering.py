@@ -156,14 +156,11 @@ def test_replicas_without_any_likelihood():
     np.testing.assert_array_equal(acceptance(np.array([inf, -inf, np.nan])), [1, 0, 0])
 
 
-def test_ladders_have_both_ends():
+def test_the_adaptive_ladder_equalises_rejections_and_never_collapses():
+    """On centred Gaussians, whose acceptance is known; then 2,000 updates with nothing rejected (mistake 18)."""
     np.testing.assert_allclose(power_ladder(5, 2.0), [0, 1 / 16, 1 / 4, 9 / 16, 1], rtol=1e-6)
     np.testing.assert_array_equal(power_ladder(1), [1.0])
     np.testing.assert_allclose(communication_barrier(np.float32([0.7, 0.5])), [0, 0.3, 0.8], rtol=1e-6)
-
-
-def test_the_adaptive_ladder_equalises_rejections_and_never_collapses():
-    """On centred Gaussians, whose acceptance is known; then 2,000 updates with nothing rejected (mistake 18)."""
     c, betas, adapted = 300.0, np.linspace(0, 1, 6), jax.jit(adapted_ladder)
 
     def acceptance(betas):
