@@ -2,16 +2,19 @@
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.networks import Encoder
 from kaem_jax.priors import BoundPrior, Prior
 from kaem_jax.priors.base import drawing
-from tests.linear_gaussian import Fixed
+from tests.linear_gaussian import Fixed, Linear
 
 
 class BoundNormal(BoundPrior):
@@ -26,6 +29,9 @@ class BoundNormal(BoundPrior):
     @jax.jit
     def _log_prob(self, z):
         return -0.5 * jnp.sum(jnp.square(z - self.params["mean"]) + jnp.log(2 * jnp.pi), axis=-1)
+
+    def _curvature(self, z):
+        return jnp.ones_like(z)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +62,31 @@ class Doubling(Encoder):
 
     def apply(self, params, x):
         return 2 * x, 0 * x
+
+
+class Exact(NamedTuple):
+    """A model with a linear decoder, its parameters, and in float64 the law of x; mean, as a function of data [B, D],
+    and covariance of the posteriors."""
+
+    model: kaem.Model
+    params: Any
+    law: Any
+    mean: Callable
+    covariance: np.ndarray
+
+
+def linear(size, sigma):
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(2, size)), rng.normal(size=size)
+    law = stats.multivariate_normal(bias + 0.5 * weight.sum(axis=0), weight.T @ weight + sigma**2 * np.eye(size))
+    covariance = np.linalg.inv(np.eye(2) + weight @ weight.T / sigma**2)
+    decoder = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+
+    def mean(x):
+        return (0.5 + (np.asarray(x, np.float64) - bias) @ weight.T / sigma**2) @ covariance
+
+    model = kaem.Model(Normal(), Linear((size,)), kaem.Gaussian(sigma))
+    return Exact(model, PARAMS | {"decoder": decoder}, law, mean, covariance)
 
 
 MODEL, ENCODER = model_of(), Doubling()

@@ -81,7 +81,7 @@ def test_values_outside_their_bounds_have_no_probability(case):
     assert np.isfinite(found.standard_error).all()
 
 
-@pytest.mark.parametrize("prior", ["clustered", "mixture"])
+@pytest.mark.parametrize("prior", [pytest.param("clustered", marks=pytest.mark.slow), "mixture"])
 def test_all_states_add_up_to_one(prior):
     """For bits; and a bit that is given has the share of the states that have it."""
     model = make_model(prior, data_shape=(2, 3), likelihood=kaem.Bernoulli())

@@ -9,6 +9,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.networks import Encoder
+from tests.inference.stubs import MODEL, PARAMS
 from tests.linear_gaussian import Fixed, linear_gaussian
 from tests.truth import assert_within
 
@@ -26,45 +27,30 @@ class Wide(Encoder):
         return jnp.zeros_like(x), 0.5 * jnp.log(x)
 
 
-@pytest.fixture(scope="module")
-def bimodal():
+@pytest.mark.sweep
+@pytest.mark.parametrize("ends", [{}, {"exponent": 1.0, "encoder": Wide()}], ids=["prior", "encoder"])
+@pytest.mark.slow
+def test_both_modes_have_their_mass_and_replicas_make_round_trips(ends):
     """A prior N(0, 1) and x = z^2 with little noise, at 4: exact masses of one half each, ten deviations apart."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.8)
     model = kaem.Model(model.prior, Fixed(jnp.square), model.likelihood)
-    return model, params | {"decoder": {}, "encoder": {}}, jnp.full((NUM_DATA, 1), 4.0)
-
-
-def tempered(start_is_encoder, **options):
-    of_start = {"exponent": 1.0, "encoder": Wide()} if start_is_encoder else {}
-    return kaem.Tempered(
-        num_steps=8, steps_per_round=2, step_size=0.05, num_temperatures=4, persistent=True, **of_start, **options
-    )
-
-
-def run(sampler, setting, num_draws):
-    model, params, x = setting
-    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    draw = jax.jit(lambda key, step, state: sampler.step(key, step, state, model, params, x, jnp.arange(NUM_DATA)))
+    given = model, params | {"decoder": {}, "encoder": {}}, jnp.full((NUM_DATA, 1), 4.0), jnp.arange(NUM_DATA)
+    options = {"num_steps": 8, "steps_per_round": 2, "num_temperatures": 4, "persistent": True}
+    sampler = kaem.Tempered(step_size=0.05, **options, **ends)
+    state = sampler.init(jax.random.key(1), *given[:2], NUM_DATA)
+    draw = jax.jit(lambda key, step, state: sampler.step(key, step, state, *given))
     positive, trips = [], []
-    for step in range(num_draws):
+    for step in range(60):
         draws, state = draw(jax.random.key(10 + step), step, state)
         positive.append(np.asarray(draws.z[0, :, 0]) > 0)
-        trips.append(float(draws.metrics.get("round_trips", 0)))
-    return np.stack(positive), np.array(trips), draws, state
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("start_is_encoder", [False, True], ids=["prior", "encoder"])
-@pytest.mark.slow
-def test_both_modes_have_their_mass_and_replicas_make_round_trips(bimodal, start_is_encoder):
-    positive, trips, draws, _ = run(tempered(start_is_encoder), bimodal, 60)
-    kept = positive[20:]
+        trips.append(float(draws.metrics["round_trips"]))
+    kept = np.stack(positive[20:])
     # Each datum has its own chain: their means over draws are independent, and their spread gives the error.
     shares = kept.mean(axis=0)
     error = shares.std() / np.sqrt(NUM_DATA)
     assert_within(shares.mean(), 0.5, max(0.05, 4.5 * error), 1)
     assert error < 0.05
-    assert trips[20:].sum() > 0
+    assert sum(trips[20:]) > 0
     assert np.mean(kept[1:] != kept[:-1]) > 0.02  # chains change modes
     assert 0 < float(draws.metrics["barrier"]) < 3
 
@@ -72,17 +58,15 @@ def test_both_modes_have_their_mass_and_replicas_make_round_trips(bimodal, start
 def test_a_cyclic_ladder_goes_from_one_exponent_to_the_other_and_back():
     """By its moves: with one round a draw, the rungs are those that the population was given."""
     sampler = kaem.Tempered(num_temperatures=5, ladder="cyclic", exponent=4.0, final_exponent=0.5, cycle_steps=100)
-    state = sampler.init(jax.random.key(0), *_of_model(), 3)
-    for step, exponent in ((0, 4.0), (25, 2.25), (50, 0.5), (75, 2.25), (100, 4.0), (150, 0.5)):
-        expected = (np.arange(5) / 4) ** exponent
-        np.testing.assert_allclose(sampler.ladder_of(step, state), expected, rtol=1e-5)
-    model, params = _of_model()
-    draw = jax.jit(lambda step: sampler.step(jax.random.key(1), step, state, model, params, jnp.ones((3, 1)))[0])
-    early, late = draw(0), draw(50)
-    assert not np.array_equal(early.z, late.z)
-    np.testing.assert_array_equal(draw(100).metrics["acceptance"], early.metrics["acceptance"])
+    state = sampler.init(jax.random.key(0), MODEL, PARAMS, 3)
 
+    @jax.jit
+    def draw(number):
+        draws, _ = sampler.step(jax.random.key(1), number, state, MODEL, PARAMS, np.ones((3, 2)))
+        return sampler.ladder_of(number, state), draws.z, draws.metrics["acceptance"]
 
-def _of_model():
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.5)
-    return model, params
+    found = {number: draw(number) for number in (0, 25, 50, 75, 100, 150)}
+    for (ladder, _, _), exponent in zip(found.values(), (4.0, 2.25, 0.5, 2.25, 4.0, 0.5), strict=True):
+        np.testing.assert_allclose(ladder, (np.arange(5) / 4) ** exponent, rtol=1e-5)
+    assert not np.array_equal(found[0][1], found[50][1])
+    assert found[100][2] == found[0][2]

@@ -14,39 +14,32 @@ from kaem_jax.inference.proposals import Laplace
 from kaem_jax.inference.proposals.laplace import _is_duplicate, curvature_along
 from kaem_jax.inference.proposals.t_mixture import StudentMixture, spreads_of
 from tests.builders import make_model, make_prior
-from tests.inference.stubs import BOUND, MODEL, PARAMS, Normal
+from tests.inference.stubs import BOUND, MODEL, PARAMS, Normal, linear
 from tests.truth import assert_within
 
-EXACT = Laplace(num_modes=2, num_draws=50, degrees=1e6, widening=1.0, prior_share=0.0)
 
-
-def starts_of(proposal, key, model, *rest):
-    return jax.jit(proposal._starts, static_argnums=1)(key, model, *rest)
-
-
-def precision_of(case):
-    weight = np.asarray(case.params["decoder"]["weight"], np.float64)
-    return weight @ weight.T / 0.3**2
+def jitted(method):
+    """A method of a proposal, or its `fit`, whose second argument is the model."""
+    return jax.jit(method, static_argnums=1)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("degrees", [3.5, 6.0])
-def test_a_mixture_of_t_distributions_is_that_of_scipy(gaussian, rng, degrees):
-    """With a share of the prior, N(0, I): densities, draws, coordinates of the largest component."""
-    bound = gaussian.bound
-    factors = np.tril(rng.normal(size=(2, 2, 3, 3))) + 2 * np.eye(3)
-    modes, shares = rng.normal(size=(2, 2, 3)), np.array([[0.3, 1.0], [0.7, 0.0]])
-    as_float32 = [jnp.asarray(part, jnp.float32) for part in (modes, factors)]
-    log_shares = jnp.log(jnp.asarray(shares, jnp.float32))
-    fitted = StudentMixture(*as_float32, spreads_of(as_float32[1]), log_shares, bound, degrees, prior_share=0.25)
-    assert fitted.undefended().prior_share == 0
+def test_a_mixture_of_t_distributions_is_that_of_scipy(rng, degrees):
+    """With a share of the prior, N(0.5, I): densities, draws, coordinates of the largest component."""
+    factors = np.float32(np.tril(rng.normal(size=(2, 2, 2, 2))) + 2 * np.eye(2))
+    modes, shares = np.float32(rng.normal(size=(2, 2, 2))), np.float32([[0.3, 1.0], [0.7, 0.0]])
     num = 5000
-    draw, log_prob = (
-        jax.jit(lambda key: fitted.draw(key, num)),
-        jax.jit(lambda z: (fitted.log_prob(z), fitted.whiten(z))),
-    )
-    z = draw(jax.random.key(0))
-    (found, white), z = log_prob(z), np.asarray(z, np.float64)
+
+    @jax.jit
+    def seen(key, modes, factors, shares):
+        fitted = StudentMixture(modes, factors, spreads_of(factors), jnp.log(shares), BOUND, degrees, prior_share=0.25)
+        z = fitted.draw(key, num)
+        return fitted.undefended(), z, fitted.log_prob(z), fitted.whiten(z), fitted.unwhiten(fitted.whiten(z))
+
+    undefended, z, found, white, back = seen(jax.random.key(0), modes, factors, shares)
+    assert undefended.prior_share == 0
+    z = np.asarray(z, np.float64)
     assert len(np.unique(z)) > 0.99 * z.size
     for b in range(2):
         laws = [
@@ -54,80 +47,95 @@ def test_a_mixture_of_t_distributions_is_that_of_scipy(gaussian, rng, degrees):
             for k in range(2)
         ]
         density = 0.75 * sum(shares[k, b] * laws[k].pdf(z[:, b]) for k in range(2))
-        density += 0.25 * stats.norm.pdf(z[:, b]).prod(axis=-1)
+        density += 0.25 * stats.norm(0.5).pdf(z[:, b]).prod(axis=-1)
         np.testing.assert_allclose(found[:, b], np.log(density), rtol=1e-4, atol=1e-4)
         which = rng.choice(3, size=(num, 1), p=[*(0.75 * shares[:, b]), 0.25])
         wanted = np.where(
-            which == 0, laws[0].rvs(num), np.where(which == 1, laws[1].rvs(num), rng.normal(size=(num, 3)))
+            which == 0, laws[0].rvs(num), np.where(which == 1, laws[1].rvs(num), rng.normal(0.5, 1, size=(num, 2)))
         )
-        for direction in (*np.eye(3), rng.normal(size=3)):
+        for direction in (*np.eye(2), rng.normal(size=2)):
             assert stats.ks_2samp(z[:, b] @ direction, wanted @ direction).pvalue > 1e-4
         best = np.argmax(shares[:, b])
         np.testing.assert_allclose(white[:, b], (z[:, b] - modes[best, b]) @ factors[best, b], rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(fitted.unwhiten(white), z, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(back, z, rtol=1e-3, atol=1e-3)
 
 
-def test_a_fit_is_the_posterior_of_a_linear_gaussian_model(gaussian):
-    model, params, x, _, bound, mean = gaussian
+def test_a_fit_is_the_posterior_of_a_linear_gaussian_model(rng):
+    """Also if the encoder's mean is a start; other starts are those of prior draws, of which one mode has none."""
+    model, params, law, mean, covariance = linear(size=5, sigma=0.3)
+    x, precision = np.float32(law.rvs(6, rng)), np.linalg.inv(covariance)
+    key, encoder = jax.random.key(4), kaem.MLP((5,))
+    params = params | {"encoder": jax.jit(model.bind_encoder(encoder).init)(key)}
     proposal = Laplace(num_modes=2, num_draws=50, num_steps=8, widening=1.5, prior_share=0.3, degrees=4.0)
-    fitted = jax.jit(proposal.fit, static_argnums=1)(jax.random.key(4), model, params, x, bound)
-    np.testing.assert_allclose(fitted.modes[jnp.argmax(fitted.log_shares, axis=0), jnp.arange(6)], mean, atol=1e-4)
-    assert np.all(np.sum(np.isfinite(np.asarray(fitted.log_shares)), axis=0) == 1)  # the two starts end at one mode
+    fitted = jitted(proposal.fit)(key, model, params, x, BOUND)
+    shares = np.asarray(fitted.log_shares)
+    np.testing.assert_allclose(np.asarray(fitted.modes)[np.argmax(shares, axis=0), range(6)], mean(x), atol=1e-4)
+    assert np.all(np.sum(np.isfinite(shares), axis=0) == 1)  # the two starts end at one mode
     assert (fitted.prior_share, fitted.degrees) == (0.3, 4.0)
     factors = np.asarray(fitted.factors, np.float64)
     transposed = factors.swapaxes(-1, -2)
-    wanted = (precision_of(gaussian) + np.eye(3)) / 1.5**2
-    np.testing.assert_allclose(factors @ transposed, np.broadcast_to(wanted, factors.shape), rtol=1e-3)
-    identity = np.broadcast_to(np.eye(3), factors.shape)
+    np.testing.assert_allclose(factors @ transposed, np.broadcast_to(precision / 1.5**2, factors.shape), rtol=1e-3)
+    identity = np.broadcast_to(np.eye(2), factors.shape)
     np.testing.assert_allclose(np.asarray(fitted.spreads) @ transposed, identity, atol=1e-4)
     # The prior's curvature is 1: a floor of 5 counts, one of 0.1 does not.
-    found = jax.jit(Laplace(floor=5.0)._precision, static_argnums=0)(model, params, x[:2], bound, jnp.ones((1, 2, 3)))
-    wanted = precision_of(gaussian) + 5 * np.eye(3)
-    np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-4, atol=1e-3)
+    curvature = jax.jit(Laplace(floor=5.0)._precision, static_argnums=0)
+    found = curvature(model, params, x[:2], BOUND, np.ones((1, 2, 2), np.float32))
+    wanted = np.broadcast_to(precision + 4 * np.eye(2), found.shape)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+
+    guess, _ = jax.jit(model.bind_encoder(encoder).apply)(params["encoder"], x)
+    alone = jitted(proposal._starts)(key, model, params, x, BOUND)
+    for num_modes in (1, 3):
+        guided = dataclasses.replace(proposal, num_modes=num_modes, encoder=encoder)
+        starts = jitted(guided._starts)(key, model, params, x, BOUND)
+        assert starts.shape == (num_modes, 6, 2)
+        np.testing.assert_allclose(starts[0], guess, rtol=1e-5)
+        np.testing.assert_array_equal(starts[1:], np.asarray(alone)[: num_modes - 1])
+    fitted = jitted(dataclasses.replace(guided, num_modes=1).fit)(key, model, params, x, BOUND)
+    np.testing.assert_allclose(fitted.modes[0], mean(x), atol=1e-3)
 
 
 @pytest.mark.slow
-def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(gaussian):
+@pytest.mark.parametrize("options", [{"num_samples": 16}, {"method": "ais", "num_chains": 16, "num_temperatures": 5}])
+def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(rng, options):
     """The posterior is the proposal itself, so that all weights are equal, on every rung."""
-    model, params, x, log_evidence, *_ = gaussian
-    for method, options in (
-        ("importance", {"num_samples": 16}),
-        ("ais", {"num_chains": 16, "num_temperatures": 5}),
-    ):
-        found = kaem.log_evidence(jax.random.key(3), model, params, x, method, proposal=EXACT, **options)
-        np.testing.assert_allclose(found.value, log_evidence, atol=1e-4)
-        if method == "importance":
-            np.testing.assert_allclose(found.ess, 16, rtol=1e-4)
+    model, params, law, *_ = linear(size=5, sigma=0.3)
+    x = np.float32(law.rvs(6, rng))
+    exact = Laplace(num_modes=2, num_draws=50, degrees=1e6, widening=1.0, prior_share=0.0)
+    found = kaem.log_evidence(jax.random.key(3), model, params, x, proposal=exact, **options)
+    np.testing.assert_allclose(found.value, law.logpdf(np.float64(x)), atol=1e-4)
+    np.testing.assert_allclose(found.ess, 16, rtol=1e-3)
 
 
 def test_modes_are_one_if_their_distance_is_below_half_a_deviation():
     """In all latents together, however many they are; of two the one with more density stays, or the earlier one."""
-    num = 100
-    modes = jnp.zeros((3, 3, num)).at[1, :, 7].set(jnp.asarray([0.4, 0.6, 0.4])).at[2, :, 3].set(4.0)
-    factors = jnp.broadcast_to(jnp.eye(num), (3, 3, num, num))
-    found = _is_duplicate(modes, factors, jnp.asarray([[1.0, 1.0, 2.0], [2.0, 2.0, 2.0], [0.0, 0.0, 0.0]]))
+    modes, factors = np.zeros((3, 3, 100)), np.broadcast_to(np.eye(100), (3, 3, 100, 100))
+    modes[1, :, 7], modes[2, :, 3] = [0.4, 0.6, 0.4], 4
+    found = jax.jit(_is_duplicate)(modes, factors, np.array([[1.0, 1.0, 2.0], [2.0, 2.0, 2.0], [0.0, 0.0, 0.0]]))
     np.testing.assert_array_equal(found, [[True, False, False], [False, False, True], [False] * 3])
 
 
 def test_a_mode_that_is_lost_leaves_the_others():
     """Two at one place, of which the better one has no factor or no density: the other is no duplicate of it. Where all
     are impossible, any shares serve; where both are sound, these are of mass, not of height."""
-    log_joint = jnp.asarray([[1.0, np.nan, -np.inf, 0.5], [0.9, 0.0, -np.inf, 0.7]])
-    precisions = jnp.broadcast_to(jnp.eye(2), (2, 4, 2, 2)).at[0, 0].multiply(-1).at[0, 3].multiply(4)
-    modes = jnp.zeros((2, 4, 2)).at[1, 3].set(9.0)
+    log_joint = np.float32([[1.0, np.nan, -np.inf, 0.5], [0.9, 0.0, -np.inf, 0.7]])
+    precisions, modes = np.tile(np.eye(2, dtype=np.float32), (2, 4, 1, 1)), np.zeros((2, 4, 2), np.float32)
+    precisions[0, 0] *= -1
+    precisions[0, 3] *= 4
+    modes[1, 3] = 9
 
     class Found(Laplace):
         def _starts(self, *_):
             return None
 
         def _climb(self, *_):
-            return modes, log_joint, precisions
+            return map(jnp.asarray, (modes, log_joint, precisions))
 
     class Inexact(Normal):
         has_exact_draws = False
 
     fitted, undefended = (
-        Found().fit(None, dataclasses.replace(MODEL, prior=prior), PARAMS, jnp.zeros((4, 2)), BOUND)
+        jitted(Found().fit)(None, dataclasses.replace(MODEL, prior=prior), PARAMS, np.zeros((4, 2)), BOUND)
         for prior in (Normal(), Inexact())
     )
     assert (fitted.prior_share, undefended.prior_share) == (0.05, 0)
@@ -135,7 +143,7 @@ def test_a_mode_that_is_lost_leaves_the_others():
     np.testing.assert_allclose(shares[:, :2], [[0, 0], [1, 1]])
     np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-5)
     np.testing.assert_allclose(shares[0, 3] / shares[1, 3], np.exp(-0.2) / 4, rtol=1e-4)
-    assert np.all(np.isfinite(fitted.log_prob(jnp.zeros((1, 4, 2)))))
+    assert np.all(np.isfinite(jax.jit(fitted.log_prob)(modes[:1])))
 
 
 def test_starts_explain_a_datum_best_and_lie_apart():
@@ -146,8 +154,8 @@ def test_starts_explain_a_datum_best_and_lie_apart():
             return jnp.where(z[:, 0] > 0, -jnp.square(x[:, :1] - z[:, 0]), jnp.nan)
 
     half = Half(**{name: getattr(MODEL, name) for name in ("prior", "decoder", "likelihood")})
-    x, key = jnp.asarray([[1.0, 0.0], [2.0, 0.0]]), jax.random.key(0)
-    found = np.asarray(starts_of(Laplace(num_modes=3, num_draws=60), key, half, PARAMS, x, BOUND))
+    x, key = np.float32([[1.0, 0.0], [2.0, 0.0]]), jax.random.key(0)
+    found = np.asarray(jitted(Laplace(num_modes=3, num_draws=60)._starts)(key, half, PARAMS, x, BOUND))
     z = np.asarray(BOUND.sample(key, (1, 60)))[0]
     for b in range(2):
         score = np.where(z[:, 0] > 0, -((float(x[b, 0]) - z[:, 0]) ** 2) - np.sum((z - 0.5) ** 2, axis=-1) / 2, -np.inf)
@@ -194,26 +202,7 @@ def test_curvature_of_tails_that_are_not_log_concave_counts_as_zero():
     def log_prob(params, output, x):
         return -jnp.sum(jnp.log1p(jnp.square(x - output)), axis=-1)
 
-    model, directions = SimpleNamespace(likelihood=SimpleNamespace(log_prob=log_prob)), jnp.eye(2)[:, None, None]
-    found = curvature_along(model, {"likelihood": {}}, jnp.asarray([[[0.0, 3.0]]]), jnp.zeros((1, 2)), directions)
+    model, directions = SimpleNamespace(likelihood=SimpleNamespace(log_prob=log_prob)), np.eye(2)[:, None, None]
+    along = jax.jit(lambda *of: curvature_along(model, {"likelihood": {}}, *of))
+    found = np.asarray(along(np.array([[[0.0, 3.0]]]), np.zeros((1, 2)), directions))
     np.testing.assert_allclose(found[:, 0, 0], [[2, 0], [0, 0]], atol=1e-6)
-
-
-def test_an_encoders_mean_is_the_first_start(gaussian):
-    """Other starts are those of prior draws, of which there are none with one mode; the mode found is the same."""
-    model, params, x = gaussian.model, gaussian.params, gaussian.x
-    encoder = kaem.MLP((5,))
-    params = params | {"encoder": model.bind_encoder(encoder).init(jax.random.key(4))}
-    mean, _ = model.bind_encoder(encoder).apply(params["encoder"], x)
-    given = {"num_draws": 50, "num_steps": 1}
-    key = jax.random.key(5)
-    alone = starts_of(kaem.Laplace(num_modes=2, **given), key, model, params, x, gaussian.bound)
-    for num_modes in (1, 3):
-        proposal = kaem.Laplace(num_modes=num_modes, encoder=encoder, **given)
-        starts = starts_of(proposal, key, model, params, x, gaussian.bound)
-        assert starts.shape == (num_modes, *mean.shape)
-        np.testing.assert_allclose(starts[0], mean, rtol=1e-6)
-        np.testing.assert_array_equal(starts[1:], alone[: num_modes - 1])
-    proposal = kaem.Laplace(num_modes=1, num_steps=3, encoder=encoder)
-    fitted = jax.jit(proposal.fit, static_argnums=1)(key, model, params, x, gaussian.bound)
-    np.testing.assert_allclose(fitted.modes[0], gaussian.mean, atol=1e-3)

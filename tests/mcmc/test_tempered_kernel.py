@@ -10,9 +10,9 @@ from jax.scipy import stats
 import kaem_jax as kaem
 from tests.truth import assert_within
 
-BETAS = kaem.mcmc.power_ladder(8, 2.0)
-STEPS = 0.3 * (4 - 3 * BETAS)
-START = {"a": jnp.full((8, 4, 2), -2.0), "b": jnp.full((8, 4), -2.0)}
+BETAS = np.float32(np.linspace(0, 1, 8) ** 2)
+STEPS = jnp.asarray(0.3 * (4 - 3 * BETAS))
+START = {"a": np.full((8, 4, 2), -2, np.float32), "b": np.full((8, 4), -2, np.float32)}
 
 
 def log_prior(z):
@@ -52,17 +52,21 @@ def test_blackjax_moves_between_exchanges(move):
     is_right = (warm.top["b"] > 0).astype(float)
     effective = kaem.mcmc.effective_sample_size(is_right, pooled=True)
     assert_within(is_right.mean(), 0.7, np.sqrt(0.21 / effective), 3.5)
-    assert_within(*(np.asarray(part) for part in (kaem.mcmc.bridge_log_z(warm.log_likelihood, BETAS)[0], 0.0)),
-                  kaem.mcmc.bridge_log_z(warm.log_likelihood, BETAS)[1], 3.5)  # fmt: skip
-    assert np.all(warm.round_trips.sum(axis=0) > 50)
+    log_z, error = kaem.mcmc.bridge_log_z(warm.log_likelihood, BETAS)
+    assert_within(log_z, 0, error, 3.5)
+    trips = warm.round_trips.sum(axis=0)
+    assert np.all((trips > 50) & (trips < 8 * 2500 / 14))  # 14 exchanges for one
     assert warm.move.acceptance_rate.shape == (2500, 8, 4)
-    # The last rung's gain is that of its positions.
-    last = jax.tree.map(lambda leaf: jnp.asarray(leaf[-1]), warm.top)
-    np.testing.assert_allclose(warm.log_likelihood[-1, -1], jax.vmap(log_likelihood)(last), rtol=1e-5)
+    assert warm.move.acceptance_rate.mean() > 0.85  # with the step size of its rung
+    # The last rung's gain is that of its position, unless that came by an exchange, as it does in even rounds.
+    gain = jax.jit(jax.vmap(jax.vmap(log_likelihood)))(warm.top)
+    is_own = np.isclose(warm.log_likelihood[:, -1], gain, rtol=1e-5, atol=1e-5)
+    assert is_own[1::2].all()
+    assert 0.1 < is_own[::2].mean() < 0.9
 
 
 def test_refusals(refuses):
     with refuses(ValueError, "(8, 4)", "T=5"):
-        kaem.mcmc.tempered_kernel(log_prior, log_likelihood, jnp.linspace(0, 1, 5), None).init(START)
+        kaem.mcmc.tempered_kernel(log_prior, log_likelihood, np.linspace(0, 1, 5), None).init(START)
     with refuses(ValueError, "swap='odd'", "even_odd"):
         kaem.mcmc.tempered_kernel(log_prior, log_likelihood, BETAS, None, swap="odd")
