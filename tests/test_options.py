@@ -16,6 +16,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.mcmc import NormalReference
 from kaem_jax.mcmc.preconditioner import Frame
 from kaem_jax.networks import Decoder, Encoder, Network
 from kaem_jax.settings.registry import (
@@ -257,8 +258,16 @@ POINTS = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
 HALVES, FROZEN = np.arange(60) % 2, FrozenSampler(kaem.Importance(num_samples=20), (), 0)
 
 
-def density(z):
-    return -jnp.sum(z**4, axis=-1)
+SHORT_RUN = {"reference": NormalReference(jnp.zeros(3), 1.5), "num_chains": 2, "num_rounds": 8, "warmup_rounds": 8,
+             "num_temperatures": 3}  # fmt: skip
+
+
+def density(z, power=1.0):
+    return -power * jnp.sum(z**2 + z**4, axis=-1)
+
+
+def draws_and_log_z(run):
+    return run.draws, run.log_z
 
 
 # Each public function on small data, with another value of each optional argument.
@@ -309,18 +318,27 @@ FUNCTIONS = {
         {"kernel": "hmc", "step_size": 0.2, "bounds": (0.5, 1.001), "warmup_steps": 2,
          "frame": Frame(2 * jnp.eye(3), 0.5 * jnp.eye(3), jnp.ones(3))},
     ),
+    kaem.mcmc.tempered: (
+        lambda **given: draws_and_log_z(kaem.mcmc.tempered(KEY, None, density, **SHORT_RUN | given)),
+        {"z0": jnp.ones(3), "args": (2.0,), "reference": NormalReference(jnp.ones(3), 2.0), "fits_reference": False,
+         "num_chains": 3, "num_rounds": 16, "warmup_rounds": 16, "num_temperatures": 4, "kernel": "hmc",
+         "steps_per_round": 2, "step_spread": 0.5, "swap": "random", "max_bytes": {"max_bytes": 192, "num_rounds": 16}},
+    ),
 }  # fmt: skip
 # Where the others are given together, each still counts; an optimizer replaces a rate, and a frame refuses bounds.
 TOGETHER = {kaem.log_prob: set(), kaem.fit: {"learning_rate"}, kaem.mcmc.langevin_posterior: {"bounds"}}
 # What changes no number: memory, words, time.
-NO_NUMBERS = {"chunk_size", "progress", "seconds"}
+NO_NUMBERS = {"chunk_size", "progress", "seconds", "report"}
+SLOW = {kaem.mcmc.tempered}
 
 
 def numbers(found):
     return [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(found) if not isinstance(leaf, str)]
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "function", [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW), id=f.__name__) for f in FUNCTIONS]
+)
 def test_every_optional_argument_changes_what_is_found(function):
     call, others = FUNCTIONS[function]
     optional = {

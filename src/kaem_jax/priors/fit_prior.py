@@ -46,8 +46,8 @@ def fit_prior(
       The prior and its parameters.
 
     Raises:
-      ValueError: `z` has a wrong shape, fewer than 10 data or non-finite values, its width is not that of the prior, or
-        only one of labels and classes is given.
+      ValueError: `z` has a wrong shape, fewer than 10 data or non-finite values, its width is not that of the prior,
+        only one of labels and classes is given, or a label is none of the classes.
 
     Example:
       >>> z = np.random.default_rng(0).normal(size=(200, 2))
@@ -68,6 +68,11 @@ def fit_prior(
     if (labels is None) != (num_classes == 0):
         given = "none were given" if labels is None else "they were given"
         raise ValueError(f"labels belong to a prior with num_classes; {given}, and num_classes={num_classes}")
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != (num,) or not np.isin(labels, np.arange(num_classes)).all():
+            given = f"shape {labels.shape} and the values {np.unique(labels)[:9].tolist()}"
+            raise ValueError(f"labels has {given}; wanted: [{num}], each a class from 0 to {num_classes - 1}")
     few, many = held_out_tenth(seed, num)
     rows, held_out = draws[:, many].reshape(-1, size), draws[0, few]
     of_rows, of_held_out = (None, None) if labels is None else (np.tile(labels[many], num_draws), labels[few])
