@@ -193,7 +193,7 @@ def test_columns_are_plotted_with_their_rows(fitted):
 
 
 def test_columns_have_their_density_and_no_mass_outside_bounds(rng):
-    """The mass is 1, and nats of fresh rows are those of the truth within 0.01, 0.05 without bounds, and their noise."""
+    """The mass is 1. Nats of fresh rows are those of the truth within 0.01, 0.05 without bounds, and their noise."""
     beta, gamma, lognormal, ends = stats.beta(2, 5), stats.gamma(2.0), stats.lognorm(1.0), np.geomspace(1e-4, 1e3, 9000)
     columns = {
         "x0": ((0, 1), beta.rvs, beta.logpdf, np.linspace(0, 1, 9000)[1:-1]),
@@ -206,20 +206,19 @@ def test_columns_have_their_density_and_no_mass_outside_bounds(rng):
     def draw(num):
         return np.stack([rvs(num, rng) for _, rvs, *_ in columns.values()], axis=1)
 
+    def alone(cells, i):
+        """Rows of column i, in which the others are missing."""
+        return np.where(np.arange(5) == i, np.reshape(cells, (-1, 1)), np.nan)
+
     bounds = {name: limits for name, (limits, *_) in columns.items()}
     model = TableDensity(num_clusters=1, map="diagonal", bounds=bounds, random_state=0).fit(draw(5000))
     x = draw(10_000)
     for i, ((low, high), _, log_pdf, grid) in enumerate(columns.values()):
-
-        def alone(cells, is_own=np.arange(5) == i):
-            """Rows of this column, in which the others are missing."""
-            return np.where(is_own, np.reshape(cells, (-1, 1)), np.nan)
-
-        loss = log_pdf(x[:, i]) - model.score_samples(alone(x[:, i]))
+        loss = log_pdf(x[:, i]) - model.score_samples(alone(x[:, i], i))
         assert abs(loss.mean()) < (0.05 if i == 4 else 0.01) + 4.5 * loss.std() / 10_000**0.5
-        assert integrate.trapezoid(np.exp(model.score_samples(alone(grid))), grid) == pytest.approx(1, abs=5e-3)
+        assert integrate.trapezoid(np.exp(model.score_samples(alone(grid, i))), grid) == pytest.approx(1, abs=5e-3)
         if i < 4:
-            outside = alone([end + step for end, step in ((low, -0.1), (high, 0.1)) if end is not None])
+            outside = alone([end + step for end, step in ((low, -0.1), (high, 0.1)) if end is not None], i)
             np.testing.assert_array_equal(model.score_samples(outside), -np.inf)
             np.testing.assert_array_equal(model.predict(outside), -1)
 
@@ -307,7 +306,7 @@ def test_kinds_of_columns_with_gaps(rng):
 def test_a_table_of_categories_alone(rng):
     """Its probabilities add up to one."""
     table = pandas.DataFrame(rng.choice(["x", "y"], (500, 2), p=[0.3, 0.7]), columns=["p", "q"])
-    model = TableDensity(num_clusters=1, random_state=0).fit(table)
+    model = TableDensity(num_clusters=2, random_state=0).fit(table)
     every = pandas.DataFrame([(p, q) for p in "xy" for q in "xy"], columns=["p", "q"])
     probability = np.exp(model.score_samples(every))
     assert probability.sum() == pytest.approx(1, abs=1e-4)

@@ -72,6 +72,7 @@ def clustered():
     values = staged_dict() | {"prior": prior, "parallel": {"data": 1, "temp": 1}}
     values["stages"][0]["refit"] = True
     values["evaluation"]["proposal"] = {"kind": "encoder", "encoder": ENCODER}
+    values["evaluation"]["estimator"]["batch_size"] = 10  # the final evaluation shares the programs of those before it
     return read(Experiment, values)
 
 
