@@ -210,20 +210,15 @@ def test_curvature_is_the_hessian_of_the_softmax(x64):
 
 
 def test_refusals(refuses):
-    model = model_of(1)
+    model, decoder = model_of(1), kaem.SequenceDecoder
+    hashed = decoder(ngram_order=2, ngram_bits=8)
     refuses.each(
         (lambda: model.output({}, jnp.zeros((1, Q))), ["reads the values before", "simulate"]),
-        (lambda: kaem.SequenceDecoder(ngram_order=1), ["ngram_order=1", "at least 2"]),
-        (lambda: kaem.SequenceDecoder(ngram_bits=9), ["ngram_bits=9", "ngram_order=0"]),
-        (lambda: kaem.SequenceDecoder(ngram_penalty=0.25), ["ngram_penalty=0.25", "ngram_order=0"]),
-        (lambda: kaem.SequenceDecoder(width=10), ["width=10", "num_heads=4"]),
-        (lambda: kaem.SequenceDecoder().decoder(Q, (2, 2), (2, 2, V)), ["for tokens [length]", "(2, 2)"]),
-        (
-            lambda: kaem.SequenceDecoder(ngram_order=2, ngram_bits=8).decoder(Q, (T,), (T, 300)),
-            ["ngram_bits=8", "tokens, 300"],
-        ),
-        (
-            lambda: kaem.Model(model.prior, kaem.SequenceDecoder(), kaem.Categorical(1), (T,)),
-            ["vocabulary=1", "at least 2"],
-        ),
+        (lambda: decoder(ngram_order=1), ["ngram_order=1", "at least 2"]),
+        (lambda: decoder(ngram_bits=9), ["ngram_bits=9", "ngram_order=0"]),
+        (lambda: decoder(ngram_penalty=0.25), ["ngram_penalty=0.25", "ngram_order=0"]),
+        (lambda: decoder(width=10), ["width=10", "num_heads=4"]),
+        (lambda: decoder().decoder(Q, (2, 2), (2, 2, V)), ["for tokens [length]", "(2, 2)"]),
+        (lambda: hashed.decoder(Q, (T,), (T, 300)), ["ngram_bits=8", "tokens, 300"]),
+        (lambda: kaem.Model(model.prior, decoder(), Categorical(1), (T,)), ["vocabulary=1", "at least 2"]),
     )

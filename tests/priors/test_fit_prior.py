@@ -217,20 +217,17 @@ def test_sizes_grow_until_two_gain_nothing():
 
 
 def test_refusals(refuses):
-    prior = prior_of(2, "diagonal")
-    refuses.each(
-        (lambda: kaem.fit_prior(KEY, np.zeros(5)), ["z has shape (5,)", "[N, Q]"]),
-        (lambda: kaem.fit_prior(KEY, np.full((20, 2), np.nan), prior), ["z has shape (20, 2)", "finite"]),
-        (lambda: kaem.fit_prior(KEY, np.zeros((20, 3)), prior), ["z has 3 columns", "num_latents=2"]),
-        (
-            lambda: kaem.fit_prior(KEY, np.zeros((20, 2)), prior, labels=np.zeros(20, int)),
-            ["they were", "num_classes=0"],
-        ),
-        (
-            lambda: kaem.fit_prior(KEY, np.zeros((20, 2)), prior_of(2, "full", num_classes=2)),
-            ["none were", "num_classes=2"],
-        ),
-    )
+    prior, z = prior_of(2, "diagonal"), np.zeros((20, 2))
+    of_classes, labels = prior_of(2, "full", num_classes=2), np.zeros(20, int)
+    for given, options, parts in (
+        ((np.zeros(5),), {}, ["z has shape (5,)", "[N, Q]"]),
+        ((z + np.nan, prior), {}, ["z has shape (20, 2)", "finite"]),
+        ((np.zeros((20, 3)), prior), {}, ["z has 3 columns", "num_latents=2"]),
+        ((z, prior), {"labels": labels}, ["they were", "num_classes=0"]),
+        ((z, of_classes), {}, ["none were", "num_classes=2"]),
+    ):
+        with refuses(ValueError, *parts):
+            kaem.fit_prior(KEY, *given, **options)
 
 
 def test_refit_replaces_the_prior_alone(rng):

@@ -354,24 +354,21 @@ def test_what_cannot_be_fitted_is_refused(rng, refuses):
     x = normal_rows(rng, 50)
     frame = pandas.DataFrame(x, columns=["a", "b", "c"])
     names, least = [f"row {i}" for i in range(50)], frame["a"].min()
-    refuses.each(
-        *(
-            (lambda rows=rows, options=options: TableDensity(**options).fit(rows), parts)
-            for rows, options, parts in (
-                (np.where([True, False, False], np.nan, x), {}, ["column 'x0' has no value", "exclude=['x0']"]),
-                (frame, {"exclude": ["d"]}, ["exclude: ['d']", "a, b, c"]),
-                (frame - 9, {"bounds": {"a": (0, None)}}, ["column 'a'", "not inside its bounds (0, None)"]),
-                (frame, {"bounds": {"a": 0}}, ["bounds={'a': 0}", "two numbers"]),
-                (frame, {"bounds": {"a": ("0", None)}}, ["bounds={'a': ('0', None)}", "two numbers"]),
-                (x[:1], {}, ["1 sample", "2 or more"]),
-                (frame.assign(id=names), {}, ["column 'id'", "50 different texts in 50 rows", "exclude=['id']"]),
-                (pandas.concat([frame, frame], axis=1), {}, ["same name", "a, b, c, a, b, c"]),
-                (frame.assign(a=1e300 * np.arange(50.0)), {}, ["column 'a'", "4.9e+301", "rescale"]),
-                (frame, {"bounds": {"a": (least, None)}}, ["column 'a'", "no number may reach"]),
-                (np.where(x > 5, np.inf, x), {}, ["infinity"]),
-            )
-        )
-    )
+    for rows, options, parts in (
+        (np.where([True, False, False], np.nan, x), {}, ["column 'x0' has no value", "exclude=['x0']"]),
+        (frame, {"exclude": ["d"]}, ["exclude: ['d']", "a, b, c"]),
+        (frame - 9, {"bounds": {"a": (0, None)}}, ["column 'a'", "not inside its bounds (0, None)"]),
+        (frame, {"bounds": {"a": 0}}, ["bounds={'a': 0}", "two numbers"]),
+        (frame, {"bounds": {"a": ("0", None)}}, ["bounds={'a': ('0', None)}", "two numbers"]),
+        (x[:1], {}, ["1 sample", "2 or more"]),
+        (frame.assign(id=names), {}, ["column 'id'", "50 different texts in 50 rows", "exclude=['id']"]),
+        (pandas.concat([frame, frame], axis=1), {}, ["same name", "a, b, c, a, b, c"]),
+        (frame.assign(a=1e300 * np.arange(50.0)), {}, ["column 'a'", "4.9e+301", "rescale"]),
+        (frame, {"bounds": {"a": (least, None)}}, ["column 'a'", "no number may reach"]),
+        (np.where(x > 5, np.inf, x), {}, ["infinity"]),
+    ):
+        with refuses(ValueError, *parts):
+            TableDensity(**options).fit(rows)
 
 
 def test_rows_that_do_not_fit_the_model_are_refused(of_groups, rng, refuses):
