@@ -41,7 +41,7 @@ def test_em_finds_what_scikit_learn_finds(blobs, rng, kind, other):
     """The mean of log p: a maximum of the same likelihood, but for the pseudo-counts. Also where many steps lead to
     it: k-means does not see a narrow cluster inside a wide one."""
     nested = np.float32(rng.normal(size=(3000, 2)) * rng.choice([0.3, 2.0], (3000, 1)))
-    for num, z, off in ((3, blobs[0], 2e-3), (2, nested, 1e-2)):
+    for num, z, off in ((3, blobs[0], 2e-3), (2, nested, 1e-2)):  # its last steps, which EM leaves out, are small
         prior = prior_of(num, kind)
         params = fit_gaussians(0, prior, z)
         truth = GaussianMixture(num, covariance_type=other, random_state=0, tol=1e-6, max_iter=200).fit(z)

@@ -90,7 +90,7 @@ def test_options_reach_the_step_and_its_end_the_caller(steps, capsys, monkeypatc
     sampler = kaem.Tempered(num_steps=5, kernel="mala", num_temperatures=4)
     given = {"posterior": sampler, "optimizer": optax.sgd(0.1), "params": jax.jit(model.init)(jax.random.key(9))}
     fit = functools.partial(kaem.fit, model=model, x=x, num_steps=7, batch_size=16, **given)
-    seconds = itertools.count()  # one between two looks at the clock: two at the start of each row, and one at its end
+    seconds = itertools.count()  # each look at the clock is one later; a rate takes one look, its next start another
     monkeypatch.setattr("kaem_jax.training.fit.time", types.SimpleNamespace(perf_counter=lambda: next(seconds)))
     fitted = fit(jax.random.key(0), log_every=3)
     assert steps["built"] == [(given["optimizer"], sampler, {"average_decay": 0.0})]
