@@ -30,8 +30,7 @@ def truncated(mean, sigma=SIGMA):
 )
 def test_numbers_between_bounds_follow_a_truncated_normal(likelihood, sigma):
     """Its log-mass to 1e-4 of a nat of 70, draws by a Kolmogorov-Smirnov test, the mean of `Masked` to 1e-3."""
-    output = jnp.asarray(MEAN, jnp.float32)
-    bounds = jnp.asarray(LOW, jnp.float32), jnp.asarray(HIGH, jnp.float32)
+    output, *bounds = np.float32([MEAN, LOW, HIGH])
     below, above = ((b - MEAN) / sigma for b in (LOW, HIGH))
     flip = below > -above
     below, above = np.where(flip, -above, below), np.where(flip, -below, above)
@@ -42,7 +41,7 @@ def test_numbers_between_bounds_follow_a_truncated_normal(likelihood, sigma):
     np.testing.assert_allclose(MEAN + sigma**2 * slope, law.mean(), atol=1e-3)
     masked = Compiled(Masked(likelihood, tuple(LOW), tuple(HIGH)))
     np.testing.assert_allclose(masked.mean({}, output), law.mean(), atol=1e-3)
-    draws = np.asarray(masked.sample(jax.random.key(0), {}, jnp.tile(output, (NUM, 1))), float)
+    draws = np.asarray(masked.sample(jax.random.key(0), {}, np.tile(output, (NUM, 1))), float)
     assert (draws >= bounds[0]).all()
     assert (draws <= bounds[1]).all()
     for i in range(6):
@@ -55,7 +54,7 @@ def test_equal_bounds_are_a_value():
     """With the density there, a draw there, and a mean there."""
     value = (0.7, -0.2)
     masked = Compiled(Masked(Gaussian(SIGMA), value, value))
-    output, nothing = jnp.array([[0.1, 0.3]]), jnp.full((1, 2), jnp.nan)
+    output, nothing = np.float32([[0.1, 0.3]]), np.full((1, 2), np.nan, np.float32)
     np.testing.assert_allclose(
         masked.terms({}, output, nothing), stats.norm([[0.1, 0.3]], SIGMA).logpdf(value), rtol=1e-5
     )
@@ -70,20 +69,19 @@ def test_categories_and_bits_that_are_excluded():
     low, high = np.zeros(5), np.array([1.0, 0, 1, 1, 1])
     p = special.softmax(logits[:3])
     masked = Compiled(Masked(columns, tuple(low), tuple(high)))
-    output = jnp.asarray(logits, jnp.float32)[None]
-    terms = masked.terms({}, output, jnp.full((1, 5), jnp.nan))
+    output = np.float32(logits)[None]
+    terms = masked.terms({}, output, np.full((1, 5), np.nan, np.float32))
     np.testing.assert_allclose(terms, [[np.log(p[0] + p[2]), 0, 0, 0, 0]], atol=1e-6)
-    seen = masked.terms({}, output, jnp.array([[0.0, 0, 1, jnp.nan, jnp.nan]]))
+    seen = masked.terms({}, output, np.float32([[0, 0, 1, np.nan, np.nan]]))
     np.testing.assert_allclose(seen, [[0, 0, np.log(p[2]), 0, 0]], atol=1e-6)
     mean = np.array([p[0] / (p[0] + p[2]), 0, p[2] / (p[0] + p[2]), *special.softmax(logits[3:])])
     np.testing.assert_allclose(masked.mean({}, output), [mean], atol=1e-6)
-    draws = np.asarray(masked.sample(jax.random.key(1), {}, jnp.tile(output, (NUM, 1))))
+    draws = np.asarray(masked.sample(jax.random.key(1), {}, np.tile(output, (NUM, 1))))
     assert_within(draws.mean(axis=0), mean, np.sqrt(mean * (1 - mean) / NUM) + 1e-9, 4)
     bits = Compiled(Masked(Bernoulli(), (1.0, -INF, -INF, 0), (INF, 0.0, INF, 1)))
-    output, p = jnp.full((NUM, 4), 0.4), special.expit(0.4)
-    np.testing.assert_allclose(
-        bits.terms({}, output, jnp.full((NUM, 4), jnp.nan))[0], [np.log(p), np.log1p(-p), 0, 0], atol=1e-6
-    )
+    output, p = np.full((NUM, 4), 0.4, np.float32), special.expit(0.4)
+    terms = np.asarray(bits.terms({}, output, np.full((NUM, 4), np.nan, np.float32)))
+    np.testing.assert_allclose(terms[0], [np.log(p), np.log1p(-p), 0, 0], atol=1e-6)
     for found in (bits.sample(jax.random.key(2), {}, output), bits.mean({}, output)):
         assert_within(np.mean(found, axis=0), [1, 0, p, p], np.sqrt(p * (1 - p) / NUM), 4)
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import kaem_jax as kaem
-from kaem_jax.networks.conv import Upsample
+from kaem_jax.networks import conv
 
 HIDDEN, NUM_FEATURES = (8, 4), 5
 
@@ -15,29 +15,26 @@ HIDDEN, NUM_FEATURES = (8, 4), 5
 def decoder(data_shape=(8, 12, 3), hidden=HIDDEN, **options):
     """The network, its parameters with biases that are not 0, and its compiled function."""
     network = kaem.ConvDecoder(hidden, **options).decoder(NUM_FEATURES, data_shape, data_shape)
-    params = jax.jit(network.init)(jax.random.key(0))
-    for layer in params.values():
-        layer["bias"] += 0.1
+    params = jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.1), jax.jit(network.init)(jax.random.key(0)))
     return network, params, jax.jit(network.apply)
 
 
 @pytest.fixture(scope="module")
 def features():
-    return jnp.asarray(np.random.default_rng(1).normal(size=(4, NUM_FEATURES)), jnp.float32)
+    return np.random.default_rng(1).normal(size=(4, NUM_FEATURES)).astype(np.float32)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("shape", [(2, 4, 3, 6), (1, 1, 3, 2)])
 def test_upsampling_is_flaxs_transposed_convolution(shape):
     """Forward and both gradients, to the rounding of float32 sums of 4 C terms."""
-    ours = Upsample(shape[-1], 5, rngs=nnx.Rngs(0))
+    ours = conv.Upsample(shape[-1], 5, rngs=nnx.Rngs(0))
     theirs = nnx.ConvTranspose(shape[-1], 5, (4, 4), (2, 2), padding="SAME", rngs=nnx.Rngs(1))
-    ours.bias[...] = jnp.arange(5.0)
-    theirs.bias[...] = jnp.arange(5.0)
+    rng = np.random.default_rng(0)
+    ours.bias[...] = theirs.bias[...] = jnp.arange(5.0)
     # flax correlates with a kernel [4, 4, C, C']; ours is what a pixel adds to its neighbourhood.
-    theirs.kernel[...] = jnp.transpose(ours.kernel[...], (1, 2, 0, 3))[::-1, ::-1]
-    x = jax.random.normal(jax.random.key(2), shape)
-    cotangent = jax.random.normal(jax.random.key(3), (shape[0], 2 * shape[1], 2 * shape[2], 5))
+    theirs.kernel[...] = np.transpose(ours.kernel[...], (1, 2, 0, 3))[::-1, ::-1]
+    x, cotangent = (np.float32(rng.normal(size=size)) for size in (shape, (shape[0], 2 * shape[1], 2 * shape[2], 5)))
 
     @nnx.jit
     def results(layer, x):
@@ -46,20 +43,22 @@ def test_upsampling_is_flaxs_transposed_convolution(shape):
     (image, (layer, at_x)), (flax_image, (flax_layer, flax_at_x)) = results(ours, x), results(theirs, x)
     np.testing.assert_allclose(image, flax_image, atol=1e-5)
     np.testing.assert_allclose(at_x, flax_at_x, atol=1e-5)
-    back = jnp.transpose(flax_layer["kernel"][...][::-1, ::-1], (2, 0, 1, 3))
+    back = np.transpose(np.asarray(flax_layer["kernel"][...])[::-1, ::-1], (2, 0, 1, 3))
     np.testing.assert_allclose(layer["kernel"][...], back, atol=1e-5)
 
 
 def test_a_non_linearity_follows_every_hidden_layer(features):
     """Mistake 14, against the composition of the layers."""
     _, params, apply = decoder(activation="tanh", output="sigmoid")
-    project, widths = params["project"], (*HIDDEN, 3)
-    x = (features @ project["kernel"] + project["bias"]).reshape(-1, 2, 3, 8)
-    for i in range(2):
-        layer = Upsample(widths[i], widths[i + 1], rngs=nnx.Rngs(0))
-        layer.kernel[...], layer.bias[...] = params[f"up_{i}"]["kernel"], params[f"up_{i}"]["bias"]
-        x = layer(jnp.tanh(x))
-    np.testing.assert_allclose(apply(params, features), jax.nn.sigmoid(x), atol=1e-5)
+
+    @jax.jit
+    def by_hand(params):
+        x = (features @ params["project"]["kernel"] + params["project"]["bias"]).reshape(-1, 2, 3, 8)
+        for i in range(2):
+            x = conv._upsample(jnp.tanh(x), params[f"up_{i}"]["kernel"]) + params[f"up_{i}"]["bias"]
+        return jax.nn.sigmoid(x)
+
+    np.testing.assert_allclose(apply(params, features), by_hand(params), atol=1e-5)
 
 
 def test_arithmetic_has_the_type_that_is_asked_for_and_parameters_the_default_float(features):

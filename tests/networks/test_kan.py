@@ -11,7 +11,7 @@ from kaem_jax.kan.bases import BSpline
 
 def test_layers_start_so_that_outputs_keep_their_scale():
     """Coefficients of deviation 0.1 / sqrt(fan in), base weights that keep a unit variance; each layer its own key."""
-    params = kaem.KAN(hidden=(100,), grid_size=2).decoder(40, (100,), (100,)).init(jax.random.key(0))
+    params = jax.jit(kaem.KAN(hidden=(100,), grid_size=2).decoder(40, (100,), (100,)).init)(jax.random.key(0))
     for i, fan_in in enumerate((40, 100)):
         coefficients, base = params[f"bank_{i}"]["coefficients"], params[f"bank_{i}"]["base_weight"]
         assert np.std(coefficients) * fan_in**0.5 == pytest.approx(0.1, rel=0.04)

@@ -15,6 +15,7 @@ from kaem_jax.priors import em, shapes
 from kaem_jax.priors.em import expectation, fit_gaussians, mean_log_prob
 from kaem_jax.priors.fit_prior import choose
 from kaem_jax.training.refit import posterior_codes
+from tests.builders import Compiled
 
 KEY = jax.random.key(0)
 
@@ -36,15 +37,17 @@ def blobs():
 
 
 @pytest.mark.parametrize(("kind", "other"), [("full", "full"), ("diagonal", "diag")])
-def test_em_finds_what_scikit_learn_finds(blobs, kind, other):
-    """The mean of log p: a maximum of the same likelihood, but for the pseudo-counts."""
-    z, _ = blobs
-    prior = prior_of(3, kind)
-    params = fit_gaussians(0, prior, z)
-    truth = GaussianMixture(3, covariance_type=other, random_state=0, tol=1e-6).fit(z)
-    assert abs(mean_log_prob(prior, params, z) - truth.score(z)) < 2e-3
-    found = np.sort(np.exp(np.asarray(prior.bind(params).table.log_proportions)))
-    np.testing.assert_allclose(found, np.sort(truth.weights_), atol=2e-3)
+def test_em_finds_what_scikit_learn_finds(blobs, rng, kind, other):
+    """The mean of log p: a maximum of the same likelihood, but for the pseudo-counts. Also where many steps lead to
+    it: k-means does not see a narrow cluster inside a wide one."""
+    nested = np.float32(rng.normal(size=(3000, 2)) * rng.choice([0.3, 2.0], (3000, 1)))
+    for num, z, off in ((3, blobs[0], 2e-3), (2, nested, 1e-2)):  # its last steps, which EM leaves out, are small
+        prior = prior_of(num, kind)
+        params = fit_gaussians(0, prior, z)
+        truth = GaussianMixture(num, covariance_type=other, random_state=0, tol=1e-6, max_iter=200).fit(z)
+        assert abs(mean_log_prob(prior, params, z) - truth.score(z)) < 2e-3
+        found = np.exp(params["logits"]) / np.exp(params["logits"]).sum()
+        np.testing.assert_allclose(np.sort(found), np.sort(truth.weights_), atol=off)
 
 
 def test_a_shared_map_whitens_what_all_clusters_have_in_common(rng):
@@ -54,7 +57,7 @@ def test_a_shared_map_whitens_what_all_clusters_have_in_common(rng):
     prior = prior_of(2, "shared")
     params = fit_gaussians(0, prior, z)
     share, _ = expectation(prior, params, z)
-    y = np.asarray(prior.bind(params).coordinates_of_clusters(z))[np.arange(4000), share.argmax(axis=1)]
+    y = np.asarray(Compiled(prior.bind(params)).coordinates_of_clusters(z))[np.arange(4000), share.argmax(axis=1)]
     np.testing.assert_allclose(np.cov(y.T), np.eye(2), atol=5 / 4000**0.5)
     np.testing.assert_allclose(y.mean(axis=0), 0, atol=4 / 4000**0.5)
 
@@ -66,10 +69,11 @@ def test_clusters_of_a_class_are_fitted_to_its_data(blobs):
     params = fit_gaussians(0, prior, z, label)
     share, log_p = expectation(prior, params, z, em.terms_of_labels(prior, label))
     np.testing.assert_array_equal(share[label == 0][:, 1::2], 0)
-    np.testing.assert_allclose(log_p, prior.bind(params).log_prob_with_class(z, label), rtol=1e-4, atol=1e-4)
-    of_class = np.asarray(prior.bind(params).log_class_probabilities(z)).argmax(axis=1)
+    bound = Compiled(prior.bind(params))
+    np.testing.assert_allclose(log_p, bound.log_prob_with_class(z, label), rtol=1e-4, atol=1e-4)
+    of_class = np.asarray(bound.log_class_probabilities(z)).argmax(axis=1)
     assert np.mean(of_class == label) > 0.999
-    draws = np.asarray(prior.bind(params).sample_of_class(jax.random.key(0), 1, (2000,)))
+    draws = np.asarray(bound.sample_of_class(KEY, np.ones(2000, int)))
     np.testing.assert_allclose(draws.mean(axis=0), z[label == 1].mean(axis=0), atol=0.1)
 
 
@@ -79,7 +83,7 @@ def test_classes_have_shapes_of_their_own_data(rng):
     z = np.where(label[:, None], rng.normal(size=(2, 3000, 1)), np.sqrt(3) * rng.uniform(-1, 1, (2, 3000, 1)))
     prior = prior_of(2, "diagonal", 1, shape="learned", grid_size=30, num_classes=2)
     _, params = kaem.fit_prior(KEY, z, prior, labels=label)
-    log_p = prior.bind(params).log_prob_with_class(np.float32(z[0]), label)
+    log_p = Compiled(prior.bind(params)).log_prob_with_class(np.float32(z[0]), label)
     truth = np.log(0.5) + np.where(label, stats.norm.logpdf(z[0, :, 0]), -np.log(2 * np.sqrt(3)))
     assert abs(np.mean(truth - log_p)) < 0.04  # where shapes are mixed 0.09 are lost
 
@@ -109,26 +113,47 @@ def independent(rng, num):
 def divergences(prior, params):
     """KL(p || N(0, 1)) of the own coordinates of clusters, [C, Q] nats."""
     y = np.linspace(-5, 5, 2001)
-    log_ratio = prior.bank.evaluate_all(params["bank"], y) - prior.bind(params).log_normalizer().T[..., None]
+
+    @jax.jit
+    def log_ratios(params):
+        return prior.bank.evaluate_all(params["bank"], y) - prior.bind(params).log_normalizer().T[..., None]
+
+    log_ratio = np.asarray(log_ratios(params))
     return np.trapezoid(np.exp(log_ratio + stats.norm.logpdf(y)) * log_ratio, y)
 
 
-def test_axes_and_shapes_of_rotated_coordinates(rng):
-    """KL to the truth falls from 0.8 to below 0.1; the axes found are those of the data, in some order and sign."""
+@pytest.fixture(scope="module")
+def rotated():
+    """A rotation of independent coordinates, the rows, and what is fitted to them."""
+    rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    (x, _), (test, log_p) = independent(rng, 6000), independent(rng, 6000)
-    prior = prior_of(1, "full", 3, shape="learned", grid_size=30)
-    _, params = kaem.fit_prior(KEY, x @ turn, prior)
-    gaussian = fit_gaussians(0, dataclasses.replace(prior, shape="gaussian"), np.float32(x @ turn))
-    test = np.float32(test @ turn)
-    plain = mean_log_prob(dataclasses.replace(prior, shape="gaussian"), gaussian, test)
+    x = np.float32(independent(rng, 6000)[0] @ turn)
+    return turn, x, *kaem.fit_prior(KEY, x, prior_of(1, "full", 3, shape="learned", grid_size=30))
+
+
+def test_axes_and_shapes_of_rotated_coordinates(rotated, rng):
+    """KL to the truth falls from 0.8 to below 0.1; the axes found are those of the data, in some order and sign."""
+    turn, x, prior, params = rotated
+    test, log_p = independent(rng, 6000)
+    normal, test = dataclasses.replace(prior, shape="gaussian"), np.float32(test @ turn)
+    plain = mean_log_prob(normal, fit_gaussians(0, normal, x), test)
     found = mean_log_prob(prior, params, test)
     assert log_p.mean() - plain > 0.6
     assert log_p.mean() - found < 0.1
-    slope = jax.jacobian(lambda z: prior.bind(params).coordinates_of_clusters(z)[0])(jnp.zeros(3))
+    slope = jax.jit(jax.jacobian(lambda z: prior.bind(params).coordinates_of_clusters(z)[0]))(np.zeros(3, np.float32))
     axes = np.abs(np.asarray(slope) @ turn.T)
     assert np.all(np.sort(axes, axis=1)[:, -1] > 20 * np.sort(axes, axis=1)[:, -2])
     np.testing.assert_allclose(divergences(prior, params).sum(), found - plain, atol=0.05)  # the expected gain
+
+
+def test_rotations_become_those_of_maximum_likelihood(rotated):
+    """A third of a radian away from the axes of three coordinates, and back by a twentieth of it."""
+    _, x, prior, params = rotated
+    axes, off = np.asarray(params["rotation"][0]), np.array([[0, 0.2, -0.15], [-0.2, 0, 0.2], [0.15, -0.2, 0]])
+    moved = params | {"rotation": np.float32(linalg.expm(off) @ axes)[None]}
+    coefficients, share = np.asarray(params["bank"]["coefficients"]), np.ones((len(x), 1), np.float32)
+    found = np.asarray(shapes._better_rotations(prior, moved, coefficients, x, share))[0]
+    assert np.linalg.norm(found - axes) < 0.05 * np.linalg.norm(moved["rotation"][0] - axes)
 
 
 def test_shapes_of_a_diagonal_map_are_in_its_units(rng):
@@ -138,22 +163,6 @@ def test_shapes_of_a_diagonal_map_are_in_its_units(rng):
     prior = prior_of(1, "diagonal", 3, shape="learned", grid_size=30)
     _, params = kaem.fit_prior(KEY, x * scale, prior)
     assert log_p.mean() - mean_log_prob(prior, params, np.float32(test * scale)) < 0.1
-
-
-def test_rotations_become_those_of_maximum_likelihood(rng):
-    """A third of a radian away from the axes of three coordinates, and back by a twentieth of it."""
-    x = np.float32(independent(rng, 6000)[0])
-    prior = prior_of(1, "full", 3, shape="learned", grid_size=30)
-    gaussian = fit_gaussians(0, dataclasses.replace(prior, shape="gaussian"), x)
-    start = prior.init(jax.random.key(0)) | gaussian
-    few, many = ((rows, expectation(prior, start, rows)[0]) for rows in (x[:600], x[600:]))
-    params = shapes.fit_shapes(0, prior, gaussian, many, few)
-    axes, off = np.asarray(params["rotation"][0]), np.array([[0, 0.2, -0.15], [-0.2, 0, 0.2], [0.15, -0.2, 0]])
-    turned = params | {"rotation": jnp.asarray(linalg.expm(off) @ axes, float)[None]}
-    share = np.ones((len(x), 1), np.float32)
-    coefficients = np.asarray(params["bank"]["coefficients"])
-    found = np.asarray(shapes._better_rotations(prior, turned, coefficients, x, share))[0]
-    assert np.linalg.norm(found - axes) < 0.05 * np.linalg.norm(linalg.expm(off) @ axes - axes)
 
 
 def test_shapes_are_maxima_of_the_penalised_likelihood(rng):
@@ -208,20 +217,17 @@ def test_sizes_grow_until_two_gain_nothing():
 
 
 def test_refusals(refuses):
-    prior = prior_of(2, "diagonal")
-    refuses.each(
-        (lambda: kaem.fit_prior(KEY, np.zeros(5)), ["z has shape (5,)", "[N, Q]"]),
-        (lambda: kaem.fit_prior(KEY, np.full((20, 2), np.nan), prior), ["z has shape (20, 2)", "finite"]),
-        (lambda: kaem.fit_prior(KEY, np.zeros((20, 3)), prior), ["z has 3 columns", "num_latents=2"]),
-        (
-            lambda: kaem.fit_prior(KEY, np.zeros((20, 2)), prior, labels=np.zeros(20, int)),
-            ["they were", "num_classes=0"],
-        ),
-        (
-            lambda: kaem.fit_prior(KEY, np.zeros((20, 2)), prior_of(2, "full", num_classes=2)),
-            ["none were", "num_classes=2"],
-        ),
-    )
+    prior, z = prior_of(2, "diagonal"), np.zeros((20, 2))
+    of_classes, labels = prior_of(2, "full", num_classes=2), np.zeros(20, int)
+    for given, options, parts in (
+        ((np.zeros(5),), {}, ["z has shape (5,)", "[N, Q]"]),
+        ((z + np.nan, prior), {}, ["z has shape (20, 2)", "finite"]),
+        ((np.zeros((20, 3)), prior), {}, ["z has 3 columns", "num_latents=2"]),
+        ((z, prior), {"labels": labels}, ["they were", "num_classes=0"]),
+        ((z, of_classes), {}, ["none were", "num_classes=2"]),
+    ):
+        with refuses(ValueError, *parts):
+            kaem.fit_prior(KEY, *given, **options)
 
 
 def test_refit_replaces_the_prior_alone(rng):
@@ -242,7 +248,7 @@ def test_refit_replaces_the_prior_alone(rng):
         jax.tree.map(np.testing.assert_array_equal, fitted[name], params[name])
     codes = posterior_codes(KEY, model, params, x, frozen, 2)
     assert np.mean(codes[0] != codes[1]) > 0.9
-    z = np.asarray(new.bind(fitted["prior"]).sample(jax.random.key(3), (4000,)))[:, 0]
+    z = np.asarray(jax.jit(lambda key: new.bind(fitted["prior"]).sample(key, (4000,)))(KEY))[:, 0]
     for sign in (-1, 1):
         half = z[np.sign(z) == sign]
         assert abs(half.mean() - 1.5 * sign) < 0.05

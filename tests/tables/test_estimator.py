@@ -1,5 +1,6 @@
 """scikit-learn's interface: its own checks, scores in the user's units, outliers, gaps and frames."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from scipy import integrate, stats
 from sklearn.utils.estimator_checks import check_estimator
 
-from kaem_jax.tables import TableDensity, frames, plot
+from kaem_jax.priors import em
+from kaem_jax.tables import TableDensity, choice, fit_tree, frames, plot
 
 SHEAR = np.array([[1.0, 0.8, 0.2], [0.0, 0.6, -0.5], [0.0, 0.0, 0.9]])
 
@@ -22,6 +24,28 @@ def with_gaps(rng, x, share=0.2):
     return np.where(rng.random(x.shape) < share, np.nan, x)
 
 
+def frame_of(rng, num=600):
+    group = rng.choice(["a", "b"], num)
+    return {
+        "size": rng.normal(np.where(group == "a", -2.0, 2.0)),
+        "group": group,
+        "count": rng.integers(0, 5, num),
+        "is_new": rng.random(num) < 0.3,
+        "same": np.full(num, 7.0),
+        "id": np.arange(num),
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_fills_and_programs():
+    """Trees of rows with gaps only choose the columns' transform here, for which two draws of the gaps are enough; and
+    all smaller numbers of rows share the programs of one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_tree, "_NUM_FILLS", 2)
+        patch.setattr(em, "_FEWEST_AT_ONCE", 2048)
+        yield
+
+
 @pytest.fixture(scope="module")
 def fitted():
     """A model of normal rows in three units, fitted with gaps."""
@@ -29,9 +53,26 @@ def fitted():
     return TableDensity(num_clusters=1, random_state=0).fit(with_gaps(rng, normal_rows(rng, 4000)))
 
 
+def two_clusters():
+    return TableDensity(num_clusters=2, map="diagonal", exclude=["id"], random_state=0)
+
+
+@pytest.fixture(scope="module")
+def of_groups():
+    """A model of two clusters, the two groups of a frame."""
+    return two_clusters().fit(pandas.DataFrame(frame_of(np.random.default_rng(1))))
+
+
 def truth():
     scale = np.diag([1.0, 10.0, 100.0])
     return np.array([5.0, 0, -3]), scale @ SHEAR.T @ SHEAR @ scale
+
+
+def given_the_rest(x, i):
+    """The exact mean of column i of rows given the other two, and its deviation."""
+    (mean, covariance), rest = truth(), np.delete(np.arange(3), i)
+    slope = covariance[i, rest] @ np.linalg.inv(covariance[np.ix_(rest, rest)])
+    return mean[i] + (x[:, rest] - mean[rest]) @ slope, np.sqrt(covariance[i, i] - slope @ covariance[rest, i])
 
 
 @pytest.mark.slow
@@ -40,7 +81,7 @@ def test_the_checks_of_scikit_learn_pass():
 
 
 def test_scores_are_log_densities_in_the_users_units(fitted, rng):
-    """Of whole rows, and of what is known of others; a grid over a skewed column adds up to one."""
+    """Of whole rows, and of what is known of others."""
     mean, covariance = truth()
     x = normal_rows(rng, 500)
     loss = stats.multivariate_normal(mean, covariance).logpdf(x) - fitted.score_samples(x)
@@ -50,24 +91,21 @@ def test_scores_are_log_densities_in_the_users_units(fitted, rng):
     loss = stats.multivariate_normal(mean[[0, 2]], covariance[known]).logpdf(x[:, [0, 2]]) - fitted.score_samples(gaps)
     assert abs(loss.mean()) < 0.02
     assert fitted.score(x) == pytest.approx(fitted.score_samples(x).mean())
-    skewed = TableDensity(num_clusters=1, random_state=0).fit(rng.lognormal(size=(2000, 1)))
-    grid = np.concatenate([np.linspace(-9, 1e-4, 4000), np.geomspace(1.1e-4, 1e3, 4000)])
-    assert integrate.trapezoid(np.exp(skewed.score_samples(grid[:, None])), grid) == pytest.approx(1, abs=5e-3)
-    fresh = rng.lognormal(size=(2000, 1))
-    assert abs(np.mean(stats.lognorm(1).logpdf(fresh)[:, 0] - skewed.score_samples(fresh))) < 0.05
 
 
 def test_false_alarms_are_as_many_as_were_asked_for_whatever_is_missing(fitted, rng):
     """Of 800 held-out rows the quantile is known to the root of .05 x .95 / 800, that of gaps by fewer."""
-    x = normal_rows(rng, 2000)
-    for rows, num in ((x, 800), (np.where([True, False, False], np.nan, x), 800), (with_gaps(rng, x), 140)):
-        error = np.sqrt(0.05 * 0.95 * (1 / num + 1 / 2000))
-        assert abs(np.mean(fitted.predict(rows) == -1) - 0.05) < 4.5 * error
-        p = fitted.p_values(rows)
+    x = normal_rows(rng, 1200)
+    lacking = np.where([True, False, False], np.nan, x)
+    for rows, num, share in ((x, 800, 0.05), (lacking, 800, 0.2), (with_gaps(rng, x), 140, None)):
+        error, p = np.sqrt(0.05 * 0.95 * (1 / num + 1 / 1200)), fitted.p_values(rows)
+        if share:
+            alarms = copy.copy(fitted).set_params(contamination=share).predict(rows) == -1
+            assert abs(np.mean(alarms) - share) < 4.5 * np.sqrt(share * (1 - share) * (1 / num + 1 / 1200))
         assert abs(np.mean(p < 0.05) - 0.05) < 4.5 * error
-        assert abs(np.mean(p < 0.5) - 0.5) < 4.5 * np.sqrt(0.25 * (1 / num + 1 / 2000))
+        assert abs(np.mean(p < 0.5) - 0.5) < 4.5 * np.sqrt(0.25 * (1 / num + 1 / 1200))
     # Rows with fewer cells have larger densities, not fewer alarms; and outliers are found.
-    assert fitted.score(np.where([True, False, False], np.nan, x)) > fitted.score(x) + 0.5
+    assert fitted.score(lacking) > fitted.score(x) + 0.5
     far = normal_rows(rng, 200) + np.array([4, -40, 0])
     assert np.mean(fitted.predict(far) == -1) > 0.9
     assert np.mean(fitted.predict(np.where([False, False, True], np.nan, far)) == -1) > 0.9
@@ -75,12 +113,8 @@ def test_false_alarms_are_as_many_as_were_asked_for_whatever_is_missing(fitted, 
 
 def test_gaps_are_filled_by_conditional_means_and_draws(fitted, rng):
     """Against the closed form; known cells stay as they are, and 90 % intervals of draws cover 90 %."""
-    mean, covariance = truth()
     x = normal_rows(rng, 1000)
-    rows = np.where([False, True, False], np.nan, x)
-    slope = covariance[1, [0, 2]] @ np.linalg.inv(covariance[np.ix_([0, 2], [0, 2])])
-    exact = (x[:, [0, 2]] - mean[[0, 2]]) @ slope
-    spread = np.sqrt(covariance[1, 1] - slope @ covariance[[0, 2], 1])
+    rows, (exact, spread) = np.where([False, True, False], np.nan, x), given_the_rest(x, 1)
     filled = fitted.impute(rows)
     np.testing.assert_array_equal(filled[:, [0, 2]], x[:, [0, 2]])
     # A hundred draws know a mean to a tenth of their spread.
@@ -97,17 +131,16 @@ def test_draws_have_the_moments_of_the_rows(fitted):
     np.testing.assert_allclose(np.cov(draws.T) / np.outer(scale, scale), covariance / np.outer(scale, scale), atol=0.1)
 
 
-def test_rows_have_a_place_in_their_cluster(fitted, rng):
+def test_rows_have_a_place_in_their_cluster(fitted, of_groups, rng):
     """Coordinates of normal rows are standard normal and independent, and lead back to the rows; so in frames."""
-    x = normal_rows(rng, 4000)
+    x = normal_rows(rng, 2000)
     places = fitted.transform(x)
-    assert places.shape == (4000, 4)
+    assert places.shape == (2000, 4)
     np.testing.assert_array_equal(places[:, 0], 0)
     np.testing.assert_allclose(places[:, 1:].mean(axis=0), 0, atol=0.1)
     np.testing.assert_allclose(np.cov(places[:, 1:].T), np.eye(3), atol=0.1)
     np.testing.assert_allclose(fitted.inverse_transform(places), x, rtol=1e-4, atol=1e-2)
-    table = pandas.DataFrame(frame_of(rng, 300))
-    model = TableDensity(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(table)
+    table, model = pandas.DataFrame(frame_of(rng, 300)), of_groups
     places = model.transform(table)
     share = np.mean((places[:, 0] == places[0, 0]) == (table["group"] == table["group"][0]))
     assert share > 0.9  # the clusters are the two groups
@@ -121,34 +154,24 @@ def test_rows_have_a_place_in_their_cluster(fitted, rng):
     np.testing.assert_allclose(back[["size", "count"]], table[["size", "count"]], atol=1e-3)
     gaps = model.transform(table.assign(size=np.nan))
     np.testing.assert_array_equal(gaps[:, 0], places[:, 0])  # the group says which
-    assert list(model.set_output(transform="pandas").transform(table)) == [
-        "cluster",
-        *(f"axis{i}" for i in range(3)),
-        "group",
-        "is_new",
-    ]
+    named = copy.copy(model).set_output(transform="pandas").transform(table)
+    assert list(named) == ["cluster", "axis0", "axis1", "axis2", "group", "is_new"]
     with pytest.raises(ValueError, match="X has 5 columns; transform gives 6"):
         model.inverse_transform(places[:, :5])
     with pytest.raises(ValueError, match="cluster=2 must be an integer from 0 to 1"):
         model.inverse_transform(np.where([True] + [False] * 5, 2, places))
 
 
-def test_cells_say_why_a_row_is_unlikely(fitted, rng):
+def test_cells_say_why_a_row_is_unlikely(fitted, of_groups, rng):
     """Against the conditional normal distributions; and of a category given a number."""
-    mean, covariance = truth()
     x = normal_rows(rng, 400)
     found = fitted.cell_scores(x)
     for i in range(3):
-        rest = np.delete(np.arange(3), i)
-        slope = covariance[i, rest] @ np.linalg.inv(covariance[np.ix_(rest, rest)])
-        spread = np.sqrt(covariance[i, i] - slope @ covariance[rest, i])
-        exact = stats.norm(mean[i] + (x[:, rest] - mean[rest]) @ slope, spread).logpdf(x[:, i])
-        assert abs(np.mean(found[:, i] - exact)) < 0.03
+        assert abs(np.mean(found[:, i] - stats.norm(*given_the_rest(x, i)).logpdf(x[:, i]))) < 0.03
     gaps = fitted.cell_scores(np.where([True, False, False], np.nan, x[:5]))
     np.testing.assert_array_equal(np.isnan(gaps), np.tile([True, False, False], (5, 1)))
     table = frame_of(rng, 1000)
-    model = TableDensity(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(pandas.DataFrame(table))
-    of_group = model.cell_scores(pandas.DataFrame(table))[:, 1]
+    of_group = of_groups.cell_scores(pandas.DataFrame(table))[:, 1]
     odds = np.where(table["group"] == "a", -4.0, 4.0) * table["size"]
     assert abs(np.mean(of_group + np.logaddexp(0, -odds))) < 0.05
 
@@ -174,62 +197,53 @@ def test_columns_are_plotted_with_their_rows(fitted):
         assert sum(heights) * (x[-1] - x[0]) / len(heights) == pytest.approx(1, abs=0.01)
 
 
-LAWS = {
-    "beta": (stats.beta(2, 5), (0, 1)),
-    "lognormal": (stats.lognorm(1.0), (0, None)),
-    "gamma": (stats.gamma(2.0), (0, None)),
-    "reversed": (stats.gamma(2.0), (None, 3.0)),
-    "mixture": (None, (None, None)),
-}
-
-
-@pytest.mark.parametrize("name", LAWS)
-def test_bounded_columns_have_their_density_and_no_mass_outside(name, rng):
-    """10,000 rows; the mass inside is 1, and nats of fresh rows are those of the truth within 0.01 and their noise."""
-    law, (low, high) = LAWS[name]
-    sign, shift = (-1, 3.0) if name == "reversed" else (1, 0.0)
+def test_columns_have_their_density_and_no_mass_outside_bounds(rng):
+    """The mass is 1. Nats of fresh rows are those of the truth within 0.01, 0.05 without bounds, and their noise."""
+    beta, gamma, lognormal, ends = stats.beta(2, 5), stats.gamma(2.0), stats.lognorm(1.0), np.geomspace(1e-4, 1e3, 9000)
+    columns = {
+        "x0": ((0, 1), beta.rvs, beta.logpdf, np.linspace(0, 1, 9000)[1:-1]),
+        "x1": ((0, None), lognormal.rvs, lognormal.logpdf, ends),
+        "x2": ((0, None), gamma.rvs, gamma.logpdf, ends),
+        "x3": ((None, 3), lambda *given: 3 - gamma.rvs(*given), lambda x: gamma.logpdf(3 - x), 3 - ends[::-1]),
+        "x4": ((None, None), lognormal.rvs, lognormal.logpdf, np.append(np.linspace(-9, 9e-5, 4000), ends)),
+    }
 
     def draw(num):
-        if law is None:
-            return np.where(rng.random(num) < 0.3, rng.normal(-2, 0.5, num), rng.normal(1, 1, num))
-        return shift + sign * law.rvs(num, random_state=rng)
+        return np.stack([rvs(num, rng) for _, rvs, *_ in columns.values()], axis=1)
 
-    def log_pdf(x):
-        if law is None:
-            return np.log(0.3 * stats.norm(-2, 0.5).pdf(x) + 0.7 * stats.norm(1, 1).pdf(x))
-        return law.logpdf((x - shift) * sign)
+    def alone(cells, i):
+        """Rows of column i, in which the others are missing."""
+        return np.where(np.arange(5) == i, np.reshape(cells, (-1, 1)), np.nan)
 
-    model = TableDensity(num_clusters=4 if law is None else 1, bounds={"x0": (low, high)}, random_state=0).fit(
-        draw(10_000)[:, None]
-    )
-    x = draw(20_000)
-    loss = log_pdf(x) - model.score_samples(x[:, None])
+    bounds = {name: limits for name, (limits, *_) in columns.items()}
+    model = TableDensity(num_clusters=1, map="diagonal", bounds=bounds, random_state=0).fit(draw(5000))
+    x = draw(10_000)
+    for i, ((low, high), _, log_pdf, grid) in enumerate(columns.values()):
+        loss = log_pdf(x[:, i]) - model.score_samples(alone(x[:, i], i))
+        assert abs(loss.mean()) < (0.05 if i == 4 else 0.01) + 4.5 * loss.std() / 10_000**0.5
+        assert integrate.trapezoid(np.exp(model.score_samples(alone(grid, i))), grid) == pytest.approx(1, abs=5e-3)
+        if i < 4:
+            outside = alone([end + step for end, step in ((low, -0.1), (high, 0.1)) if end is not None], i)
+            np.testing.assert_array_equal(model.score_samples(outside), -np.inf)
+            np.testing.assert_array_equal(model.predict(outside), -1)
+
+
+def test_a_column_of_two_modes_needs_clusters(rng):
+    """Nats of fresh rows as above."""
+
+    def draw(num):
+        return np.where(rng.random(num) < 0.3, rng.normal(-2, 0.5, num), rng.normal(1, 1, num))[:, None]
+
+    model, x = TableDensity(num_clusters=4, random_state=0).fit(draw(4000)), draw(20_000)
+    law = np.log(0.3 * stats.norm(-2, 0.5).pdf(x) + 0.7 * stats.norm(1, 1).pdf(x))
+    loss = law[:, 0] - model.score_samples(x)
     assert abs(loss.mean()) < 0.01 + 4.5 * loss.std() / 20_000**0.5
-    grid = np.linspace(-9 if low is None else low, 60 if high is None else high, 50_001)
-    inside = np.exp(model.score_samples(grid[1:-1, None]))
-    assert inside.sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=3e-3)
-    outside = [end + step for end, step in ((low, -0.1), (high, 0.1)) if end is not None]
-    assert all(model.score_samples([[value]])[0] == -np.inf for value in outside)
-    if outside:
-        np.testing.assert_array_equal(model.predict(np.array(outside)[:, None]), -1)
-
-
-def frame_of(rng, num=600):
-    group = rng.choice(["a", "b"], num)
-    return {
-        "size": rng.normal(np.where(group == "a", -2.0, 2.0)),
-        "group": group,
-        "count": rng.integers(0, 5, num),
-        "is_new": rng.random(num) < 0.3,
-        "same": np.full(num, 7.0),
-        "id": np.arange(num),
-    }
 
 
 @pytest.mark.parametrize("kind", [pandas.DataFrame, polars.DataFrame])
-def test_frames_with_categories_counts_and_constants(rng, kind, capsys):
+def test_frames_with_categories_counts_and_constants(of_groups, rng, kind, capsys):
     """Categories by dtype; a gap is filled in the frame's own type, and the category follows the number."""
-    model = TableDensity(num_clusters=2, map="diagonal", exclude=["id"], random_state=0).fit(kind(frame_of(rng)))
+    model = of_groups if kind is pandas.DataFrame else two_clusters().fit(kind(frame_of(rng)))
     assert [bool(column.categories) for column in model.columns_] == [False, True, False, True, False]
     table = frame_of(rng, 200)
     scores = model.score_samples(kind(table))
@@ -258,25 +272,42 @@ def test_frames_with_categories_counts_and_constants(rng, kind, capsys):
     assert str(filled["count"].dtype).lower() == "int64"  # nothing was missing there
 
 
-def test_kinds_of_pandas_with_gaps(rng):
-    """Whole numbers, categories and truth values that may be missing."""
-    numbers = pandas.Series(rng.integers(0, 9, 300)).astype("Int64").mask(np.arange(300) < 20)
-    kinds = pandas.Series(rng.choice([1, 2], 300)).astype("category").mask(np.arange(300) > 280)
-    truth = pandas.Series(rng.random(300) < 0.5).astype("boolean").mask(np.arange(300) == 7)
-    frame = pandas.DataFrame({"n": numbers, "k": kinds, "t": truth})
-    model = TableDensity(num_clusters=1, random_state=0).fit(frame)
-    assert [column.categories for column in model.columns_] == [(), ("1", "2"), ("False", "True")]
-    filled = model.impute(frame)
-    assert not filled.isna().any().any()
-    np.testing.assert_array_equal(filled["n"][20:], numbers[20:].astype(float))
-    assert filled["t"].dtype == bool
-    np.testing.assert_array_equal(filled["t"][8:], truth[8:].astype(bool))
+def test_kinds_of_columns_with_gaps(rng):
+    """One number, whole numbers, categories and truth values stay so; another number is very unlikely."""
+    frame = pandas.DataFrame(
+        {
+            "year": np.full(500, 1912.0),
+            "k": rng.integers(1, 4, 500),
+            "n": pandas.Series(rng.integers(0, 9, 500)).astype("Int64"),
+            "c": pandas.Series(rng.choice([1, 2], 500)).astype("category"),
+            "t": pandas.Series(rng.random(500) < 0.5).astype("boolean"),
+        }
+    )
+    gaps = frame.assign(**{name: frame[name].mask(rng.random(500) < 0.1) for name in frame})
+    model = TableDensity(num_clusters=1, random_state=0).fit(gaps)
+    assert [column.categories for column in model.columns_] == [(), (), (), ("1", "2"), ("False", "True")]
+    drawn = model.sample(400)
+    assert set(drawn["k"]) >= {1, 2, 3}
+    for whole in (drawn, model.impute(gaps), *model.impute(gaps, num_draws=2)):
+        assert not whole.isna().any().any()
+        np.testing.assert_allclose(whole["year"], 1912, rtol=1e-6)
+        assert whole["t"].dtype == bool
+    for rows in (drawn, whole):  # and of the last draw
+        np.testing.assert_array_equal(rows[["k", "n"]], np.round(rows[["k", "n"]].astype(float)))
+    for name in frame:
+        known = gaps[name].notna()
+        cells = [rows[name][known].astype(str).str.removesuffix(".0").tolist() for rows in (whole, frame)]
+        assert cells[0] == cells[1]
+    usual, other = model.score_samples(frame[:1])[0], model.score_samples(frame[:1].assign(year=1913.0))[0]
+    assert other < usual - 1000
+    assert model.predict(gaps).mean() > 0.8  # a gap is no alarm, and hides none
+    np.testing.assert_array_equal(model.predict(frame[:100].assign(year=np.nan, n=90)), -1)
 
 
 def test_a_table_of_categories_alone(rng):
     """Its probabilities add up to one."""
     table = pandas.DataFrame(rng.choice(["x", "y"], (500, 2), p=[0.3, 0.7]), columns=["p", "q"])
-    model = TableDensity(num_clusters=1, random_state=0).fit(table)
+    model = TableDensity(num_clusters=2, random_state=0).fit(table)
     every = pandas.DataFrame([(p, q) for p in "xy" for q in "xy"], columns=["p", "q"])
     probability = np.exp(model.score_samples(every))
     assert probability.sum() == pytest.approx(1, abs=1e-4)
@@ -284,32 +315,31 @@ def test_a_table_of_categories_alone(rng):
 
 
 def test_the_same_state_gives_the_same_model_and_pickles(rng):
-    x = normal_rows(rng, 200)
+    x = rng.normal(size=(500, 1))
     first, again, other = (TableDensity(num_clusters=2, random_state=seed).fit(x) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.decision_function(x), again.decision_function(x))
     assert not np.allclose(first.decision_function(x), other.decision_function(x))
-    copy = pickle.loads(pickle.dumps(first))
-    np.testing.assert_array_equal(copy.score_samples(x), first.score_samples(x))
+    pickled = pickle.loads(pickle.dumps(first))
+    np.testing.assert_array_equal(pickled.score_samples(x), first.score_samples(x))
 
 
-def test_columns_of_one_number_and_of_whole_numbers_stay_so(rng):
-    """Also where cells are missing; another number is very unlikely, and the density there is narrow."""
-    frame = pandas.DataFrame({"a": rng.normal(size=200), "year": 1912.0, "k": rng.integers(1, 4, 200)})
-    gaps = frame.assign(**{name: frame[name].where(rng.random(200) < 0.8) for name in ("year", "k")})
-    model = TableDensity(num_clusters=1, random_state=0).fit(gaps)
-    drawn = model.sample(400)
-    np.testing.assert_allclose(drawn["year"], 1912)
-    assert set(drawn["k"]) >= {1, 2, 3}
-    assert np.all(drawn["k"] == np.round(drawn["k"]))
-    for filled in (model.impute(gaps), *model.impute(gaps, num_draws=2)):
-        np.testing.assert_allclose(filled["year"], 1912, rtol=1e-6)
-    assert np.all(filled["k"] == np.round(filled["k"]))  # of the last draw
-    usual, other = model.score_samples(frame[:1])[0], model.score_samples(frame[:1].assign(year=1913.0))[0]
-    assert other < usual - 1000
-    complete = TableDensity(num_clusters=1, random_state=0).fit(frame)  # a gap is no alarm, and hides none
-    assert complete.predict(gaps).mean() > 0.8
-    gaps["k"] = frame["k"]
-    np.testing.assert_array_equal(complete.predict(gaps[gaps["year"].isna()].assign(a=9.0)), -1)
+def test_small_tables_compare_transforms_on_five_splits(rng, monkeypatch):
+    for num, num_folds in ((500, 1), (499, 5), (5, 5), (4, 1)):
+        few = [few for many, few in choice._folds(3, num) if sorted([*many, *few]) == list(range(num))]
+        assert [len(part) for part in few] == [max(1, num // 5)] * num_folds
+        assert len(np.unique(few)) == num_folds * len(few[0])
+    fitted, gains = (
+        fit_tree.fit_tree,
+        iter([1e6, 0, 0, 0, 0] + [0] * 5 + [0, 0, 0, 0, 2e6]),
+    )  # scores, powers, and plain
+
+    def found(*given, **options):
+        return fitted(*given[:4], (1,))._replace(value=next(gains))
+
+    monkeypatch.setattr(choice, "fit_tree", found)
+    best = choice.fit_density(0, {"x": rng.lognormal(size=100)}, {}, "mixture", 1, "diagonal", 9.0)
+    assert [(column.power, column.knots) for column in best.columns] == [(1, ())]
+    assert next(gains, None) is None
 
 
 @pytest.mark.parametrize("name", ["contamination", "map", "seconds", "num_clusters", "random_state"])
@@ -323,45 +353,41 @@ def test_arguments_are_checked_before_anything_is_fitted(name, refuses):
 def test_what_cannot_be_fitted_is_refused(rng, refuses):
     x = normal_rows(rng, 50)
     frame = pandas.DataFrame(x, columns=["a", "b", "c"])
-    model = TableDensity(num_clusters=1).fit(frame)
+    names, least = [f"row {i}" for i in range(50)], frame["a"].min()
+    for rows, options, parts in (
+        (np.where([True, False, False], np.nan, x), {}, ["column 'x0' has no value", "exclude=['x0']"]),
+        (frame, {"exclude": ["d"]}, ["exclude: ['d']", "a, b, c"]),
+        (frame - 9, {"bounds": {"a": (0, None)}}, ["column 'a'", "not inside its bounds (0, None)"]),
+        (frame, {"bounds": {"a": 0}}, ["bounds={'a': 0}", "two numbers"]),
+        (frame, {"bounds": {"a": ("0", None)}}, ["bounds={'a': ('0', None)}", "two numbers"]),
+        (x[:1], {}, ["1 sample", "2 or more"]),
+        (frame.assign(id=names), {}, ["column 'id'", "50 different texts in 50 rows", "exclude=['id']"]),
+        (pandas.concat([frame, frame], axis=1), {}, ["same name", "a, b, c, a, b, c"]),
+        (frame.assign(a=1e300 * np.arange(50.0)), {}, ["column 'a'", "4.9e+301", "rescale"]),
+        (frame, {"bounds": {"a": (least, None)}}, ["column 'a'", "no number may reach"]),
+        (np.where(x > 5, np.inf, x), {}, ["infinity"]),
+    ):
+        with refuses(ValueError, *parts):
+            TableDensity(**options).fit(rows)
+
+
+def test_rows_that_do_not_fit_the_model_are_refused(of_groups, rng, refuses):
+    model, frame = of_groups, pandas.DataFrame(frame_of(rng, 9))
     refuses.each(
-        (
-            lambda: TableDensity().fit(np.where([True, False, False], np.nan, x)),
-            ["column 'x0' has no value", "exclude=['x0']"],
-        ),
-        (lambda: TableDensity(exclude=["d"]).fit(frame), ["exclude: ['d']", "a, b, c"]),
-        (
-            lambda: TableDensity(bounds={"a": (0, None)}).fit(frame - 9),
-            ["column 'a'", "not inside its bounds (0, None)"],
-        ),
-        (lambda: TableDensity(bounds={"a": 0}).fit(frame), ["bounds={'a': 0}", "two numbers"]),
-        (lambda: TableDensity(bounds={"a": ("0", None)}).fit(frame), ["bounds={'a': ('0', None)}", "two numbers"]),
         (lambda: model.sample(-1), ["n_samples == -1"]),
         (lambda: model.impute(frame, num_draws=-1), ["num_draws == -1"]),
-        (lambda: TableDensity().fit(x[:1]), ["1 sample", "2 or more"]),
-        (
-            lambda: TableDensity().fit(frame.assign(id=[f"row {i}" for i in range(50)])),
-            ["column 'id'", "50 different texts in 50 rows", "exclude=['id']"],
-        ),
-        (lambda: TableDensity().fit(pandas.concat([frame, frame], axis=1)), ["same name", "a, b, c, a, b, c"]),
-        (lambda: TableDensity().fit(frame.assign(a=1e300 * np.arange(50.0))), ["column 'a'", "4.9e+301", "rescale"]),
-        (
-            lambda: TableDensity(bounds={"a": (frame["a"].min(), None)}).fit(frame),
-            ["column 'a'", "no number may reach"],
-        ),
-        (lambda: TableDensity().fit(np.where(x > 5, np.inf, x)), ["infinity"]),
-        (lambda: model.score_samples(frame[["a", "b"]]), ["columns ['c'] of training are not there"]),
-        (lambda: model.predict(frame.assign(b=np.inf)), ["['b']", "infinite"]),
-        (lambda: model.predict(frame[:0]), ["shape (0, 3)", "a row"]),
+        (lambda: model.score_samples(frame.drop(columns="size")), ["columns ['size'] of training are not there"]),
+        (lambda: model.predict(frame.assign(size=np.inf)), ["['size']", "infinite"]),
+        (lambda: model.predict(frame[:0]), ["shape (0, 6)", "a row"]),
     )
 
 
-def test_numbers_that_count_the_rows_are_told(rng):
+def test_numbers_that_count_the_rows_are_told(rng, refuses):
     """Not those that occur twice, or with gaps between them."""
     rows = rng.permutation(60)
     for is_id, numbers in ((True, rows), (True, rows + 1000), (False, rows // 2), (False, 7 * rows), (False, rows / 2)):
         assert frames.are_counted(np.append(numbers, np.nan)) == is_id
-    with pytest.warns(UserWarning, match="column 'x1' counts the rows"):
+    with refuses(UserWarning, "column 'x1' counts the rows", "exclude=['x1']"):  # here a warning is an error
         TableDensity(num_clusters=1).fit(np.stack([rng.normal(size=60), rows], axis=1))
 
 
@@ -376,7 +402,7 @@ def two_rings(rng, num):
 
 @pytest.fixture(scope="module")
 def trees():
-    return TableDensity(method="tree", random_state=0).fit(two_rings(np.random.default_rng(0), 1500))
+    return TableDensity(method="tree", num_clusters=25, random_state=0).fit(two_rings(np.random.default_rng(0), 1500))
 
 
 def test_a_tree_scores_draws_and_fills_frames(trees, rng):

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import kaem_jax as kaem
+from kaem_jax.kan.bases.rbf import RadialBasis
 from kaem_jax.tables import mixture
 from kaem_jax.tables.density import Rows
 from kaem_jax.tables.mixture import TableMixture, fit_mixture
-from tests.builders import wild
+from tests.builders import Compiled, wild
 from tests.truth import assert_within
 
 C, Q = 3, 4
@@ -23,22 +24,21 @@ C, Q = 3, 4
 
 def normal_prior(kind, rng):
     prior = kaem.ClusteredPrior(num_latents=Q, num_clusters=C, map=kind, shape="gaussian", proportions="learned")
-    params = prior.init(jax.random.key(0)) | {"logits": jnp.asarray(rng.normal(size=C), float)}
-    params["log_scale"] = jnp.asarray(rng.normal(0, 0.3, (C, Q)), float)
-    if "lower" in params:
-        params["lower"] = jnp.asarray(rng.normal(0, 1, params["lower"].shape), float)
-    return prior, params
+    shapes = jax.eval_shape(prior.init, jax.random.key(0))
+    return prior, {name: rng.normal(0, 0.3 if name == "log_scale" else 1, leaf.shape) for name, leaf in shapes.items()}
 
 
 def moments(prior, params):
     """Means and covariances of the clusters from draws of none: the density's own derivatives, float64."""
-    mean, covariance = [], []
-    for c in range(C):
-        log_p = lambda z, c=c: prior.bind(params).log_joint(z)[c]  # noqa: E731
-        precision = -np.asarray(jax.hessian(log_p)(jnp.zeros(Q)), np.float64)
-        covariance.append(np.linalg.inv(precision))
-        mean.append(covariance[-1] @ np.asarray(jax.grad(log_p)(jnp.zeros(Q)), np.float64))
-    return np.stack(mean), np.stack(covariance)
+
+    @jax.jit
+    def derivatives(params, z):
+        log_joint = prior.bind(params).log_joint
+        return jax.jacobian(log_joint)(z), jax.hessian(log_joint)(z)
+
+    slope, curvature = derivatives(params, np.zeros(Q))
+    covariance = np.linalg.inv(-np.asarray(curvature))
+    return np.einsum("cij,cj->ci", covariance, slope), covariance
 
 
 @pytest.mark.parametrize("kind", ["full", "shared", "diagonal"])
@@ -46,10 +46,10 @@ def test_normal_distributions_given_what_is_known(x64, rng, kind):
     """Against the textbook's block formulas, for every pattern of gaps."""
     prior, params = normal_prior(kind, rng)
     means, covariances = moments(prior, params)
-    log_share = jax.nn.log_softmax(params["logits"])
+    log_share = special.log_softmax(params["logits"])
     z = rng.normal(size=(2**Q, Q))
     z[(np.arange(2**Q)[:, None] >> np.arange(Q)) % 2 == 1] = np.nan
-    given = jax.device_get(mixture._given(prior, params, jnp.asarray(z)))
+    given = jax.device_get(mixture._conditionals(prior, params, z))
     for row, log_joint, mean, covariance in zip(z, *given, strict=True):
         known = ~np.isnan(row)
         for c, (m, s) in enumerate(zip(means, covariances, strict=True)):
@@ -66,7 +66,7 @@ def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
 
     Full maps without shear or rotation say the same, and must estimate it.
     """
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=C, grid_size=6)
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=C, grid_size=6, basis=RadialBasis())
     params = wild(prior.init(jax.random.key(0)), 1.0)
     full = dataclasses.replace(prior, map="full")
     of_full = full.init(jax.random.key(0)) | params
@@ -74,9 +74,10 @@ def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
     density = TableMixture(full, of_full, normal, ())
     known = np.float32([-2, -1, 0, 1, 2, np.nan])
     rows = Rows(np.stack([known, np.full(6, np.nan, np.float32)], axis=1), np.zeros((6, 0), int))
-    exact = np.append(np.asarray(prior.bind(params).density(np.stack([known, known], axis=1)[:5]))[:, 0], 1)
-    ratio = np.stack([np.exp(density.log_prob(seed, rows)) / exact for seed in range(200)], axis=1)
-    assert_within(ratio.mean(axis=1), 1, ratio.std(axis=1) / 200**0.5 + 1e-5, 4.5)
+    bound = Compiled(prior.bind(params))
+    exact = np.append(np.asarray(bound.density(np.stack([known, known], axis=1)[:5]))[:, 0], 1)
+    ratio = np.stack([np.exp(density.log_prob(seed, rows)) / exact for seed in range(100)], axis=1)
+    assert_within(ratio.mean(axis=1), 1, ratio.std(axis=1) / 100**0.5 + 1e-5, 4.5)
     np.testing.assert_allclose(ratio[5], 1, rtol=1e-6)  # nothing is known
     backwards = density.log_prob(0, rows[::-1])[::-1]
     np.testing.assert_allclose(backwards, density.log_prob(0, rows), rtol=1e-5)
@@ -85,20 +86,20 @@ def test_the_density_of_what_is_known_is_unbiased_and_draws_follow_it(rng):
     diagonal = TableMixture(prior, params, {}, ())
     np.testing.assert_allclose(np.exp(diagonal.log_prob(0, rows)), exact, rtol=1e-4)
     theta = (np.log(rng.dirichlet(np.ones(2), C)),)  # a category that tells clusters apart, with each row its own
-    both = [TableMixture(*of, theta) for of in ((full, of_full, normal), (prior, params, {}))]
+    sampled, closed = (TableMixture(*of, theta) for of in ((full, of_full, normal), (prior, params, {})))
     rows = Rows(rows.z, np.arange(6)[:, None] % 2)
-    ratio = np.exp([both[0].log_prob(seed, rows) - both[1].log_prob(0, rows) for seed in range(200)])
-    assert_within(ratio.mean(axis=0), 1, ratio.std(axis=0) / 200**0.5 + 1e-5, 4.5)
-    z = np.asarray(prior.bind(params).sample(jax.random.key(1), 4000))
-    rows = Rows(np.where([True, False], z, np.nan).astype(np.float32), np.zeros((4000, 0), int))
+    ratio = np.exp(np.stack([sampled.log_prob(seed, rows) for seed in range(100)]) - closed.log_prob(0, rows))
+    assert_within(ratio.mean(axis=0), 1, ratio.std(axis=0) / 100**0.5 + 1e-5, 4.5)
+    z = np.asarray(bound.part.sample(jax.random.key(1), 2000))
+    rows = Rows(np.where([True, False], z, np.nan).astype(np.float32), np.zeros((2000, 0), int))
     for one in (density, diagonal):
         filled, _ = one.fill(0, rows, 1)
         np.testing.assert_array_equal(filled[0, :, 0], z[:, 0])
-        level = np.asarray(prior.bind(params).cdf(filled[0]))[:, 1]
+        level = np.asarray(bound.cdf(filled[0]))[:, 1]
         assert stats.kstest(level, "uniform").pvalue > 1e-3
         # And with the other number: covariances of gaps' draws with what is known are those of complete rows.
         products, theirs = filled[0].prod(axis=1), z.prod(axis=1)
-        error = np.hypot(products.std(), theirs.std()) / 4000**0.5
+        error = np.hypot(products.std(), theirs.std()) / 2000**0.5
         assert_within(products.mean(), theirs.mean(), error, 4.5)
 
 
@@ -108,8 +109,8 @@ def test_categories_add_up_and_say_which_cluster_it_is(rng):
     params = prior.init(jax.random.key(0)) | {"logits": jnp.asarray([0.0, 1.0])}
     theta = [rng.dirichlet(np.ones(size), 2) for size in (2, 3)]
     density = TableMixture(prior, params, params, tuple(np.log(part) for part in theta))
-    share, z = np.asarray(jax.nn.softmax(params["logits"])), np.float32([[0.3]])
-    of_z = np.exp(np.asarray(prior.bind(params).log_joint(z))[0])
+    share, z = special.softmax([0.0, 1.0]), np.float32([[0.3]])
+    of_z = np.exp(np.asarray(Compiled(prior.bind(params)).log_joint(z))[0])
     for number, weight in ((z, of_z), (np.full((1, 1), np.nan, np.float32), share)):
         found = {}
         for codes in [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1, 2)]:
@@ -147,6 +148,19 @@ def test_a_fit_with_gaps_and_categories_finds_the_mixture_that_made_them(rng):
     loss = expected - density.log_prob(0, fresh)
     assert abs(loss.mean()) < 0.01 + 4.5 * loss.std() / 1000**0.5
     assert loss.std() < 0.15
+
+
+def test_without_a_prior_one_is_chosen_by_fits_to_the_rows(rng, monkeypatch):
+    """Their worth is the mean of log p of held-out rows."""
+    rows = Rows(rng.normal(size=(60, 2)).astype(np.float32), np.zeros((60, 0), int))
+    given = []
+    monkeypatch.setattr(mixture, "choose", lambda *arguments: given.extend(arguments))
+    assert fit_mixture(0, rows[20:], rows[:20], (), seconds=3) is None
+    num, size, fit, value, seconds = given
+    assert (num, size, seconds) == (40, 2, 3)
+    found = fit(kaem.ClusteredPrior(num_latents=2, num_clusters=1, shape="gaussian"))
+    normal = stats.multivariate_normal(rows.z[20:].mean(axis=0), np.diag(rows.z[20:].var(axis=0)))
+    assert value(found) == pytest.approx(normal.logpdf(rows.z[:20]).mean(), abs=1e-3)
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_known_cells_have_the_density_of_the_sum_over_all_clusters(rng):
 
 def test_draws_follow_the_density_given_what_is_known(rng):
     """Numbers by their moments and categories by their shares, of four patterns of gaps and of nothing known."""
-    tree, num = random_tree(rng), 8000
+    tree, num = random_tree(rng), 4000
     for known in ([1, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0]):
         row = np.where(known[:3], [0.5, -0.3, 0.8], np.nan)
         rows = Rows(np.tile(row, (num, 1)).astype(np.float32), np.full((num, 1), 1 if known[3] else -1))

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +76,7 @@ def steps(monkeypatch):
             seen["rows"].append(np.asarray(batch.indices))
             np.testing.assert_array_equal(batch.rows, batch.indices)
             loss = math.nan if len(seen["rows"]) == seen["bad"] else len(seen["rows"])
-            moved = jax.tree.map(lambda leaf: leaf + 1, state.params)
+            moved = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, state.params)
             return dataclasses.replace(state, step=state.step + 1, params=moved), {"loss": loss}
 
         return step
@@ -83,16 +85,18 @@ def steps(monkeypatch):
     return seen
 
 
-def test_options_reach_the_step_and_its_end_the_caller(steps, capsys):
+def test_options_reach_the_step_and_its_end_the_caller(steps, capsys, monkeypatch):
     model, x = small(), normal()
     sampler = kaem.Tempered(num_steps=5, kernel="mala", num_temperatures=4)
-    given = {"posterior": sampler, "optimizer": optax.sgd(0.1), "params": model.init(jax.random.key(9))}
+    given = {"posterior": sampler, "optimizer": optax.sgd(0.1), "params": jax.jit(model.init)(jax.random.key(9))}
     fit = functools.partial(kaem.fit, model=model, x=x, num_steps=7, batch_size=16, **given)
+    seconds = itertools.count()  # each look at the clock is one later; a rate takes one look, its next start another
+    monkeypatch.setattr("kaem_jax.training.fit.time", types.SimpleNamespace(perf_counter=lambda: next(seconds)))
     fitted = fit(jax.random.key(0), log_every=3)
     assert steps["built"] == [(given["optimizer"], sampler, {"average_decay": 0.0})]
     for name in ("step", "loss"):
         np.testing.assert_array_equal(fitted.history[name], [1, 3, 6, 7])
-    expected = jax.tree.map(lambda leaf: leaf + 7, given["params"])
+    expected = jax.tree.map(lambda leaf: np.asarray(leaf) + 7, given["params"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), fitted.params, expected)
     assert (fitted.posterior.sampler, fitted.posterior.step) == (sampler, 7)
     ladder = fitted.posterior.sampler.ladder_of(fitted.posterior.step, fitted.posterior.state)
@@ -100,7 +104,9 @@ def test_options_reach_the_step_and_its_end_the_caller(steps, capsys):
     assert {rows.shape for rows in steps["rows"]} == {(1, 16)}
     order = np.concatenate(steps["rows"]).ravel()[:40]
     assert sorted(order) == list(range(40))  # every datum once before any twice
-    assert "step 7/7  loss 7.000" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "step 3/7  loss 3.000  2.0 steps/s" in said
+    assert "step 7/7  loss 7.000  1.0 steps/s" in said
     steps["rows"].clear()
     fit(jax.random.key(1), progress=False)
     other = np.concatenate(steps["rows"]).ravel()[:40]
@@ -120,7 +126,7 @@ def test_defaults_of_training(steps, monkeypatch):
     assert steps["built"][0][1] == Langevin(persistent=True, num_steps=10, adapt_steps=50)
     assert {rows.size for rows in steps["rows"]} == {7}
     np.testing.assert_array_equal(fitted.history["step"], [1, *range(2, 101, 2)])
-    params, averaged = small().init(jax.random.key(1)), Optimizer(average_decay=0.5)
+    params, averaged = jax.jit(small().init)(jax.random.key(1)), Optimizer(average_decay=0.5)
     given = {"optimizer": averaged, "params": params, "num_steps": 100, "progress": False}
     fitted = kaem.fit(jax.random.key(0), small(), normal(), **given)
     assert type(steps["built"][1][1]) is kaem.Importance

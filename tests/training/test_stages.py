@@ -72,6 +72,7 @@ def clustered():
     values = staged_dict() | {"prior": prior, "parallel": {"data": 1, "temp": 1}}
     values["stages"][0]["refit"] = True
     values["evaluation"]["proposal"] = {"kind": "encoder", "encoder": ENCODER}
+    values["evaluation"]["estimator"]["batch_size"] = 10  # the final evaluation shares the programs of those before it
     return read(Experiment, values)
 
 
@@ -156,7 +157,7 @@ def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
     later = state_of_next_stage(moved, MODEL, None, langevin, NUM_DATA, False)
     assert np.abs(np.asarray(langevin.kept(later.sampler, MODEL)) - z[1]).max() > 0.1
     assert later.average is None
-    kept = dataclasses.replace(moved, average=jax.tree.map(lambda leaf: leaf + 1, moved.params))
+    kept = dataclasses.replace(moved, average=jax.tree.map(lambda leaf: np.asarray(leaf) + 1, moved.params))
     later = state_of_next_stage(kept, MODEL, None, langevin, NUM_DATA, True)
     jax.tree.map(np.testing.assert_array_equal, later.average, kept.average)
     assert len({tuple(jax.random.key_data(stage_key(states[0].root_key, step)).tolist()) for step in range(4)}) == 4
@@ -191,7 +192,7 @@ def test_given_parameters_are_those_of_the_start():
     """Also the encoder's, which the sampler would make anew."""
     sampler = kaem.Variational(encoder=kaem.MLP((3,)))
     fresh = init_train_state(jax.random.key(0), MODEL, None, sampler, 4).params
-    given = jax.tree.map(lambda leaf: leaf + 1, fresh)
+    given = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, fresh)
     found = init_train_state(jax.random.key(0), MODEL, None, sampler, 4, given).params
     jax.tree.map(np.testing.assert_array_equal, found, given)
 

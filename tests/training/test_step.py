@@ -30,11 +30,9 @@ NUM_DATA = 64
 
 def batch_of(rng, num_updates, shape, num_classes=0):
     """Minibatches of eight, stored in another order than the chains' numbers."""
-    data = jnp.asarray(rng.uniform(size=(NUM_DATA, *shape)), jnp.float32)
-    rows, indices = (
-        jnp.asarray(rng.permutation(NUM_DATA)[: 8 * num_updates].reshape(num_updates, 8), jnp.int32) for _ in range(2)
-    )
-    classes = jnp.asarray(rng.integers(0, num_classes, NUM_DATA), jnp.int32) if num_classes else None
+    data = np.float32(rng.uniform(size=(NUM_DATA, *shape)))
+    rows, indices = (np.int32(rng.permutation(NUM_DATA)[: 8 * num_updates]).reshape(num_updates, 8) for _ in range(2))
+    classes = rng.integers(0, num_classes, NUM_DATA, np.int32) if num_classes else None
     return Batch(data, rows, indices, classes)
 
 
@@ -202,7 +200,7 @@ def test_the_first_state_has_keys_of_its_own():
     model, key = make_model(), jax.random.key(5)
     key_params, root = jax.random.split(key)
     state = init_train_state(key, model, optax.adam(1.0), Keyed(), 9)
-    expected = model.init(key_params) | {"encoder": jax.random.key_data(keys_of.sampler_params_key(root))}
+    expected = jax.jit(model.init)(key_params) | {"encoder": jax.random.key_data(keys_of.sampler_params_key(root))}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.params, expected)
     of_chains, of_params, num_data = state.sampler
     np.testing.assert_array_equal(of_chains, jax.random.key_data(keys_of.chain_start_key(root)))
@@ -214,7 +212,7 @@ def test_the_first_state_has_keys_of_its_own():
 def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
     config = tiny_config(posterior__kind="tempered", evaluation__proposal__kind="laplace")
     parts = parts_of(config, 4)
-    average = jax.tree.map(lambda leaf: leaf + 1, parts.state.params)
+    average = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, parts.state.params)
     state = dataclasses.replace(parts.state, average=average)
     run = Run.of_state(config, parts.model, state, 60, PIXELS)
     assert run.params is average
