@@ -225,6 +225,9 @@ def test_refusals(refuses):
         ((np.zeros((20, 3)), prior), {}, ["z has 3 columns", "num_latents=2"]),
         ((z, prior), {"labels": labels}, ["they were", "num_classes=0"]),
         ((z, of_classes), {}, ["none were", "num_classes=2"]),
+        ((z, of_classes), {"labels": labels[1:]}, ["labels has shape (19,)", "[20]"]),
+        ((z, of_classes), {"labels": labels + 2}, ["the values [2]", "from 0 to 1"]),
+        ((z, of_classes), {"labels": labels - 1}, ["the values [-1]", "from 0 to 1"]),
     ):
         with refuses(ValueError, *parts):
             kaem.fit_prior(KEY, *given, **options)
