@@ -69,6 +69,8 @@ def test_load_gives_back_the_trained_model_of_the_checkpoint_that_is_asked_for(f
     assert (trained.step, trained.model) == (NUM_STEPS, model)
     jax.tree.map(np.testing.assert_array_equal, trained.params, params)
     assert model.sample(jax.random.key(0), params, 3).shape == (3, 8, 8)
+    with jax.enable_x64(True):  # which is no reason to refuse it
+        jax.tree.map(np.testing.assert_array_equal, kaem.load_run(finished[0]).params, params)
     assert kaem.load_run(finished[0], 40).step == 40
     evaluated = [row for row in rows_of(finished[0])[:-1] if "eval/log_likelihood" in row]
     scores = {row["step"]: row["eval/log_likelihood"] for row in evaluated if row["step"] % 20 == 0}
