@@ -12,7 +12,7 @@ from scipy import stats
 import kaem_jax as kaem
 from kaem_jax.app.cli import kaem as kaem_command
 from kaem_jax.app.data import Table
-from kaem_jax.app.data.config import TOYS
+from kaem_jax.app.data.config import TOYS, DataSettings
 from kaem_jax.app.data.dataset import Dataset
 from kaem_jax.app.experiment.bind import bind
 from kaem_jax.app.experiment.experiment import Experiment, Train
@@ -255,6 +255,17 @@ def test_settings_that_do_not_fit_the_data(refuses, changes, shape, parts):
     if "data__transpose" in changes:
         square = IMAGES.reshape(40, 4, 4, 4)
         bind(tiny_config(**changes), Dataset(square, square))
+
+
+def test_settings_of_other_data_are_refused(refuses):
+    others = {
+        "path": "x", "dir": "x", "image_size": 64, "fit": "pad", "channels": "grey", "test_fraction": 0.2,
+        "split_seed": 1, "columns": ("a",), "label": "a", "transform": "power", "level": "word", "length": 9,
+    }  # fmt: skip
+    refuses.each(
+        *((lambda given={name: value}: DataSettings(name="digits", **given), [f"{name}=", "does nothing with"])
+          for name, value in others.items())
+    )  # fmt: skip
 
 
 def test_labels_are_those_of_training_and_the_classes_of_the_prior(refuses, capsys):
