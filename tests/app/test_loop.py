@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import re
 import signal
@@ -19,7 +20,9 @@ from kaem_jax.app import loop as train
 from kaem_jax.app.data import load_dataset
 from kaem_jax.app.data.config import DataSettings
 from kaem_jax.app.evaluation import periodic
+from kaem_jax.app.log import Performance
 from kaem_jax.app.loop import Outcome, train_and_evaluate
+from kaem_jax.app.runs.checkpoints import Checkpoints
 from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.errors import DivergedError
 from kaem_jax.inference.samplers import FrozenSampler
@@ -244,3 +247,23 @@ def test_a_fitted_prior_that_held_out_draws_contradict_is_dropped(capfd):
     jax.tree.map(close, first.params["prior"], expected["prior"])
     assert refit_state(first, parts.model, config.posterior, x[:20], None, 10) is first
     assert "which is dropped" in capfd.readouterr().err
+
+
+def test_a_run_times_updates_alone_and_keeps_what_it_estimated(tmp_path, monkeypatch):
+    """Neither compilation nor evaluations count in rates; estimates decide which checkpoints are best."""
+    events, given = [], []
+    for of, name in ((Performance, "restart"), (Performance, "row"), (periodic.PeriodicEvaluation, "row")):
+        said, usual = name if of is Performance else "evaluated", getattr(of, name)
+
+        def told(self, *args, said=said, usual=usual):
+            events.append(said)
+            return usual(self, *args)
+
+        monkeypatch.setattr(of, name, told)
+    monkeypatch.setattr(train, "Checkpoints", lambda *args: given.append(args) or Checkpoints(*args))
+    config = tiny_config(train__num_steps=10, evaluation__every_steps=5, evaluation__final=False)
+    assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
+    assert events[:3] == ["restart", "restart", "row"]
+    assert events.count("evaluated") == events.count("row") == 2
+    assert all(after == "restart" for now, after in itertools.pairwise(events) if now != "restart")
+    assert given[0][2].keys() == {5, 10}

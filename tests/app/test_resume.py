@@ -187,3 +187,13 @@ def test_without_a_checkpoint_of_this_model_nothing_is_started(finished, tmp_pat
     code, line = sentence(train.main, *TINY, "--workdir", workdir, *flags)
     assert (code, [part for part in parts if part not in line]) == (2, []), line
     assert contents(workdir) == before
+
+
+def test_the_newest_checkpoint_is_restored(tmp_path):
+    state = parts_of(tiny_config(), 8).state
+    with Checkpoints(tmp_path / "c", Checkpointing(keep_last=3)) as checkpoints:
+        for step in (10, 20, 30):
+            checkpoints.save(step, dataclasses.replace(state, step=jnp.int32(step)))
+        checkpoints.wait()
+        step, found = checkpoints.restore_newest(lambda _: state)
+    assert (step, int(found.step)) == (30, 30)

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
+from kaem_jax.inference.finite_mixture import _ratio
 from tests.builders import make_model
 from tests.linear_gaussian import Linear
 from tests.truth import assert_within
@@ -130,3 +131,9 @@ def test_what_has_no_finite_mixture_is_refused(case, refuses):
         (lambda: kaem.FiniteMixture.of(jax.random.key(0), neural, params), ("neural prior", "quantiles")),
         (lambda: jax.eval_shape(lambda p: kaem.FiniteMixture.of(jax.random.key(0), text, p), of_text), ("reads the",)),
     )
+
+
+def test_what_numerator_and_condition_share_is_no_error():
+    condition = jnp.asarray([0.0, 1.0, 2.0])
+    found = _ratio(condition + 3, condition)
+    np.testing.assert_allclose([found.value, found.standard_error], [3, 0], atol=1e-6)

@@ -292,3 +292,11 @@ def test_what_cannot_work_is_refused(refuses):
         (lambda: kaem.Importance(points="sobol").check(neural), ["points='sobol'", "quantiles"]),
     )
     kaem.Langevin(kernel="mala").check(half_line)
+
+
+def test_headings_are_kept_for_the_data_of_the_batch():
+    """The replica on the first rung heads upwards from there; data that were not in the batch have none yet."""
+    sampler = kaem.Tempered(num_temperatures=2, num_steps=1, steps_per_round=1, persistent=True)
+    key, x = jax.random.key(0), jnp.zeros((2, *MODEL.data_shape))
+    _, after = step(sampler, key, 0, sampler.init(key, MODEL, PARAMS, 4), MODEL, PARAMS, x, jnp.asarray([2, 0]))
+    assert np.asarray(of_rows(after.chains.heading, (2, 1), ()))[0, 0].tolist() == [-1, 0, -1, 0]

@@ -9,7 +9,17 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import MALA, ULA, DrawWarning, effective_sample_size, moves, power_ladder, rounds, tempering
+from kaem_jax.mcmc import (
+    MALA,
+    ULA,
+    DrawWarning,
+    effective_sample_size,
+    explain_warning,
+    moves,
+    power_ladder,
+    rounds,
+    tempering,
+)
 from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier
 from kaem_jax.mcmc.rounds import next_heading
 from tests.truth import assert_within
@@ -302,3 +312,24 @@ def test_every_rung_keeps_its_own_step_size_and_trace():
         np.testing.assert_array_equal(info.log_likelihood, np.asarray(new.replicas.log_likelihood)[[still, moving]])
         assert new.rung.tolist() == [[moving] * 3, [still] * 3]
         state = new
+
+
+def test_one_way_is_half_a_trip():
+    """Two rungs that always exchange: the first is back after two rounds, the second one arrives a round later."""
+    trips = []
+
+    def flat(z):
+        return jnp.zeros(z.shape[:-1])
+
+    for num in (1, 2, 3):
+        run = kaem.mcmc.tempered_posterior(
+            jax.random.key(0), flat, flat, jnp.zeros((2, 3, 1)), power_ladder(2), kernel=ULA(), num_rounds=num,
+            step_size=1e-12,
+        )  # fmt: skip
+        trips.append(run.info.round_trips.tolist())
+        assert run.heading.tolist() == [[-1] * 3, [1] * 3]  # by rung, not by replica
+    assert trips == [[0] * 3, [1] * 3, [2] * 3]
+
+
+def test_warnings_of_all_data_are_said():
+    assert len(explain_warning(jnp.asarray([DrawWarning.R_HAT, DrawWarning.NO_ROUND_TRIPS, 0]))) == 2

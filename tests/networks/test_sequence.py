@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import nnx, traverse_util
 from scipy import special, stats
 
 import kaem_jax as kaem
@@ -222,3 +222,21 @@ def test_refusals(refuses):
         (lambda: hashed.decoder(Q, (T,), (T, 300)), ["ngram_bits=8", "tokens, 300"]),
         (lambda: kaem.Model(model.prior, decoder(), Categorical(1), (T,)), ["vocabulary=1", "at least 2"]),
     )
+
+
+def test_each_layer_norm_counts():
+    model, params = make(2, 1)
+    encoder = kaem.SequenceEncoder(width=8, num_blocks=1, num_heads=2).encoder((4,), (Q,), 5)
+    latent, tokens = jnp.ones((1, Q)), jnp.array([[1, 2, 1, 2]])
+    decode, encode = jax.jit(model.network.apply), jax.jit(encoder.apply)
+    of_encoder = jax.jit(encoder.init)(jax.random.key(0))
+    for apply, weights, num in (
+        (lambda weights: decode(weights, latent, tokens), params["decoder"], 4),
+        (lambda weights: encode(weights, tokens)[0], of_encoder, 3),
+    ):
+        flat = traverse_util.flatten_dict(weights)
+        names = [name for name in flat if name[-1] == "scale"]
+        assert len(names) == num
+        for name in names:
+            other = apply(traverse_util.unflatten_dict(flat | {name: 2 * flat[name]}))
+            assert np.abs(other - apply(weights)).max() > 1e-4, name

@@ -1,6 +1,7 @@
 """Clustered priors fitted without gradients: EM, axes, shapes, and the choice of their size."""
 
 import dataclasses
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import kaem_jax as kaem
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.priors import em, shapes
 from kaem_jax.priors.em import expectation, fit_gaussians, mean_log_prob
-from kaem_jax.priors.fit_prior import choose
+from kaem_jax.priors.fit_prior import choose, held_out_tenth
 from kaem_jax.training.refit import posterior_codes
 from tests.builders import Compiled
 
@@ -266,3 +267,25 @@ def test_axes_are_rotations_where_fast_ica_returns_none():
     [rotation] = np.asarray(shapes._rotations(46, prior, params, y - y.mean(axis=0), np.ones((25, 1), np.float32)))
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(10), atol=1e-5)
     assert np.abs(rotation - np.eye(10)).max() > 0.1
+
+
+def test_classes_count_in_the_second_stage(rng):
+    """Each class has rows of both modes, so that without classes clusters would move to the modes."""
+    label = np.arange(2400) % 2
+    side = np.where(rng.uniform(size=2400) < 0.7, 2 * label - 1, 1 - 2 * label)
+    z = np.float32(3 * side + rng.normal(size=2400))[:, None]
+    prior = kaem.ClusteredPrior(num_latents=1, num_clusters=2, num_classes=2, map="diagonal", shape="gaussian")
+    found = np.ravel(fit_gaussians(0, prior, z, label)["location"])
+    np.testing.assert_allclose(found, [z[label == i].mean() for i in (0, 1)], atol=0.02)
+
+
+def test_sizes_are_compared_on_the_held_out_tenth(rng, monkeypatch):
+    module, z, seen = sys.modules["kaem_jax.priors.fit_prior"], np.float32(rng.normal(size=(100, 1))), []
+    values = {"_fitted": lambda *_: {}, "mean_log_prob": lambda prior, params, rows: float(seen.append(rows) is None)}
+    for name, value in values.items():
+        monkeypatch.setattr(module, name, value)
+    kaem.fit_prior(KEY, z)
+    few, _ = held_out_tenth(int(jax.random.bits(KEY)), 100)
+    assert len(seen) > 1
+    for rows in seen:
+        np.testing.assert_array_equal(rows, z[few])

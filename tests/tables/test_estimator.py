@@ -508,3 +508,8 @@ def test_columns_are_mapped_where_held_out_rows_gain(rng):
     slopes = (model._read(middle + step)[1].z - model._read(middle - step)[1].z)[0] / (2 * step) * model._spread
     assert np.all(slopes < np.e)
     assert model._log_slopes(model._read(middle)[1])[0] == pytest.approx(np.log(slopes).sum(), abs=0.02)
+
+
+def test_a_row_below_all_held_out_ones_has_the_smallest_p_value(fitted):
+    """One over their number and itself: never 0."""
+    assert fitted.p_values([[1e3, 0, 0]])[0] == pytest.approx(1 / (1 + len(fitted._held_out)), rel=1e-9)

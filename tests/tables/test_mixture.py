@@ -14,7 +14,7 @@ from scipy import special, stats
 import kaem_jax as kaem
 from kaem_jax.kan.bases.rbf import RadialBasis
 from kaem_jax.tables import mixture
-from kaem_jax.tables.density import Rows
+from kaem_jax.tables.density import Rows, mean_weight
 from kaem_jax.tables.mixture import TableMixture, fit_mixture
 from tests.builders import Compiled, wild
 from tests.truth import assert_within
@@ -196,3 +196,10 @@ assert np.isfinite(value)
 """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("XLA", "JAX"))}
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env=environment | {"JAX_PLATFORMS": "cpu"})
+
+
+def test_the_error_of_a_mean_weight(rng):
+    weight = rng.exponential(size=(400, 3))
+    value, error = mean_weight(np.log(weight))
+    np.testing.assert_allclose(value, np.log(weight.mean(axis=0)))
+    np.testing.assert_allclose(error, weight.std(axis=0, ddof=1) / weight.mean(axis=0) / 20)

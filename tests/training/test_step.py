@@ -161,7 +161,6 @@ def test_a_step_descends_loss_and_penalties_and_averages(rng):
         assert after.evaluated is after.average
 
 
-@pytest.mark.slow
 def test_each_datum_has_its_own_class_in_the_bound(rng):
     """The loss is that of the batch's own rows' classes, also in the second update of one call."""
     batch, still = batch_of(rng, 2, (3,), num_classes=2), optax.set_to_zero()

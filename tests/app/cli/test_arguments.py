@@ -9,11 +9,11 @@ import sys
 import jax
 import pytest
 
-from kaem_jax.app.cli import encode, evaluate, export, impute, sample, score
+from kaem_jax.app.cli import encode, evaluate, explore, export, impute, sample, score
 from kaem_jax.app.cli import train as train_command
 from kaem_jax.app.loop import Outcome
 from kaem_jax.errors import DivergedError
-from tests.app.conftest import TINY
+from tests.app.conftest import TINY, call
 from tests.app.tiny import untrained
 
 LOWEST = [
@@ -108,3 +108,21 @@ def test_a_command_reuses_its_pages():
     """The third buffer of 64 MiB takes the pages of the second."""
     process = subprocess.run([sys.executable, "-c", LARGE_BUFFERS], capture_output=True, text=True, check=True)
     assert int(process.stdout) < 20
+
+
+def test_flags_reach_what_they_are_for(finished, tmp_path, monkeypatch):
+    seen = []
+    for module, name, result in (
+        (export, "write_artefacts", {"left_out": {}, "artefacts": {}}),
+        (explore, "write_page", 0),
+        (train_command, "initialize", None),
+        (train_command, "train_and_evaluate", Outcome.FINISHED),
+    ):
+        monkeypatch.setattr(module, name, lambda *given, result=result: seen.append(given) or result)
+    flags = ("--workdir", finished[0], "--checkpoint", 40)
+    call(export.main, *flags, "--out", tmp_path / "m", "--platforms", "tpu", "cpu")
+    call(explore.main, *flags, "--out", tmp_path / "p.html", "--no_browser")
+    job = ("--coordinator_address", "a:1", "--num_processes", 2, "--process_id", 1)
+    call(train_command.main, *TINY, "--workdir", tmp_path / "run", *job)
+    (_, run, _, platforms), (_, shown, _), joined, _ = seen
+    assert (run.step, platforms, shown.step, joined) == (40, ["tpu", "cpu"], 40, ("a:1", 2, 1))

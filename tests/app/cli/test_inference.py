@@ -262,3 +262,12 @@ def test_large_data_are_few_at_once():
     sizes, x = [], np.zeros((7, 320, 320, 1), np.float32)
     assert apply(lambda key, x: sizes.append(len(x)) or x, jax.random.key(0), x).shape == x.shape
     assert sizes == [3, 3, 3]
+
+
+def test_a_number_beside_a_category():
+    form = Table((Column("kind", ("a", "b")), Column("income", (), 50.0, 20.0, 0.0, 0.0, 1.0)))
+    draws, mean = np.array([[[0.8, 0.2, 0.0], [0.8, 0.2, 2.0]]]), np.array([[0.8, 0.2, 1.0]])
+    found, incomes = impute._filled(form, draws, mean, {}, np.ones((1, 3), bool)), 50 + 20 * np.expm1([0.0, 2.0])
+    assert (found["kind"], found["kind_spread"]) == (["a"], [pytest.approx(0.2)])
+    assert found["income"] == [pytest.approx(incomes.mean())]
+    assert found["income_spread"] == [pytest.approx(incomes.std(ddof=1))]

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
+import kaem_jax as kaem
 from kaem_jax.app.compile_only import described, lower_step, with_data
 from kaem_jax.app.devices.compilation_cache import programs_folder, use_compilation_cache
 from tests.app.tiny import tiny_config
+from tests.inference.stubs import MODEL, PARAMS
 
 WITH_CLASSES = {
     "data__labels": True, "prior__kind": "clustered", "prior__num_clusters": 10, "prior__num_classes": 10,
@@ -128,3 +130,38 @@ def test_processors_of_other_instructions_share_no_programs(tmp_path, monkeypatc
         return programs_folder(tmp_path)
 
     assert folder("sse avx") == folder("sse avx") != folder("sse avx avx512f")
+
+
+def test_the_bytes_of_the_training_data_decide_where_they_are():
+    """2.3 GB of floats are sent batch by batch; as bytes they stay on the device."""
+    for dtype, is_resident in ((jnp.float32, False), (jnp.uint8, True)):
+        with jax.numpy_dtype_promotion("standard"):
+            lowered = lower_step(tiny_config(), jax.devices()[:1], (8, 8), 9_000_000, dtype)
+        assert ("9000000x64" in lowered.as_text()) is is_resident
+
+
+AXES = {
+    "langevin": (kaem.Langevin(num_steps=1), (None, "data")),
+    "tempered": (kaem.Tempered(num_temperatures=2, num_steps=1, steps_per_round=1), ("temp", None, "data")),
+    "variational": (kaem.Variational(encoder=kaem.MLP((3,))), (None, "data")),
+    "importance": (kaem.Importance(num_samples=8), ("data",)),
+    "evidence": (None, ("data",)),
+}
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_draws_lie_along_the_axes_of_the_mesh(name):
+    """What is asked for: replicated, each device would compute all of them, with the same numbers."""
+    (sampler, axes), x = AXES[name], jnp.zeros((4, *MODEL.data_shape))
+
+    def call(key):
+        if sampler is None:
+            return kaem.log_evidence(key, MODEL, PARAMS, x, num_samples=36, chunk_size=9)
+        params = PARAMS | sampler.init_params(key, MODEL)
+        return sampler.step(key, 0, sampler.init(key, MODEL, params, 4), MODEL, params, x)
+
+    mesh = jax.make_mesh((2, 4), ("temp", "data"), axis_types=(AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        program = str(jax.make_jaxpr(call)(jax.random.key(0)))
+    wanted = str(PartitionSpec(*axes)).removesuffix(")")
+    assert wanted in program, wanted

@@ -318,3 +318,13 @@ def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, rn
     assert compared(real, shift=50)["value"] > 0.95
     assert keys == [numbers_of(sample_key(5))] * 2
     assert "9 complete held-out data are too few" in compared(real[:14])["reason"]
+
+
+def test_nats_a_token_are_of_what_is_read():
+    """A text and its end are three tokens here, one that was cut is four."""
+    x, value = jnp.asarray([[1, 2, 0, 0], [1, 1, 2, 1]]), jnp.asarray([-3.0, -4.0])
+    evidence = Evidence(value, 0 * value, jnp.float32(0), 100 + value, value > 0)
+    model = types.SimpleNamespace(likelihood=kaem.Categorical(3))
+    run = types.SimpleNamespace(model=model, params=None, form=Text("word", 4, ("a",)))
+    found = log_likelihood.evaluate(KEY, run, x, lambda *given: (evidence, Effort("importance", {}, 0)), None)
+    assert found["nats_per_token"] == pytest.approx(1.0)

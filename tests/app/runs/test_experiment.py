@@ -1,5 +1,6 @@
 """Experiments: those that ship, of any length, files that are none, parts and data that contradict each other."""
 
+import contextlib
 import json
 
 import jax
@@ -11,7 +12,7 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.app.cli import kaem as kaem_command
-from kaem_jax.app.data import Table
+from kaem_jax.app.data import Table, load_dataset
 from kaem_jax.app.data.config import TOYS, DataSettings
 from kaem_jax.app.data.dataset import Dataset
 from kaem_jax.app.experiment.bind import bind
@@ -299,3 +300,10 @@ def test_levels_are_known_in_float32(refuses):
     bind(config, Dataset(images, images))
     with refuses(ConfigError, "multiples of 1 / 65535"):
         bind(config, Dataset(images, images + np.float32(0.3 / 65535)))
+
+
+def test_a_batch_may_be_larger_than_what_is_held_out(refuses):
+    for num_train, num_held_out, is_refused in ((0, 100, False), (100, 0, True)):
+        config = tiny_config(data__batch_size=200, data__num_train=num_train, data__num_held_out=num_held_out)
+        with refuses(ConfigError, "at most 100") if is_refused else contextlib.nullcontext():
+            bind(config, load_dataset(config.data))
