@@ -145,7 +145,7 @@ AXES = {
     "tempered": (kaem.Tempered(num_temperatures=2, num_steps=1, steps_per_round=1), ("temp", None, "data")),
     "variational": (kaem.Variational(encoder=kaem.MLP((3,))), (None, "data")),
     "importance": (kaem.Importance(num_samples=8), ("data",)),
-    "evidence": (None, ("data",)),
+    "evidence": (None, ("data",)),  # the data, and the draws of each chunk
 }
 
 
@@ -164,4 +164,4 @@ def test_draws_lie_along_the_axes_of_the_mesh(name):
     with jax.set_mesh(mesh):
         program = str(jax.make_jaxpr(call)(jax.random.key(0)))
     wanted = str(PartitionSpec(*axes)).removesuffix(")")
-    assert wanted in program, wanted
+    assert program.count(wanted) >= (1 if sampler else 2), program.count(wanted)
