@@ -81,3 +81,10 @@ def test_pixels_to_the_unit_interval_and_back():
     assert to_unit_interval(floats) is floats
     shown = to_pixels(np.array([[[-0.2, 0.0, 0.5, 1.0, 1.3]]]))  # a byte that overflows would exchange black and white
     assert (shown.dtype, shown.ravel().tolist()) == (np.uint8, [0, 0, 128, 255, 255])
+
+
+def test_the_bytes_of_the_data_decide_where_they_are():
+    """2.3 GB of floats, here one number with many places, are sent batch by batch."""
+    many = np.broadcast_to(np.float32(0.5), (9_000_000, 64))
+    batch = Feed(many, "auto", make_mesh(Parallel(data=1), 8, 1), batch_size=8, seed=0)(0, 1)
+    assert (batch.rows, batch.stored.shape) == (None, (1, 8, 64))
