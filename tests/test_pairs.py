@@ -192,15 +192,9 @@ def test_a_fitted_prior_is_a_density_with_the_classes_of_its_labels(as_users_run
     is_first = rng.random(200) < 0.3
     z = rng.normal(size=(200, 2)) * 0.4 + np.where(is_first, -1.5, 1.5)[:, None]
     labels = np.where(is_first, 0, 1) if row["classes"] else None
+    given = {name: row[name] for name in ("map", "proportions")}
     prior = make_prior(
-        "clustered",
-        2,
-        row["num_clusters"],
-        map=row["map"],
-        num_classes=row["classes"],
-        proportions=row["proportions"],
-        grid_size=3,
-        basis="rbf",
+        "clustered", 2, row["num_clusters"], num_classes=row["classes"], grid_size=3, basis="rbf", **given
     )
     if row["posterior"] == "none":
         prior, params = kaem.fit_prior(KEY, np.stack([z] * row["num_draws"]), prior, labels=labels)

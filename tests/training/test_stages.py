@@ -212,15 +212,17 @@ def test_averages_and_transposes_reach_the_step():
 
 
 def test_kept_chains_take_the_labels_of_the_data_that_were_seen(rng):
+    """And the average of the parameters gets the fitted prior, too."""
     prior = kaem.ClusteredPrior(num_latents=1, num_clusters=2, num_classes=2, shape="gaussian")
     model, label = kaem.Model(prior, Fixed(lambda z: z), kaem.Gaussian(0.7), (1,)), np.arange(90) // 3 % 2
     langevin = kaem.Langevin(persistent=True, num_chains=2)
-    state = init_train_state(jax.random.key(0), model, None, langevin, 90, averaged=False)
+    state = init_train_state(jax.random.key(0), model, None, langevin, 90, averaged=True)
     z = np.where(np.arange(90) % 3 < 2, 4.0 * label - 2, np.nan)[:, None] + 0.1 * rng.normal(size=(2, 90, 1))
     chains = as_rows(jnp.asarray(z, jnp.float32), 1)
     state = dataclasses.replace(state, sampler=state.sampler._replace(chains=chains))
-    found = refit_state(state, model, langevin, None, label, 40).params["prior"]["location"]
-    np.testing.assert_allclose(np.ravel(found), [-2, 2], atol=0.1)
+    after = refit_state(state, model, langevin, None, label, 40)
+    np.testing.assert_allclose(np.ravel(after.params["prior"]["location"]), [-2, 2], atol=0.1)
+    jax.tree.map(np.testing.assert_array_equal, after.average["prior"], after.params["prior"])
 
 
 @pytest.mark.slow
@@ -285,16 +287,3 @@ def test_settings_of_a_stage_are_read_written_and_overridden_by_number(tmp_path)
 def test_contradictions_name_the_stage(overrides, parts, refuses):
     with refuses(ConfigError, *parts):
         staged(**overrides)
-
-
-def test_the_average_gets_the_fitted_prior_too(rng):
-    prior = kaem.ClusteredPrior(num_latents=1, num_clusters=2, num_classes=2, shape="gaussian")
-    model, label = kaem.Model(prior, Fixed(lambda z: z), kaem.Gaussian(0.7), (1,)), np.arange(90) // 3 % 2
-    langevin = kaem.Langevin(persistent=True, num_chains=2)
-    state = init_train_state(jax.random.key(0), model, None, langevin, 90, averaged=True)
-    z = np.where(np.arange(90) % 3 < 2, 4.0 * label - 2, np.nan)[:, None] + 0.1 * rng.normal(size=(2, 90, 1))
-    chains = as_rows(jnp.asarray(z, jnp.float32), 1)
-    state = dataclasses.replace(state, sampler=state.sampler._replace(chains=chains))
-    after = refit_state(state, model, langevin, None, label, 40)
-    np.testing.assert_allclose(np.ravel(after.params["prior"]["location"]), [-2, 2], atol=0.1)
-    jax.tree.map(np.testing.assert_array_equal, after.average["prior"], after.params["prior"])

@@ -46,8 +46,8 @@ def fit_prior(
       The prior and its parameters.
 
     Raises:
-      ValueError: `z` has a wrong shape, fewer than 10 data or non-finite values, its width is not that of the prior,
-        only one of labels and classes is given, or a label is none of the classes.
+      ValueError: `z` has a wrong shape, fewer than 10 data or non-finite values; its width is not that of the prior;
+        labels are given without classes, or classes without labels; or a label is not one of the classes.
 
     Example:
       >>> z = np.random.default_rng(0).normal(size=(200, 2))

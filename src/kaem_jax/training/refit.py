@@ -63,7 +63,6 @@ def refit(
     if len(model.prior.event_shape) != 1 or model.prior.is_standard_normal:
         raise ValueError(f"the latents of a {type(model.prior).__name__} are not those of a clustered prior")
     codes, key = _codes_and_key(key, model, params, x, posterior, num_draws)
-    labels = None if labels is None else np.asarray(labels)
     prior, fitted = fit_prior(key, codes, prior, labels=labels, seconds=seconds)
     return dataclasses.replace(model, prior=prior), params | {"prior": fitted}
 

@@ -52,7 +52,7 @@ class Tempered(ChainSampler):
         `steppingstone` sum over rungs, whose gradients are biased (docs/method.md, section 9).
       ladder: `power`: beta_k = (k / (T - 1))^exponent; `cyclic`: the paper's, whose exponent follows a cosine;
         `adaptive`: in each step, rungs move towards equal increments of the communication barrier.
-      exponent: that of `power` and at the start of `adaptive` and of each cycle of `cyclic`; 1 suits an encoder.
+      exponent: of `power`, of `adaptive` at the start, of `cyclic` where a cycle begins. 1 suits an encoder.
       final_exponent: exponent that `cyclic` reaches in the middle of a cycle.
       cycle_steps: updates from `exponent` to `final_exponent` and back.
       ladder_damping: fraction of the way that `adaptive` rungs move.

@@ -36,7 +36,7 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
     blocks = (x[i : i + _ROWS] @ y.T / x.shape[1] + 1 for i in range(0, len(x), _ROWS))
-    return sum(float(np.vdot(k * k, k)) for k in blocks)  # a power takes ten times as long
+    return sum(float(np.vdot(k * k, k)) for k in blocks)  # a power is slower
 
 
 def jackknife(distance: Callable[[np.ndarray, np.ndarray], float], real: np.ndarray, generated: np.ndarray) -> float:
