@@ -14,7 +14,7 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.inference.evidence import annealed_evidence, bidirectional_bounds
-from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights, path_log_weights
+from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights
 from kaem_jax.inference.evidence.estimate import evidence_of_weights, is_bound
 from kaem_jax.inference.evidence.log_evidence import importance_evidence, proposal_log_weights
 from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal, Proposal
@@ -73,25 +73,7 @@ def test_steps_of_the_pilot():
     assert abs(np.log(beside / alone)) < 1.5
 
 
-@pytest.mark.slow
-def test_bidirectional_bounds_enclose_the_truth():
-    """More temperatures tighten both, and so does a proposal."""
-    (model, params, law, *_), gaps = linear(size=6, sigma=0.3), []
-    for num, proposal in ((10, None), (100, None), (10, Laplace(num_modes=1, num_draws=100))):
-        options = {"num_chains": 4, "num_temperatures": num, "proposal": proposal}
-        bounds = bidirectional_bounds(jax.random.key(6), model, params, 80, **options)
-        truth = law.logpdf(np.asarray(bounds.x, np.float64))
-        below, above = truth - np.asarray(bounds.lower), np.asarray(bounds.upper) - truth
-        for gap in (below, above):
-            assert gap.mean() > -3 * gap.std() / np.sqrt(80)
-        gaps.append(below.mean() + above.mean())
-    assert gaps[1] < 0.5 * gaps[0]
-    assert gaps[2] < 0.2 * gaps[0]
-
-
-@pytest.mark.parametrize(
-    "proposal", [None, PriorProposal(), EncoderProposal(ENCODER)], ids=["none", "prior", "encoder"]
-)
+@pytest.mark.parametrize("proposal", [None, EncoderProposal(ENCODER)], ids=["none", "encoder"])
 def test_bounds_are_means_of_weights_in_both_directions(monkeypatch, proposal):
     """The lower one is log mean exp(w), the upper one -log mean exp(-w): means of w or of exp(w) would be looser.
 
@@ -170,23 +152,18 @@ class Modes(Proposal):
 
 
 def test_log_evidence_is_its_method_with_the_options_that_are_given():
-    """With its key; none of the options is a default."""
+    """With its key; none of the options is a default. Those of annealing are tested below."""
     key, x = jax.random.key(3), np.float32(np.random.default_rng(1).normal(size=(6, 2)))
     run = functools.partial(kaem.log_evidence, key, MODEL, PARAMS, x)
     points = {"points": "sobol", "num_samples": 64, "chunk_size": 16}
     wanted = importance_evidence(key, MODEL, PARAMS, x, BOUND, **points)
     for proposal in (None, PriorProposal()):
         jax.tree.map(np.testing.assert_array_equal, run(**points, proposal=proposal), wanted)
-    chains = {"num_chains": 24, "num_temperatures": 5, "kernel": HMC(2)}
-    (_, of_run), path = jax.random.split(jax.random.split(key, 1)[0]), evidence_path(MODEL, PARAMS, x, None, BOUND)
-    weights = jax.jit(lambda key: path_log_weights(key, path, **chains))(of_run)
-    np.testing.assert_allclose(run("ais", **chains).value, special.logsumexp(weights, axis=0) - np.log(24), rtol=1e-4)
     default = inspect.signature(kaem.log_evidence).parameters["num_chains"].default
     assert not is_bound(jnp.asarray(float(default)), default)  # so that annealing by default can be an estimate
 
 
-@pytest.mark.parametrize("finds_modes", [False, True])
-@pytest.mark.parametrize("bounds", [None, (-9.0, 9.0)])
+@pytest.mark.parametrize(("finds_modes", "bounds"), [(False, None), (True, None), (False, (-9.0, 9.0))])
 def test_one_mode_gives_bounds_and_several_give_two_estimates(monkeypatch, finds_modes, bounds):
     """No weight tells of the modes that are missed, however many effective draws there are. Half of the draws are those
     of a second fit, with keys of its own. From bounded latents annealing starts at the prior, which misses no mode.
@@ -194,7 +171,7 @@ def test_one_mode_gives_bounds_and_several_give_two_estimates(monkeypatch, finds
     """
 
     def annealed(key, path, *, num_chains, num_temperatures, kernel):
-        assert kernel == MALA()
+        assert kernel == HMC(2)
         z = path.draw(key, num_chains)
         return 0.1 * path.log_gain(z) + num_temperatures * 0.1 * path.log_start(z)
 
@@ -204,7 +181,7 @@ def test_one_mode_gives_bounds_and_several_give_two_estimates(monkeypatch, finds
     keys = [jax.random.split(one) for one in jax.random.split(key, fits)]
     for method, total, options in (
         ("importance", {"num_samples": 401}, {"chunk_size": 64}),
-        ("ais", {"num_chains": 201}, {"num_temperatures": 3}),
+        ("ais", {"num_chains": 201}, {"num_temperatures": 3, "kernel": HMC(2)}),
     ):
         found = kaem.log_evidence(key, model, PARAMS, x, method, proposal=proposal, **total, **options)
         half = {name: -(-num // fits) for name, num in total.items()}
@@ -214,7 +191,7 @@ def test_one_mode_gives_bounds_and_several_give_two_estimates(monkeypatch, finds
             fitted = proposal.fit(of_fit, model, PARAMS, x, bound)
             if method == "importance":
                 return proposal_log_weights(of_run, model, PARAMS, x, fitted, bound, **options)
-            return annealed(of_run, evidence_path(model, PARAMS, x, fitted, bound), **options, kernel=MALA())
+            return annealed(of_run, evidence_path(model, PARAMS, x, fitted, bound), **options)
 
         expected = evidence_of_weights(jnp.stack([log_weights(*pair) for pair in keys]))
         np.testing.assert_allclose(found.value, expected.value, rtol=1e-3)

@@ -62,8 +62,8 @@ def test_chains_start_at_draws_of_the_prior_and_pairs_alternate():
     start = np.asarray(BOUND.sample(key_start, (3, 2, 5)))
     swapping, refreshing = (
         kaem.Tempered(
-            kernel=Still(), num_steps=1, steps_per_round=1, num_temperatures=3, num_chains=2, exponent=2.0,
-            objective="thermodynamic", **options,
+            kernel=Still(), num_steps=1, steps_per_round=1, num_temperatures=3, num_chains=2, ladder="cyclic",
+            exponent=2.0, final_exponent=1.0, cycle_steps=2, objective="thermodynamic", **options,
         )
         for options in ({"refresh": False}, {"swap": "none"})
     )  # fmt: skip
@@ -71,7 +71,7 @@ def test_chains_start_at_draws_of_the_prior_and_pairs_alternate():
     def rungs(sampler, number):
         draws = step(sampler, key, number, no_state, MODEL, PARAMS, x)[0]
         np.testing.assert_allclose(draws.z, draws.rungs[-1], rtol=1e-6)  # two outputs of one program
-        np.testing.assert_allclose(draws.betas, [0, 0.25, 1])
+        np.testing.assert_allclose(draws.betas, [0, 0.5 if number else 0.25, 1], rtol=1e-6)
         return np.abs(np.asarray(draws.rungs) - start).max(axis=-1) > 1e-4  # [T, C, B]
 
     even, odd, fresh = rungs(swapping, 0), rungs(swapping, 1), rungs(refreshing, 1)
@@ -81,6 +81,15 @@ def test_chains_start_at_draws_of_the_prior_and_pairs_alternate():
         assert not moved[other].any()
     assert fresh[0].all()
     assert not fresh[1:].any()
+
+
+def test_a_cyclic_ladder_goes_from_one_exponent_to_the_other_and_back():
+    sampler = kaem.Tempered(num_temperatures=5, ladder="cyclic", exponent=4.0, final_exponent=0.5, cycle_steps=100)
+    found = jax.jit(jax.vmap(lambda number: sampler.ladder_of(number, ChainState(None, None, None))))(
+        np.array([0, 25, 50, 75, 100, 150])
+    )
+    exponents = np.array([4.0, 2.25, 0.5, 2.25, 4.0, 0.5])
+    np.testing.assert_allclose(found, (np.arange(5) / 4) ** exponents[:, None], rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_temperatures": 3, "steps_per_round": 1}])
@@ -171,6 +180,10 @@ def test_kept_chains_belong_to_their_datum(kind):
     np.testing.assert_array_equal(of(after)[-1] if kind == "tempered" else of(after), wanted)
     np.testing.assert_array_equal(np.delete(of(after), indices, axis=-2), np.delete(kept, indices, axis=-2))
     assert np.all(np.any(of(after)[..., [7, 2, 5], :] != kept[..., [7, 2, 5], :], axis=(-3, -1)))
+    if kind == "tempered":  # data of the batch head upwards from the first rung
+        heading = np.asarray(after.chains.heading)[:, :2]
+        np.testing.assert_array_equal(heading[indices], -1)
+        np.testing.assert_array_equal(np.delete(heading, indices, axis=0), np.delete(sign, indices)[:, None] * [1, 1])
     np.testing.assert_array_equal(sampler.kept(after, MODEL), wanted)
     fresh, same = step(still, jax.random.key(3), 1, after, MODEL, PARAMS, X[:3])  # without indices: fresh chains
     assert np.abs(np.asarray(fresh.z)[:, 0] - wanted[:, 0]).max() > 0.1
@@ -292,11 +305,3 @@ def test_what_cannot_work_is_refused(refuses):
         (lambda: kaem.Importance(points="sobol").check(neural), ["points='sobol'", "quantiles"]),
     )
     kaem.Langevin(kernel="mala").check(half_line)
-
-
-def test_headings_are_kept_for_the_data_of_the_batch():
-    """The replica on the first rung heads upwards from there; data that were not in the batch have none yet."""
-    sampler = kaem.Tempered(num_temperatures=2, num_steps=1, steps_per_round=1, persistent=True)
-    key, x = jax.random.key(0), jnp.zeros((2, *MODEL.data_shape))
-    _, after = step(sampler, key, 0, sampler.init(key, MODEL, PARAMS, 4), MODEL, PARAMS, x, jnp.asarray([2, 0]))
-    assert np.asarray(of_rows(after.chains.heading, (2, 1), ()))[0, 0].tolist() == [-1, 0, -1, 0]

@@ -18,9 +18,9 @@ from tests.truth import assert_within
 WIDTHS, CENTRES, WEIGHTS = jnp.asarray([0.5, 1.0]), jnp.asarray([1.5, -1.5]), jnp.asarray([0.8, 0.2])
 
 
-def narrow_and_wide(z):
+def narrow_and_wide(z, shift=0.0):
     """0.8 N(1.5, 0.5^2 I) + 0.2 N(-1.5, I): the narrow mode has no mass on hot rungs of many dimensions."""
-    parts = jnp.sum(jax.scipy.stats.norm.logpdf(z, CENTRES[:, None], WIDTHS[:, None]), axis=1)
+    parts = jnp.sum(jax.scipy.stats.norm.logpdf(z, CENTRES[:, None] + shift, WIDTHS[:, None]), axis=1)
     return jax.nn.logsumexp(jnp.log(WEIGHTS) + parts)
 
 
@@ -29,13 +29,27 @@ def target_of(log_likelihood, size, scale=2.0):
     return Target(rows, None, held(log_likelihood), held(NormalReference(jnp.zeros(size), scale)))
 
 
-@pytest.fixture(scope="module")
-def run():
+def run_of(num_rounds, warmup_rounds, shift=0.0):
     """In 20 dimensions, from the wide mode."""
     return tempered(
         jax.random.key(0), None, narrow_and_wide, jnp.full(20, -1.5), reference=NormalReference(jnp.zeros(20), 2.0),
-        num_rounds=Until(log_z_error=None), warmup_rounds=500,
+        num_rounds=num_rounds, warmup_rounds=warmup_rounds, args=(shift,),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run():
+    return run_of(Until(log_z_error=None), 500)
+
+
+def test_a_call_with_other_data_compiles_nothing(run):
+    """And the warm-up from the fitted reference is half as long as the other one, but at least one round."""
+    num_programs, other = _advance._cache_size(), run_of(8, 1, 0.1)
+    assert _advance._cache_size() == num_programs
+    for of, lengths in ((run, [250, 500]), (other, [1, 1])):
+        fitted, given = sorted([of, of.control], key=lambda part: not isinstance(part.reference, FittedReference))
+        found = [part.state.num_rounds - len(part.trace.log_likelihood) for part in (fitted, given)]
+        assert found == lengths
 
 
 def test_a_narrow_mode_is_found_and_weighed(run):
@@ -168,50 +182,3 @@ def test_a_fitted_reference_is_a_density_and_its_draws_follow_it(rng):
     cdf = integrate.cumulative_trapezoid(values, grid, initial=0)
     assert stats.kstest(draws, lambda z: np.interp(z, grid, cdf)).pvalue > 1e-3
     assert len(np.unique(draws)) > 3990
-
-
-def test_calls_with_other_data_compile_nothing():
-    """At the last of three a density is no number where a coordinate is negative, which counts as zero."""
-
-    def log_likelihood(z, x, low):
-        return -0.5 * jnp.sum((x - z) ** 2) + jnp.sum(0 * jnp.log(z - low))
-
-    def run_of(x, low, warmup_rounds):
-        return tempered(
-            jax.random.key(0), NormalReference(jnp.zeros(2), 1.0), log_likelihood, jnp.ones(2), num_rounds=256,
-            args=(np.full((3, 2), x, np.float32), low), warmup_rounds=warmup_rounds, num_temperatures=4,
-        )  # fmt: skip
-
-    # Each coordinate of x is N(0, 1 + 11') before the likelihood's constant is left out.
-    half = np.sqrt(2 / np.pi) / 2
-    sizes = []
-    for x, low, log_z, mean in ((0.0, -1e3, 0.0, 0.0), (1.0, -1e3, -0.75, 0.75), (0.0, 0.0, -np.log(4), half)):
-        run = run_of(x, low, 64)
-        assert_within(run.log_z, log_z - np.log(4), run.log_z_error, 3)
-        assert_within(run.draws.mean((0, 1)), mean, 0.5 / np.sqrt(run.min_ess), 4)
-        sizes.append(_advance._cache_size())
-    assert np.all(np.asarray(run.draws) > 0)
-    assert sizes[0] == sizes[1]
-    # The warm-up from the fitted reference is half as long as the other one, and at least one round.
-    for warmup_rounds, of_fitted in ((64, 32), (1, 1)):
-        run = run_of(0.0, -1e3, warmup_rounds)
-        fitted, given = sorted([run, run.control], key=lambda part: not isinstance(part.reference, FittedReference))
-        rounds = [part.state.num_rounds - len(part.trace.log_likelihood) for part in (fitted, given)]
-        assert rounds == [of_fitted, warmup_rounds]
-
-
-def test_integrals_of_all_rungs_and_constants_that_round_them():
-    """From N(0, 1) to exp(-4 z^2): 1 / sqrt(1 + 8 beta) of each, less what the last rung's is normalised by."""
-
-    def run_of(constant, num_rounds, log_likelihood=lambda z, constant: constant - jnp.sum(4 * z**2)):
-        return tempered(
-            jax.random.key(1), NormalReference(jnp.zeros(1), 1.0), log_likelihood, args=(constant,), num_chains=16,
-            num_rounds=num_rounds, warmup_rounds=64, num_temperatures=5, fits_reference=False,
-        )  # fmt: skip
-
-    run = run_of(0.0, 800)
-    assert run.log_z_by_rung[0] == 0
-    assert run.log_z_by_rung[-1] == pytest.approx(run.log_z)
-    assert_within(run.log_z_by_rung, -0.5 * np.log(1 + 8 * run.betas), run.log_z_error, 4)
-    for rounded, is_told in ((run, False), (run_of(-1e7, 64), True)):
-        assert any("rounded to 1" in warning for warning in rounded.warnings) == is_told

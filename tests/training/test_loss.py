@@ -77,44 +77,6 @@ def test_gradient_is_that_of_the_exact_log_likelihood(x64, likelihood, options):
     assert np.linalg.norm(prior_part) > 0.02 * np.linalg.norm(expected)
 
 
-@pytest.mark.slow
-def test_chains_and_a_sampled_negative_phase(x64):
-    """Exact posterior draws in, the gradient of the exact log-likelihood out, for a neural prior by prior chains. The
-    wrong sign (mistake 10) is wrong by twice the negative phase."""
-    x, z = jnp.asarray([[0.3, 0.9], [0.1, 0.2], [1.0, 0.0]]), jnp.linspace(-9, 9, 20_001)[:, None]
-    prior = kaem.NeuralPrior(num_latents=1, hidden=(6,), activation="tanh", num_steps=150, step_size=0.02)
-    model = kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(0.5), (2,))
-    params = model.init(jax.random.key(0))
-    for layer in ("dense_0", "dense_1"):
-        params["prior"][layer]["kernel"] *= 3.0
-    vector, rebuild = ravel_pytree(params)
-
-    def joint(p, log_prior):
-        return model.pairwise_log_likelihood(p, z, x) + log_prior
-
-    def exact(v):
-        p = rebuild(v)
-        log_prior = model.prior.bind(p["prior"]).log_prob(z)
-        return jnp.mean(jax.nn.logsumexp(log_prior) - jax.nn.logsumexp(joint(p, log_prior), axis=-1))
-
-    expected = jax.jit(jax.grad(exact))(vector)
-    # Chains at even levels of the exact posterior of every datum.
-    mass = jax.nn.softmax(joint(params, model.prior.bind(params["prior"]).log_prob(z)), axis=-1)
-    levels, cdf = (jnp.arange(20_000, dtype=float) + 0.5) / 20_000, jnp.cumsum(mass, axis=-1) - mass / 2
-    draws = ChainDraws(jax.vmap(lambda row: jnp.interp(levels, row, z[:, 0]), out_axes=1)(cdf)[..., None], {})
-
-    def loss(v):
-        return posterior_loss(jax.random.key(1), model, rebuild(v), x, draws)[0]
-
-    def positive_phase(v):
-        """The part without draws of the prior."""
-        p = rebuild(v)
-        return -jnp.mean(model.prior.bind(p["prior"]).log_prob(draws.z) + model.log_likelihood(p, draws.z, x))
-
-    sampled, positive = (jax.jit(jax.grad(part))(vector) for part in (loss, positive_phase))
-    assert np.linalg.norm(sampled - expected) < 0.1 * np.linalg.norm(sampled - positive)
-
-
 def test_the_sampled_negative_phase_is_added_to_the_loss():
     """Of a prior without a normaliser, here N(0, I)."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)

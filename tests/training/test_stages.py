@@ -177,17 +177,6 @@ def test_schedules_of_a_sampler_count_from_the_start_of_its_stage():
     assert (np.diff(sizes) != 0).tolist() == [True, True, False, False]
 
 
-@pytest.mark.slow
-def test_a_later_stage_adapts_its_step_size(tmp_path):
-    values = staged_dict() | {"parallel": {"data": 1, "temp": 1}}
-    values["train"]["log_every"] = 5
-    values["stages"][0]["posterior"] = {"kind": "langevin", "persistent": True, "num_steps": 1, "adapt_steps": 15}
-    with jax.numpy_dtype_promotion("standard"):
-        assert train_and_evaluate(read(Experiment, values), tmp_path / "run") is Outcome.FINISHED
-    sizes = [row["train/step_size"] for row in rows_of(tmp_path / "run") if "train/step_size" in row]
-    assert (np.diff(sizes) != 0).tolist() == [True, True, False]
-
-
 def test_given_parameters_are_those_of_the_start():
     """Also the encoder's, which the sampler would make anew."""
     sampler = kaem.Variational(encoder=kaem.MLP((3,)))
