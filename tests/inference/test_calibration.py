@@ -74,6 +74,5 @@ def test_ranks_are_uniform(simulated, draws):
 
 @pytest.mark.parametrize("settings", [("ula", 100, 0.3), ("mala", 5, 0.01)])
 def test_a_large_step_of_ula_and_short_chains_from_the_prior_fail(simulated, settings):
-    """What the test can see."""
     model, params, z, x = simulated
     assert min(p_values(model, params, z, x, chains(model, params, x, *settings))) < 1e-4

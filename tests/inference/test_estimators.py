@@ -123,7 +123,6 @@ def test_only_data_that_have_bounds_are_annealed_and_take_newer_ones(monkeypatch
 
 
 def test_what_counts_as_a_bound():
-    """Fewer than twenty effective draws, or than one of twenty; of a mean, more than one of twenty."""
     assert is_bound(np.array([19.0, 21.0, np.nan]), 100).tolist() == [True, False, True]
     assert is_bound(np.array([49.0, 51.0]), 1000).tolist() == [True, False]
     assert [mean_is_bound(np.arange(20) < num) for num in (1, 2)] == [False, True]

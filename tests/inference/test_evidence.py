@@ -44,7 +44,6 @@ def test_fits_that_found_different_modes_differ_by_their_error(rng):
 
 
 def test_errors_of_annealing_are_those_of_its_estimates():
-    """Over 60 keys, of single data and of their mean: neither too small nor too large."""
     model, params, law, *_ = linear(size=2, sigma=1.0)
     x = np.float32(law.rvs(5, np.random.default_rng(2)))
     options = {"num_chains": 300, "num_temperatures": 4}
@@ -258,7 +257,6 @@ def test_evidence_is_not_differentiated():
 
 
 def test_each_chunk_has_proposals_of_its_own(rng):
-    """As many as its size allows, and all of them weighed by p(x, z) / q(z)."""
     x, keys = np.float32(rng.normal(size=(3, 2))), jax.random.split(jax.random.key(1), 4)
     fitted = PriorProposal().fit(None, MODEL, PARAMS, x, BOUND)
     found = proposal_log_weights(jax.random.key(1), MODEL, PARAMS, x, fitted, BOUND, num_samples=7, chunk_size=6)

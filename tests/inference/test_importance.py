@@ -17,7 +17,6 @@ from tests.truth import assert_within
 
 @pytest.fixture(scope="module")
 def setting():
-    """Model, parameters, data and their log p(x)."""
     model, params, law, _, _ = linear(size=3, sigma=1.0)
     x = np.float32(law.rvs(6, np.random.default_rng(5)))
     return model, params, x, law.logpdf(np.float64(x))
@@ -48,9 +47,9 @@ def test_points_that_cannot_have_made_a_datum_say_nothing():
 
 
 def test_few_draws_for_each_datum_have_the_mean_of_all_with_their_weights(setting):
-    """Over 2,000 keys; each datum has its own draws."""
+    """Over 1,000 keys; each datum has its own draws."""
     model, params, x, _ = setting
-    one_datum = {"num_samples": 200}
+    one_datum, num = {"num_samples": 200}, 1000
 
     @jax.jit
     def means(key):
@@ -58,14 +57,13 @@ def test_few_draws_for_each_datum_have_the_mean_of_all_with_their_weights(settin
         few, _ = kaem.Importance(num_draws=3, **one_datum).step(key, 0, (), model, params, x)
         return every.mean(every.z), few.mean(few.z), jnp.asarray(few.z.shape)
 
-    every, few, shapes = jax.lax.map(means, jax.random.split(jax.random.key(3), 2000))
+    every, few, shapes = jax.lax.map(means, jax.random.split(jax.random.key(3), num))
     np.testing.assert_array_equal(shapes[0], [3, 6, 2])
     gap = np.asarray(few - every)
-    assert_within(gap.mean(0), 0, gap.std(0) / np.sqrt(2000), 4.5)
+    assert_within(gap.mean(0), 0, gap.std(0) / np.sqrt(num), 4.5)
 
 
 def test_evidence_is_within_its_own_error(setting):
-    """Value, standard errors and coverage over repeats."""
     model, params, x, log_evidence = setting
     estimate = jax.jit(lambda key: kaem.log_evidence(key, model, params, x, num_samples=4000, chunk_size=100))
     repeats = jax.lax.map(estimate, jax.random.split(jax.random.key(2), 200))
@@ -88,31 +86,25 @@ def test_refusals(setting, refuses):
     )
 
 
-SIZE, REPEATS = 12, 20_000
-WEIGHTS = np.random.default_rng(1).dirichlet(np.full(SIZE, 0.5)).astype(np.float32)
-WEIGHTS[[3, -1]] = 0  # a point without weight must never come back, nor the last one by rounding
-WEIGHTS /= WEIGHTS.sum()
+@pytest.mark.parametrize("num_draws", [12, 5])
+def test_resampling_is_systematic_and_unbiased(num_draws):
+    """Each row has one uniform number of its own. Counts as those of blackjax, in their means and covariances."""
+    weights, num = np.random.default_rng(1).dirichlet(np.full(12, 0.5)), 4000
+    weights[[3, -1]] = 0  # a point without weight must never come back, nor the last one by rounding
+    weights = np.float32(weights / weights.sum())
 
+    @jax.jit
+    def counts_of_both(key, rows):
+        theirs = jax.vmap(lambda key: blackjax_resampling.systematic(key, jnp.asarray(weights), num_draws))
+        return jax.nn.one_hot(jnp.stack([resample(key, rows, num_draws), theirs(jax.random.split(key, num))]), 12).sum(
+            2
+        )
 
-def counts_of(indices):
-    """[REPEATS, SIZE] offspring."""
-    return np.stack([np.sum(np.asarray(indices) == i, axis=1) for i in range(SIZE)], axis=1)
-
-
-@pytest.mark.parametrize("num_draws", [SIZE, 5])
-@pytest.mark.slow
-def test_counts_are_unbiased_and_spread_as_those_of_blackjax(num_draws):
-    """Each row has one uniform number of its own."""
-    rows = jnp.broadcast_to(jnp.asarray(WEIGHTS), (REPEATS, SIZE))
-    ancestors = jax.jit(resample, static_argnums=2)(jax.random.key(0), rows, num_draws)
-    assert (ancestors.shape, ancestors.dtype) == ((REPEATS, num_draws), np.int32)
-    ours, expected = counts_of(ancestors), num_draws * WEIGHTS
-    assert np.all(ours[:, [3, -1]] == 0)
-    assert_within(ours.mean(0), expected, 5 * ours.std(0) / np.sqrt(REPEATS) + 1e-5, 1)
-    assert np.all((ours >= np.floor(expected - 1e-4)) & (ours <= np.ceil(expected + 1e-4)))
     with jax.numpy_dtype_promotion("standard"):
-        keys = jax.random.split(jax.random.key(1), REPEATS)
-        theirs = jax.vmap(lambda key: blackjax_resampling.systematic(key, jnp.asarray(WEIGHTS), num_draws))(keys)
+        ours, theirs = np.asarray(counts_of_both(jax.random.key(0), np.tile(weights, (num, 1))), float)
+    expected = num_draws * weights
+    assert np.all(ours[:, [3, -1]] == 0)
+    assert np.all((ours >= np.floor(expected - 1e-4)) & (ours <= np.ceil(expected + 1e-4)))
+    assert_within(ours.mean(0), expected, ours.std(0) / np.sqrt(num) + 1e-6, 5)
     # Standard error of a covariance over many repeats, generous for the heavy weights.
-    tolerance = 6 * np.sqrt(2 / REPEATS) * max(1.0, counts_of(theirs).var(0).max())
-    assert_within(np.cov(ours.T), np.cov(counts_of(theirs).T), tolerance, 1)
+    assert_within(np.cov(ours.T), np.cov(theirs.T), np.sqrt(2 / num) * max(1.0, theirs.var(0).max()), 6)

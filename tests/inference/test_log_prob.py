@@ -70,7 +70,6 @@ def test_draws_are_those_of_what_is_missing_given_what_is_there(case):
 
 
 def test_what_has_no_log_p_is_refused(refuses):
-    """NaN in a text would be read as its end."""
     key = jax.random.key(1)
     text = make_model(decoder=kaem.SequenceDecoder(width=8, num_blocks=1), likelihood=kaem.Categorical(5))
     gap, tokens = np.array([[1.0, np.nan, 2.0, 0.0]]), np.array([[1, 2, 3, 0]])

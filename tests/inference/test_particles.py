@@ -25,7 +25,6 @@ ENCODER = kaem.MLP((6,))
 
 @pytest.fixture(scope="module")
 def posterior():
-    """Model, parameters, 64 data, and means and covariance of their posteriors."""
     model, params, law, mean, covariance = linear(size=6, sigma=0.7)
     x = np.float32(law.rvs(64, np.random.default_rng(1)))
     return model, params, x, mean(x), covariance
@@ -45,7 +44,7 @@ def test_the_law_of_kept_chains_is_the_posterior_but_for_a_share_of_half_the_ste
 
     @jax.jit
     def run(key, precision):
-        state, keys = sampler.init(key, model, params, 64), jax.random.split(key, 6000)
+        state, keys = sampler.init(key, model, params, 64), jax.random.split(key, 4500)
         state = state._replace(precision=precision)
         state, _ = jax.lax.scan(lambda state, key: (move(state, key)[0], None), state, keys[:3000])
         return jax.lax.scan(move, state, keys[3000:])
@@ -54,9 +53,9 @@ def test_the_law_of_kept_chains_is_the_posterior_but_for_a_share_of_half_the_ste
     gap = np.asarray(z, np.float64) - mean
     found = np.einsum("lcbi,lcbj->ij", gap, gap) / gap[..., 0].size
     wanted = (1 + step_size / 2) * covariance
-    # 256 chains of 3,000 moves, of which about h in 2 count: entries have errors of about 1 / sqrt(38,000 h).
+    # 256 chains of 1,500 moves, of which about h in 2 count: entries have errors of about 1 / sqrt(38,000 h).
     error = np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))
-    assert_within(found, wanted, error * np.sqrt(2 / (256 * 3000 * step_size / 2)), 4)
+    assert_within(found, wanted, error * np.sqrt(2 / (256 * 1500 * step_size / 2)), 4)
     assert_within(gap.mean((0, 1, 2)), 0, np.sqrt(np.diag(wanted)), 0.02)
     precision = np.linalg.inv(covariance) * (1 + step_size / 2)
     np.testing.assert_allclose(state.precision, precision, rtol=0.05, atol=0.05 * precision.max())

@@ -148,11 +148,10 @@ def test_kept_chains_belong_to_their_datum(kind):
 
     What each replica did stays beside where it is. Data that init was not told of have no chains.
     """
-    lead = (3, 2) if kind == "tempered" else (2,)
-    options = {"num_temperatures": 3, "swap": "none", "refresh": False} if kind == "tempered" else {}
-    still, sampler = (
-        SAMPLERS.get(kind)(num_chains=2, persistent=True, **options | more) for more in ({"kernel": Still()}, {})
-    )
+    of_tempered = {"num_temperatures": 3, "swap": "none", "refresh": False}
+    lead, options = ((3, 2), of_tempered) if kind == "tempered" else ((2,), {})
+    # Moves so small that float32 can just tell.
+    sampler = SAMPLERS.get(kind)(kernel=Still(), step_size=1.0, num_chains=2, persistent=True, **options)
     state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
     sign = np.where(np.arange(NUM_DATA) % 3, 1, -1)
     if kind == "tempered":
@@ -168,13 +167,12 @@ def test_kept_chains_belong_to_their_datum(kind):
     np.testing.assert_allclose(kept, BOUND.sample(jax.random.key(1), (*lead, NUM_DATA)), rtol=1e-6)
     indices = np.array([7, 2, 7, 5, 2])
     given = (MODEL, PARAMS, X[indices], indices)
-    draws, after = step(still, jax.random.key(2), 0, state, *given)
+    draws, after = step(sampler, jax.random.key(2), 0, state, *given)
     last = kept[-1] if kind == "tempered" else kept
-    np.testing.assert_allclose(draws.z, last[:, indices], atol=1e-5)
+    np.testing.assert_allclose(draws.z, last[:, indices], atol=1e-4)
     if kind == "tempered":  # replicas on the middle rung are where they were, and head as they did
         np.testing.assert_array_equal(np.asarray(after.chains.heading)[:, 2:4], np.stack([sign, sign], axis=1))
         assert after.chains.heading.dtype == jnp.int8
-    draws, after = step(sampler, jax.random.key(2), 0, state, *given)
     wanted = last.copy()
     wanted[:, indices[[0, 1, 3]]] = np.asarray(draws.z)[:, [0, 1, 3]]
     np.testing.assert_array_equal(of(after)[-1] if kind == "tempered" else of(after), wanted)
@@ -185,11 +183,11 @@ def test_kept_chains_belong_to_their_datum(kind):
         np.testing.assert_array_equal(heading[indices], -1)
         np.testing.assert_array_equal(np.delete(heading, indices, axis=0), np.delete(sign, indices)[:, None] * [1, 1])
     np.testing.assert_array_equal(sampler.kept(after, MODEL), wanted)
-    fresh, same = step(still, jax.random.key(3), 1, after, MODEL, PARAMS, X[:3])  # without indices: fresh chains
+    fresh, same = step(sampler, jax.random.key(3), 1, after, MODEL, PARAMS, X[:3])  # without indices: fresh chains
     assert np.abs(np.asarray(fresh.z)[:, 0] - wanted[:, 0]).max() > 0.1
     np.testing.assert_array_equal(of(same), of(after))
     assert sampler.frozen(after, 1).chains is None
-    draws, _ = step(still, jax.random.key(2), 0, state, *given[:3], np.array([1, 12, 3, 4, 5]))
+    draws, _ = step(sampler, jax.random.key(2), 0, state, *given[:3], np.array([1, 12, 3, 4, 5]))
     assert np.isnan(np.asarray(draws.z)[0]).all(axis=-1).tolist() == [False, True, False, False, False]
 
 
@@ -204,7 +202,6 @@ def test_a_datum_that_is_twice_in_a_batch_is_written_once():
 
 
 def test_kept_chains_from_an_encoder_go_on_from_where_they_were():
-    """Their first start needs the datum; after it the encoder is not asked again."""
     sampler, rows = kaem.Langevin(kernel=Still(), persistent=True, encoder=ENCODER), np.array([7, 2, 5])
     state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
     first, state = step(sampler, jax.random.key(2), 0, state, MODEL, PARAMS, X[rows], rows)
@@ -289,7 +286,6 @@ def test_draws_of_both_forms():
 
 
 def test_what_cannot_work_is_refused(refuses):
-    """Settings that contradict each other, and priors."""
     neural, make = kaem.NeuralPrior(num_latents=2), lambda kind, **fields: SAMPLERS.get(kind)(**fields)
     half_line = kaem.ProductPrior(num_latents=1, base_density="lognormal", domain=(0.05, 8.0))
     refuses.each(

@@ -32,7 +32,6 @@ def law(lower, log_scale, location):
 
 
 def of_data(weight, **of_prior):
-    """The distribution of x ~ N(z weight + BIAS, SIGMA^2 I)."""
     mean, covariance = law(**of_prior)
     return stats.multivariate_normal(mean @ weight + BIAS, weight.T @ covariance @ weight + SIGMA**2 * np.eye(4))
 

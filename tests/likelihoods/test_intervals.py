@@ -51,7 +51,6 @@ def test_numbers_between_bounds_follow_a_truncated_normal(likelihood, sigma):
 
 
 def test_equal_bounds_are_a_value():
-    """With the density there, a draw there, and a mean there."""
     value = (0.7, -0.2)
     masked = Compiled(Masked(Gaussian(SIGMA), value, value))
     output, nothing = np.float32([[0.1, 0.3]]), np.full((1, 2), np.nan, np.float32)

@@ -88,7 +88,6 @@ def test_pairwise_distances_keep_their_digits(arrays, rng):
 
 @pytest.mark.parametrize(("levels", "location", "sigma"), [(256, 0.3, 0.05), (256, 0.999, 0.002), (17, -0.2, 0.3)])
 def test_discretized_logistic_by_enumeration(levels, location, sigma):
-    """Masses of all levels add up to one, are those of scipy's logistic law, and samples follow them."""
     likelihood = Compiled(DiscretizedLogistic(sigma=sigma, levels=levels))
     x = np.arange(levels, dtype=np.float32)[:, None] / (levels - 1)
     output = np.full((levels, 1), location, np.float32)
@@ -172,7 +171,6 @@ def test_data_far_wider_than_a_fixed_scale_are_told_of(likelihood, factor, warns
 
 
 def test_columns_of_numbers_and_categories_by_hand(x64):
-    """Against scipy, with missing columns left out; draws have the right means, spreads and shares."""
     likelihood = Compiled(Columns(sizes=(1, 3, 1), sigma=0.5, min_sigma=0.01))
     assert Columns(sizes=(2, 3)).init(jax.random.key(0)) == {}  # an array without entries could not be saved
     start = likelihood.init(jax.random.key(0))["log_sigma"]

@@ -30,7 +30,6 @@ def target_of(log_likelihood, size, scale=2.0):
 
 
 def run_of(num_rounds, warmup_rounds, shift=0.0):
-    """In 20 dimensions, from the wide mode."""
     return tempered(
         jax.random.key(0), None, narrow_and_wide, jnp.full(20, -1.5), reference=NormalReference(jnp.zeros(20), 2.0),
         num_rounds=num_rounds, warmup_rounds=warmup_rounds, args=(shift,),
@@ -39,14 +38,14 @@ def run_of(num_rounds, warmup_rounds, shift=0.0):
 
 @pytest.fixture(scope="module")
 def run():
-    return run_of(Until(log_z_error=None), 500)
+    return run_of(Until(log_z_error=None), 256)
 
 
 def test_a_call_with_other_data_compiles_nothing(run):
     """And the warm-up from the fitted reference is half as long as the other one, but at least one round."""
     num_programs, other = _advance._cache_size(), run_of(8, 1, 0.1)
     assert _advance._cache_size() == num_programs
-    for of, lengths in ((run, [250, 500]), (other, [1, 1])):
+    for of, lengths in ((run, [128, 256]), (other, [1, 1])):
         fitted, given = sorted([of, of.control], key=lambda part: not isinstance(part.reference, FittedReference))
         found = [part.state.num_rounds - len(part.trace.log_likelihood) for part in (fitted, given)]
         assert found == lengths

@@ -6,15 +6,12 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.mcmc import HMC, MALA, ULA, DrawWarning, explain_warning, split_r_hat
 from kaem_jax.mcmc.kernels import _reflect, value_and_score
 from tests.truth import assert_within
-
-NUM_CHAINS = 100_000
 
 
 def normal(z):
@@ -26,13 +23,11 @@ def flat(z):
 
 
 def run_of(log_density, z0, **options):
-    """`langevin_posterior`, compiled."""
     run = jax.jit(lambda key, z0: kaem.mcmc.langevin_posterior(key, log_density, z0, **options))
     return run(jax.random.key(1), z0)
 
 
 def gaussian_target(precision):
-    """N(0, 1) prior times a Gaussian likelihood: N(mean, 1 / (1 + precision)) for each coordinate."""
     centre = np.array([1.0, -0.5])
 
     def log_density(z):
@@ -44,7 +39,7 @@ def gaussian_target(precision):
 def test_an_exact_kernel_reaches_a_gaussian_posterior():
     """From far away to N(mean, variance): moments and law, with the step size of each row of chains adapted."""
     (log_density, mean, variance), kernel = gaussian_target(3.0), HMC(3)
-    start, steps = np.full((4, NUM_CHAINS // 32, 2), 3.0), np.float32([[0.02], [0.1], [0.5], [1.5]])
+    start, steps = np.full((4, 3000, 2), 3.0), np.float32([[0.02], [0.1], [0.5], [1.5]])
     run = run_of(log_density, start, kernel=kernel, num_steps=20, step_size=steps, warmup_steps=60)
     # Rows that started with very different steps end with the same acceptance.
     np.testing.assert_allclose(np.mean(run.acceptance, axis=1), kernel.target_acceptance, atol=0.03)
@@ -89,7 +84,7 @@ def test_hmc_moves_along_the_trajectory_of_a_second_implementation(x64):
 
 def test_bias_of_ula_shrinks_with_the_step(rng):
     """For N(0, v) the stationary variance of ULA is v / (1 - eta / (2 v)): wrong by a known O(eta)."""
-    variance, num, steps = 0.5, 40_000, np.float32([[0.3], [0.1]])
+    variance, num, steps = 0.5, 20_000, np.float32([[0.3], [0.1]])
     start = np.sqrt(variance) * rng.normal(size=(2, num, 1))
     run = run_of(lambda z: normal(z) / variance, start, kernel=ULA(), num_steps=40, step_size=steps)
     stationary = variance / (1 - steps[:, 0] / (2 * variance))
@@ -99,17 +94,10 @@ def test_bias_of_ula_shrinks_with_the_step(rng):
 
 
 def test_ula_reflects_at_bounds(rng):
-    """A flat density on [0, 2] stays flat, and from [0, inf) or (-inf, 0] nothing leaves."""
-    start = rng.uniform(0, 2, (NUM_CHAINS, 1))
-    options = {"kernel": "ula", "num_steps": 5, "step_size": 2.0}  # some moves fold more than once
-    folded = run_of(flat, start, bounds=(0.0, 2.0), **options)
+    """A flat density on [0, 2] stays flat; some moves fold more than once."""
+    start = rng.uniform(0, 2, (20_000, 1))
+    folded = run_of(flat, start, bounds=(0.0, 2.0), kernel="ula", num_steps=5, step_size=2.0)
     assert stats.kstest(folded.z[:, 0], stats.uniform(0, 2).cdf).pvalue > 1e-3
-    # |z0 + N(0, 4 * 5)| folds a random walk at 0.
-    expected = np.abs(start[:, 0] + np.sqrt(20) * rng.normal(size=NUM_CHAINS))
-    for sign, bounds in ((1, (0.0, np.inf)), (-1, (-np.inf, 0.0))):
-        half = sign * np.asarray(run_of(flat, sign * start, bounds=bounds, **options).z)[:, 0]
-        assert np.all(half >= 0)
-        assert stats.ks_2samp(half, expected).pvalue > 1e-3
 
 
 def test_reflections_stay_inside_bounds_that_rounding_leaves(rng):
@@ -125,9 +113,8 @@ def test_reflections_stay_inside_bounds_that_rounding_leaves(rng):
     np.testing.assert_allclose(below, np.minimum(z, 1.8 - z), atol=1e-6)
 
 
-@pytest.mark.parametrize("kernel", [MALA(), ULA()], ids=str)
-def test_chains_do_not_influence_each_other(rng, kernel):
-    options = {"kernel": kernel, "num_steps": 4, "step_size": 0.2}
+def test_chains_do_not_influence_each_other(rng):
+    options = {"kernel": MALA(), "num_steps": 4, "step_size": 0.2}
     posterior = functools.partial(kaem.mcmc.langevin_posterior, jax.random.key(1), gaussian_target(3.0)[0], **options)
     run, start = jax.jit(lambda z0: posterior(z0).z), rng.normal(size=(3, 4, 2))
     moved = start.copy()

@@ -13,13 +13,11 @@ AVERAGE = jax.jit(average_metric)
 
 @jax.jit
 def frames_of(metric):
-    """The principal frame, and the same one whitened."""
     frame = principal_frame(metric)
     return frame, whitened(frame)
 
 
 def rotated(rng, eigenvalues):
-    """A positive definite matrix with these eigenvalues and random eigenvectors, float64."""
     axes, _ = np.linalg.qr(rng.normal(size=(len(eigenvalues),) * 2))
     return (axes * eigenvalues) @ axes.T
 
@@ -102,7 +100,7 @@ def test_preconditioned_mala_has_ten_times_the_effective_draws(rng):
 def test_every_rung_moves_in_its_own_units(rng):
     """A linear-Gaussian ladder: exact covariance on each rung, and one step size that all rungs accept alike."""
     likelihood, of_prior = rotated(rng, [400.0, 20, 2]), np.array([9.0, 1.0, 0.25])
-    betas, num_data = np.linspace(0, 1, 4) ** 2, 20_000
+    betas, num_data = np.linspace(0, 1, 4) ** 2, 8_000
     precisions = [np.diag(of_prior) + beta * likelihood for beta in betas]
     start = np.stack([rng.multivariate_normal(np.zeros(3), np.linalg.inv(matrix), num_data) for matrix in precisions])
     matrix, curvature = (np.float32(array) for array in (likelihood, of_prior))

@@ -33,7 +33,6 @@ def normal(z, mean, deviation):
 
 
 def two_modes(z):
-    """Weights 0.7 and 0.3, normalised."""
     return jnp.logaddexp(jnp.log(0.7) + normal(z, 2.0, 0.5), jnp.log(0.3) + normal(z, -2.0, 0.5))
 
 
@@ -184,7 +183,7 @@ def test_a_target_that_needs_more_rungs_gets_them():
     """N(0, 0.05^2 I) in 20 dimensions from N(0, 9 I); its own prior has no draws, so the first rung moves as others."""
     found = tempered(
         jax.random.key(2), lambda z: normal(z, 0.0, 3.0), lambda z: normal(z, 0.0, 0.05) - normal(z, 0.0, 3.0),
-        jnp.ones((2, 20)), num_chains=None, warmup_rounds=800,
+        jnp.ones((2, 20)), num_chains=None, warmup_rounds=400,
         num_rounds=Until(ess=50, round_trips=1, log_z_error=0.4, first_rounds=256, max_rounds=2048),
     )  # fmt: skip
     assert found.betas.size > 16
@@ -285,7 +284,6 @@ def test_the_normal_reference_is_scipys():
 
 
 def test_draws_for_arviz(run):
-    """Names are paths into the position, and chains come before draws."""
     arviz = pytest.importorskip("arviz", reason="ArviZ is not installed")
     named = dataclasses.replace(run, draws={"a": {"b": run.draws}, "c": np.asarray(run.draws)[..., 0]})
     posterior = named.to_arviz()["posterior"]

@@ -18,7 +18,6 @@ from kaem_jax.mcmc import (
     moves,
     power_ladder,
     rounds,
-    tempering,
 )
 from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier
 from kaem_jax.mcmc.rounds import next_heading
@@ -36,7 +35,6 @@ def flat(z):
 
 
 def run_of(log_prior, log_likelihood, z0, betas=None, seed=0, **options):
-    """`tempered_posterior`, compiled."""
     run = functools.partial(kaem.mcmc.tempered_posterior, **options)
     return jax.jit(lambda key, z0: run(key, log_prior, log_likelihood, z0, betas))(jax.random.key(seed), z0)
 
@@ -46,11 +44,12 @@ def run_of(log_prior, log_likelihood, z0, betas=None, seed=0, **options):
 def test_moments_of_every_rung_and_coordinate(num):
     """Conjugate: precision 1 + beta / s^2, with another s and datum for every coordinate (mistakes 3, 4, 7, 12)."""
     s, x = np.array([0.3, 1.0, 2.0], np.float32), np.array([1.0, -2.0, 0.5], np.float32)
-    betas, options = power_ladder(num, 2.0), {"num_rounds": 60, "steps_per_round": 2, "warmup_rounds": 40}
+    betas, options = power_ladder(num, 2.0), {"num_rounds": 20, "steps_per_round": 2, "warmup_rounds": 30}
 
     def log_likelihood(z):
         return -0.5 * jnp.sum(((x - z) / s) ** 2, axis=-1)
 
+    options["refresh"] = lambda key, shape: jax.random.normal(key, (*shape, 3))
     run = run_of(log_prior, log_likelihood, np.zeros((NUM_DATA, 3)), betas, seed=1, step_size=0.3, **options)
     s, x = s.astype(float), x.astype(float)
     precision = 1 + np.asarray(betas)[:, None] / s**2
@@ -60,7 +59,9 @@ def test_moments_of_every_rung_and_coordinate(num):
     assert_within(z.mean(axis=1), mean, 1 / np.sqrt(precision * NUM_DATA), 4.5)
     assert_within(z.var(axis=1) * precision, 1, np.sqrt(2 / NUM_DATA), 4.5)
     np.testing.assert_allclose(run.log_likelihood, log_likelihood(z), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(run.info.acceptance, 0.574, atol=0.1)
+    is_exact = np.asarray(betas) == 0  # rungs with exact draws keep the first step size
+    np.testing.assert_allclose(run.info.acceptance, np.where(is_exact, 1, 0.574), atol=0.1)
+    np.testing.assert_array_equal(run.step_size == np.float32(0.3), is_exact)
     assert run.info.swap_acceptance.shape == (num - 1,)
 
 
@@ -226,22 +227,7 @@ def test_refusals(refuses):
             call(**options)
 
 
-def test_a_warm_up_adapts_step_sizes(monkeypatch):
-    """Rungs with exact draws keep the first step size."""
-
-    def told(key, state, step_size, **options):
-        acceptances = jnp.full(state.rung.shape, 0.6)
-        return state, rounds.RoundInfo(acceptances[1:], acceptances, acceptances, state.rung[0])
-
-    monkeypatch.setattr(tempering, "step_round", told)
-    options = {"num_rounds": 30, "refresh": lambda key, shape: None}
-    run = run_of(log_prior, flat, np.zeros((5, 2)), np.linspace(0, 1, 4), **options)
-    tuned = 0.1 * np.exp(2 * (0.6 - 0.574) * np.sum(np.arange(1.0, 31) ** -0.6))
-    np.testing.assert_allclose(run.step_size, [0.1, *[tuned] * 3], rtol=1e-5)
-
-
 def test_a_round_trip_begins_at_the_first_rung():
-    """One way alone is none: who starts on the last rung has no heading before the first one."""
     heading, seen = np.zeros(4, np.int32), []
     for rung in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [0, 1, 3, 2]):
         heading = next_heading(heading, np.array(rung))
