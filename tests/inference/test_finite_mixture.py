@@ -33,38 +33,39 @@ def case():
 
 def test_marginals_and_conditionals_are_those_of_the_gaussian(case):
     """Densities of x1, and of x1 given x2, to 1e-4; errors cover the truth of whole rows, of parts and of bounds."""
-    mixture, grid = case[2], np.linspace(-2, 2, 41)
+    grid, x = np.linspace(-2, 2, 41), np.random.default_rng(0).multivariate_normal(BIAS, COVARIANCE, 200)
     rows = np.stack([grid, np.full(41, NAN), np.full(41, NAN)], axis=1)
+
+    @jax.jit
+    def seen(mixture):
+        given, within = mixture.given([NAN, 0.7, NAN]), mixture.between([-INF, 0.5, -INF], [INF, 1.0, 0.0])
+        conditions = within.log_condition(), given.given([NAN, NAN, -0.1]).log_condition()
+        outside = within.log_prob([[0.0, 0.4, -1.0], [0.0, 0.7, -1.0], [0.0, NAN, 0.1]])
+        of_rows = [one.log_prob(rows) for one in (mixture, given, within.given([NAN, 0.7, NAN]))]
+        return of_rows, mixture.log_prob(np.append(x, [[NAN, 0.7, -0.1]], axis=0)), conditions, outside
+
+    (of_first, of_given, of_both), of_x, (condition, twice), outside = seen(case[2])
     marginal = stats.norm(BIAS[0], COVARIANCE[0, 0] ** 0.5)
-    np.testing.assert_allclose(np.exp(mixture.log_prob(rows).value), marginal.pdf(grid), atol=1e-4)
+    np.testing.assert_allclose(np.exp(of_first.value), marginal.pdf(grid), atol=1e-4)
     gain = COVARIANCE[0, 1] / COVARIANCE[1, 1]
     given = stats.norm(BIAS[0] + gain * (0.7 - BIAS[1]), (COVARIANCE[0, 0] - gain * COVARIANCE[0, 1]) ** 0.5)
-    found = mixture.given([NAN, 0.7, NAN]).log_prob(rows)
-    np.testing.assert_allclose(np.exp(found.value), given.pdf(grid), atol=1e-4)
-    assert_within(found.value, given.logpdf(grid), found.standard_error, 5)
-
-    x = np.random.default_rng(0).multivariate_normal(BIAS, COVARIANCE, 200)
-    found = mixture.log_prob(x)
-    z = (found.value - stats.multivariate_normal(BIAS, COVARIANCE).logpdf(x)) / found.standard_error
+    np.testing.assert_allclose(np.exp(of_given.value), given.pdf(grid), atol=1e-4)
+    assert_within(of_given.value, given.logpdf(grid), of_given.standard_error, 5)
+    z = (of_x.value[:200] - stats.multivariate_normal(BIAS, COVARIANCE).logpdf(x)) / of_x.standard_error[:200]
     assert 0.7 < np.sqrt(np.mean(np.square(z))) < 1.5  # t with 7 degrees of freedom: 1.18
-    within = mixture.between([-INF, 0.5, -INF], [INF, 1.0, 0.0])
-    condition = within.log_condition()
     truth = stats.multivariate_normal(BIAS[1:], COVARIANCE[1:, 1:]).cdf([1.0, 0.0], lower_limit=[0.5, -INF])
     np.testing.assert_allclose(np.exp(condition.value), truth, atol=1e-4)
     assert_within(condition.value, np.log(truth), condition.standard_error, 5)
-    found = within.log_prob([[0.0, 0.4, -1.0], [0.0, 0.7, -1.0], [0.0, NAN, 0.1]])
-    np.testing.assert_array_equal(np.isneginf(found.value), [True, False, True])
-    assert np.isfinite(found.standard_error).all()
-    twice = mixture.given([NAN, 0.7, NAN]).given([NAN, NAN, -0.1]).log_condition().value
-    np.testing.assert_allclose(twice, mixture.log_prob([[NAN, 0.7, -0.1]]).value[0], rtol=1e-5)
+    np.testing.assert_array_equal(np.isneginf(outside.value), [True, False, True])
+    assert np.isfinite(outside.standard_error).all()
+    np.testing.assert_allclose(twice.value, of_x.value[200], rtol=1e-5)
     # What is given and bounded together: p(x1 | x2 = 0.7, x3 < 0), by Bayes' rule.
-    both = within.given([NAN, 0.7, NAN]).log_prob(rows).value
     pairs = COVARIANCE[:, 1:2] / COVARIANCE[1, 1]
     mean, rest = BIAS + pairs[:, 0] * (0.7 - BIAS[1]), COVARIANCE - pairs @ COVARIANCE[1:2]
     slope = rest[2, 0] / rest[0, 0]
     third = stats.norm(mean[2] + slope * (grid - mean[0]), (rest[2, 2] - slope * rest[0, 2]) ** 0.5).cdf(0)
     truth = given.pdf(grid) * third / stats.norm(mean[2], rest[2, 2] ** 0.5).cdf(0)
-    np.testing.assert_allclose(np.exp(both), truth, atol=3e-4)
+    np.testing.assert_allclose(np.exp(of_both.value), truth, atol=3e-4)
 
 
 def test_draws_meet_what_is_given_and_follow_the_conditional(case):
@@ -82,40 +83,33 @@ def test_draws_meet_what_is_given_and_follow_the_conditional(case):
 
 @pytest.mark.parametrize("prior", [pytest.param("clustered", marks=pytest.mark.slow), "mixture"])
 def test_all_states_add_up_to_one(prior):
-    """For bits; and a bit that is given has the share of the states that have it."""
+    """For bits; and a bit that is given has the share of the states that have it. All inside jit, and outside the same,
+    with a search for gaps."""
     model = make_model(prior, data_shape=(2, 3), likelihood=kaem.Bernoulli())
-    params = jax.jit(model.init)(jax.random.key(3))
-    params["decoder"] = jax.tree.map(lambda leaf: 3 * leaf, params["decoder"])
-    mixture = kaem.FiniteMixture.of(jax.random.key(4), model, params, 1000)
     states = np.array(list(itertools.product([0.0, 1.0], repeat=6)), np.float32).reshape(-1, 2, 3)
-    p = np.exp(np.asarray(mixture.log_prob(states).value, float))
+    one, low, high, has_it = np.full((2, 3), NAN), np.zeros((2, 3)), np.ones((2, 3)), states[:, 1, 2] == 1
+    one[1, 2] = low[1, 2] = 1
+
+    @jax.jit
+    def seen(params):
+        params = params | {"decoder": jax.tree.map(lambda leaf: 3 * leaf, params["decoder"])}
+        mixture = kaem.FiniteMixture.of(jax.random.key(4), model, params, 1000)
+        given, between = mixture.given(one), mixture.between(low, high)
+        conditions = given.log_condition().value, between.log_condition().value
+        draws = given.sample(jax.random.key(5), 20_000).reshape(-1, 6)
+        return mixture, mixture.log_prob(states).value, conditions, given.log_prob(states[has_it]).value, draws
+
+    mixture, value, conditions, of_given, draws = seen(jax.jit(model.init)(jax.random.key(3)))
+    assert mixture.output.shape[:2] == (8, 125)
+    np.testing.assert_allclose(mixture.log_prob(states).value, value, rtol=1e-5)
+    p = np.exp(np.asarray(value, float))
     assert abs(p.sum() - 1) < 1e-5
-    one = np.full((2, 3), NAN)
-    one[1, 2] = 1
-    has_it = states[:, 1, 2] == 1
-    given = mixture.given(one)
-    assert abs(np.exp(given.log_condition().value) - p[has_it].sum()) < 1e-5
-    np.testing.assert_allclose(np.exp(given.log_prob(states[has_it]).value), p[has_it] / p[has_it].sum(), rtol=1e-4)
-    low, high = np.zeros((2, 3)), np.ones((2, 3))
-    low[1, 2] = 1
-    np.testing.assert_allclose(mixture.between(low, high).log_condition().value, given.log_condition().value, rtol=1e-5)
-    draws = np.asarray(given.sample(jax.random.key(5), 20_000)).reshape(-1, 6)
-    mean = (p[has_it] / p[has_it].sum()) @ states[has_it].reshape(-1, 6)
-    assert_within(draws.mean(axis=0), mean, np.sqrt(np.abs(mean * (1 - mean)) / 20_000) + 1e-6, 4.5)
-
-
-def test_it_works_inside_jit(case):
-    model, params, _ = case
-    x = jnp.asarray([[0.1, 0.2, 0.3], [0.5, -0.2, 0.1]])
-
-    def inside(params, x):
-        mixture = kaem.FiniteMixture.of(jax.random.key(1), model, params, 512)
-        return mixture, mixture.log_prob(x).value
-
-    mixture, value = jax.jit(inside)(params, x)
-    np.testing.assert_allclose(value, mixture.log_prob(x).value, rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(lambda m: m.log_prob(x).value)(mixture), value, rtol=1e-5)
-    assert mixture.output.shape == (8, 64, 3)
+    for condition in conditions:
+        assert abs(np.exp(condition) - p[has_it].sum()) < 1e-5
+    shares = p[has_it] / p[has_it].sum()
+    np.testing.assert_allclose(np.exp(of_given), shares, rtol=1e-4)
+    mean = shares @ states[has_it].reshape(-1, 6)
+    assert_within(np.mean(draws, axis=0), mean, np.sqrt(np.abs(mean * (1 - mean)) / 20_000) + 1e-6, 4.5)
 
 
 def test_what_has_no_finite_mixture_is_refused(case, refuses):

@@ -83,12 +83,11 @@ def test_a_fit_is_the_posterior_of_a_linear_gaussian_model(rng):
 
     guess, _ = jax.jit(model.bind_encoder(encoder).apply)(params["encoder"], x)
     alone = jitted(proposal._starts)(key, model, params, x, BOUND)
-    for num_modes in (1, 3):
-        guided = dataclasses.replace(proposal, num_modes=num_modes, encoder=encoder)
-        starts = jitted(guided._starts)(key, model, params, x, BOUND)
-        assert starts.shape == (num_modes, 6, 2)
-        np.testing.assert_allclose(starts[0], guess, rtol=1e-5)
-        np.testing.assert_array_equal(starts[1:], np.asarray(alone)[: num_modes - 1])
+    guided = dataclasses.replace(proposal, num_modes=3, encoder=encoder)
+    starts = jitted(guided._starts)(key, model, params, x, BOUND)
+    assert starts.shape == (3, 6, 2)
+    np.testing.assert_allclose(starts[0], guess, rtol=1e-5)
+    np.testing.assert_array_equal(starts[1:], alone)
     fitted = jitted(dataclasses.replace(guided, num_modes=1).fit)(key, model, params, x, BOUND)
     np.testing.assert_allclose(fitted.modes[0], mean(x), atol=1e-3)
 

@@ -1,5 +1,6 @@
 """Samplers as objects: whose posterior they draw from, what they carry, and to whom each chain belongs."""
 
+import dataclasses
 import math
 
 import jax
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.inference.proposals import EncoderProposal
-from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, ProposalChains, SharedDraws
+from kaem_jax.inference.proposals import EncoderProposal, PriorProposal
+from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, ProposalChains, Sampler, SharedDraws
 from kaem_jax.inference.samplers.chains import ChainState, first_of_each, of_rows, with_rows
 from kaem_jax.mcmc import HMC
 from kaem_jax.mcmc.ladder import even_ladder
@@ -26,25 +27,20 @@ CHAINS = {
     "langevin": kaem.Langevin(num_steps=120, step_size=0.01, num_chains=20),
     "preconditioned": kaem.Langevin(kernel=HMC(3), num_steps=40, step_size=0.3, num_chains=20, precondition=True),
     "tempered": kaem.Tempered(num_steps=80, steps_per_round=2, step_size=0.01, num_chains=20, num_temperatures=3),
-    "from_laplace": ProposalChains(
-        num_steps=10, num_chains=20, proposal=kaem.Laplace(num_modes=1, num_draws=60, widening=2.0)
-    ),
 }
 
 
 @pytest.mark.parametrize("name", [pytest.param("langevin", marks=pytest.mark.slow), *list(CHAINS)[1:]])
 def test_draws_follow_the_posterior_of_their_own_datum(rng, name):
-    """Means and covariances of a linear Gaussian model; those of `ProposalChains` come in batches of a hundred."""
+    """Means and covariances of a linear Gaussian model."""
     (model, params, _, mean, covariance), sampler = linear(size=4, sigma=0.3), CHAINS[name]
-    x = np.float32(2 * rng.normal(size=(6, 4)))[np.arange(103) % 100 % 6]  # the last three are the first three again
-    draw = jax.jit(sampler.step, static_argnums=3) if not sampler.has_compiled_parts else sampler.step
+    x = np.float32(2 * rng.normal(size=(6, 4)))[np.arange(103) % 6]
     state, precision = sampler.init(jax.random.key(0), model, params, 103), np.linalg.inv(covariance)
     if name == "preconditioned":
         state = state._replace(metric=Metric(np.float32(precision - np.eye(2)), np.ones(2, np.float32)))
-    draws, after = draw(jax.random.key(1), 0, state, model, params, x)
+    draws, after = step(sampler, jax.random.key(1), 0, state, model, params, x)
     z = np.asarray(draws.z, np.float64)
     assert z.shape == (20, 103, 2)
-    assert np.all(z[:, 100:] != z[:, :3])
     white = ((z - mean(x)) @ np.linalg.cholesky(precision)).reshape(-1, 2)
     assert_within(white.mean(axis=0), 0, len(white) ** -0.5, 4.5)
     assert_within(np.cov(white.T), np.eye(2), (2 / len(white)) ** 0.5, 4.5)
@@ -202,7 +198,8 @@ def test_a_datum_that_is_twice_in_a_batch_is_written_once():
 
 
 def test_kept_chains_from_an_encoder_go_on_from_where_they_were():
-    sampler, rows = kaem.Langevin(kernel=Still(), persistent=True, encoder=ENCODER), np.array([7, 2, 5])
+    """Also with another step size, which is that of the state."""
+    sampler, rows = kaem.Langevin(kernel=Still(), persistent=True, encoder=ENCODER, adapt_steps=9), np.array([7, 2, 5])
     state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
     first, state = step(sampler, jax.random.key(2), 0, state, MODEL, PARAMS, X[rows], rows)
     starts = jax.jit(lambda key: sampler.starts(key, MODEL, PARAMS, BOUND, X[rows], (1,)))
@@ -210,6 +207,41 @@ def test_kept_chains_from_an_encoder_go_on_from_where_they_were():
     again, state = step(sampler, jax.random.key(3), 1, state, MODEL, PARAMS, X[rows], rows)
     np.testing.assert_allclose(again.z, first.z, atol=1e-4)
     assert np.isnan(np.asarray(state.chains)).sum() == 2 * (NUM_DATA - 3)
+    wide = state._replace(step_size=np.float32(1e6))
+    moved = step(sampler, jax.random.key(4), 1, wide, MODEL, PARAMS, X[rows], rows)[0].z
+    assert np.abs(moved - again.z).min() > 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Told(Sampler):
+    """Its draws say with which keys, step and number of data it was asked for them."""
+
+    def check(self, prior):
+        pass
+
+    def init(self, key, model, params, num_data):
+        return key, num_data
+
+    def step(self, key, step, state, model, params, x, indices=None):
+        return (key, *state, step, indices), state
+
+
+def test_a_draw_without_a_state_is_the_first_one_of_init():
+    found, (of_state, of_draw) = Told().draw(key := jax.random.key(5), MODEL, PARAMS, X), jax.random.split(key)
+    assert found[:2] == (of_draw, of_state)
+    assert found[2:] == (NUM_DATA, 0, None)
+
+
+def test_chains_from_a_proposal_come_in_batches_of_a_hundred():
+    """Each with a key of its own, and their data in order."""
+    key, sampler = jax.random.key(1), ProposalChains(num_steps=2, num_chains=3, proposal=PriorProposal())
+    x = X[np.arange(103) % 100 % NUM_DATA]  # the last three are the first three again
+    draws, _ = sampler.step(key, 0, (), MODEL, PARAMS, x)
+    assert draws.z.shape == (3, 103, 2)
+    assert np.all(draws.z[:, 100:] != draws.z[:, :3])
+    first, acceptance = sampler._ends(jax.random.fold_in(key, 0), MODEL, PARAMS, x[:100], BOUND)
+    np.testing.assert_array_equal(draws.z[:, :100], first)
+    assert float(draws.metrics["acceptance"]) == pytest.approx(float(acceptance), rel=0.2)
 
 
 def test_a_ladder_from_an_encoder_begins_at_its_t_distribution():
@@ -224,19 +256,6 @@ def test_a_ladder_from_an_encoder_begins_at_its_t_distribution():
     log_start, log_gain, log_q, log_joint = found(jax.random.key(0))
     np.testing.assert_allclose(log_start, log_q, rtol=1e-4)
     np.testing.assert_allclose(log_gain, log_joint - log_q, rtol=1e-3, atol=1e-3)
-
-
-def test_a_draw_without_a_state_starts_afresh():
-    """It is the first draw of `init`, and the key alone decides it; with a state, its step size counts."""
-    sampler, key = kaem.Langevin(num_steps=2, persistent=True, adapt_steps=3), jax.random.key(1)
-    of_state, of_draw = jax.random.split(key)
-    state = jax.jit(sampler.init, static_argnums=(1, 3))(of_state, MODEL, PARAMS, NUM_DATA)
-    wanted = step(sampler, of_draw, 0, state, MODEL, PARAMS, X)[0].z
-    found = jax.jit(sampler.draw, static_argnums=1)(key, MODEL, PARAMS, X).z
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
-    assert wanted.shape == (1, NUM_DATA, 2)
-    still = step(sampler, of_draw, 0, state._replace(step_size=np.float32(1e-9)), MODEL, PARAMS, X)[0].z
-    np.testing.assert_allclose(still, BOUND.sample(jax.random.split(of_draw, 3)[0], (1, NUM_DATA)), atol=1e-3)
 
 
 @pytest.mark.slow

@@ -29,19 +29,26 @@ def law_of_gaussian(output, x, sigma):
     return stats.norm(np.float64(output)[None], sigma).logpdf(np.float64(x)[:, None]).sum(-1)
 
 
+def seen(likelihood, params, output, x):
+    """Log-probabilities of all pairs and of each output's own datum, means, and draws of the first output."""
+
+    @jax.jit
+    def run(params, output, x):
+        first = jnp.broadcast_to(output[0], (NUM, SIZE))
+        pairs, own = likelihood.pairwise_log_prob(params, output, x), likelihood.log_prob(params, output[:BATCH], x)
+        return pairs, own, likelihood.mean(params, output), likelihood.sample(jax.random.key(1), params, first)
+
+    return run(params, output, x)
+
+
 @pytest.mark.parametrize(
     ("options", "scales"),
-    [
-        ({}, [0.2]),
-        ({"learn_sigma": True}, [0.35]),
-        ({"learn_sigma": True, "num_channels": 4}, SCALES),
-    ],
+    [({}, [0.2]), ({"learn_sigma": True}, [0.35]), ({"learn_sigma": True, "num_channels": 4}, SCALES)],
     ids=str,
 )
 def test_gaussian_includes_its_constant(arrays, options, scales):
     """With a scale that is given, a parameter, or one for each channel, the last axis of [4, 4, 4] images."""
-    output, x = arrays
-    likelihood = Compiled(Gaussian(sigma=0.2, **options))
+    (output, x), likelihood = arrays, Gaussian(sigma=0.2, **options)
     params = likelihood.init(jax.random.key(0))
     start = np.log([0.2] * len(scales)).squeeze()
     np.testing.assert_allclose(params.get("log_sigma", start), start, rtol=1e-6)
@@ -50,23 +57,24 @@ def test_gaussian_includes_its_constant(arrays, options, scales):
         params = {"log_sigma": np.float32(np.log(scales)).reshape(start.shape)}
     by_value = np.tile(scales, SIZE // len(scales))
     truth = law_of_gaussian(output, x, by_value)
-    np.testing.assert_allclose(likelihood.pairwise_log_prob(params, output, x), truth, rtol=1e-5)
-    np.testing.assert_allclose(likelihood.log_prob(params, output[:BATCH], x), np.diag(truth), rtol=1e-5)
-    drawn = likelihood.sample(jax.random.key(1), params, np.broadcast_to(output[0], (NUM, SIZE)))
+    pairs, own, mean, drawn = seen(likelihood, params, output, x)
+    np.testing.assert_allclose(pairs, truth, rtol=1e-5)
+    np.testing.assert_allclose(own, np.diag(truth), rtol=1e-5)
+    np.testing.assert_array_equal(mean, output)
     assert_within(np.mean(drawn, axis=0), output[0], by_value / NUM**0.5, 5)
     assert_within(np.std(drawn, axis=0), by_value, by_value / (2 * NUM) ** 0.5, 5)
 
 
 def test_bernoulli(arrays):
     logits, x = arrays
-    x, likelihood, mean = np.round(x), Compiled(Bernoulli()), special.expit(logits)
-    truth = stats.bernoulli(special.expit(logits[None].astype(float))).logpmf(x[:, None]).sum(-1)
-    np.testing.assert_allclose(likelihood.pairwise_log_prob({}, logits, x), truth, rtol=1e-5)
-    np.testing.assert_allclose(likelihood.log_prob({}, logits[:BATCH], x), np.diag(truth), rtol=1e-5)
-    np.testing.assert_allclose(likelihood.mean({}, logits), mean, rtol=1e-5)
-    draws, mean = np.asarray(likelihood.sample(jax.random.key(0), {}, np.tile(logits[0], (NUM, 1)))), mean[0]
+    x, probability = np.round(x), special.expit(logits.astype(float))
+    truth = stats.bernoulli(probability[None]).logpmf(x[:, None]).sum(-1)
+    pairs, own, mean, draws = seen(Bernoulli(), {}, logits, x)
+    np.testing.assert_allclose(pairs, truth, rtol=1e-5)
+    np.testing.assert_allclose(own, np.diag(truth), rtol=1e-5)
+    np.testing.assert_allclose(mean, probability, rtol=1e-5)
     assert set(np.unique(draws)) == {0.0, 1.0}
-    assert_within(draws.mean(axis=0), mean, np.sqrt(mean * (1 - mean) / NUM), 5)
+    assert_within(np.mean(draws, axis=0), mean[0], np.sqrt(mean[0] * (1 - mean[0]) / NUM), 5)
 
 
 def test_pairwise_distances_keep_their_digits(arrays, rng):

@@ -149,7 +149,7 @@ def test_populations_stay_apart_and_replicas_have_an_axis_of_their_own():
     np.testing.assert_allclose(found.trace.log_likelihood, np.broadcast_to(density(starts.T), (8, 4, 3)), atol=3)
     # Of two snapshots of three populations, and of three draws of the reference, whose unit is 1.
     scale = np.sqrt((6 * starts.var(axis=0) + 3) / 9)
-    np.testing.assert_allclose(found.state.tuning.scale, np.tile(scale, (4, 1)), rtol=0.05)
+    np.testing.assert_allclose(found.state.tuning.scale, np.tile(scale, (4, 1)), rtol=1e-3)
 
     own, state, number = found.extend.__self__, found.state, np.int32(0)
     target = dataclasses.replace(own.target, reference=held(NormalReference(jnp.zeros(2))))
@@ -180,10 +180,10 @@ def test_step_sizes_spread_move_by_move():
 
 
 def test_a_target_that_needs_more_rungs_gets_them():
-    """N(0, 0.05^2 I) in 20 dimensions from N(0, 9 I); its own prior has no draws, so the first rung moves as others."""
+    """N(0, 0.05^2 I) in ten dimensions from N(0, 9 I), which has no draws, so the first rung moves as others."""
     found = tempered(
         jax.random.key(2), lambda z: normal(z, 0.0, 3.0), lambda z: normal(z, 0.0, 0.05) - normal(z, 0.0, 3.0),
-        jnp.ones((2, 20)), num_chains=None, warmup_rounds=400,
+        jnp.ones((2, 10)), num_chains=None, warmup_rounds=400,
         num_rounds=Until(ess=50, round_trips=1, log_z_error=0.4, first_rounds=256, max_rounds=2048),
     )  # fmt: skip
     assert found.betas.size > 16
@@ -224,7 +224,7 @@ def test_rounds_double_until_all_is_met(run):
     for constant in (0, 1e7):  # which rounds log-densities
         trace = run.trace._replace(log_likelihood=run.trace.log_likelihood - np.float32(constant))
         warnings = dataclasses.replace(run, trace=trace).warnings
-        assert any("rounded to 1" in warning for warning in warnings) == (constant > 0)
+        assert any("rounded to" in warning for warning in warnings) == (constant > 0)
     text = str(dataclasses.replace(run, until=Until(ess=1e9)))
     assert "1500 rounds of 4 populations on 16 rungs" in text
     assert "warning: some coordinate has fewer effective draws" in text
