@@ -273,6 +273,7 @@ def test_warnings_are_of_the_posteriors_rung_and_of_each_datum():
     assert np.isnan(run.info.r_hat).tolist() == [False, True, False]
     assert np.asarray(run.warning)[1] & DrawWarning.R_HAT
     assert np.all(np.asarray(run.warning) & DrawWarning.NO_ROUND_TRIPS)
+    assert len(explain_warning(jnp.asarray([DrawWarning.R_HAT, DrawWarning.NO_ROUND_TRIPS, 0]))) == 2
 
 
 def test_every_rung_keeps_its_own_step_size_and_trace():
@@ -296,7 +297,3 @@ def test_every_rung_keeps_its_own_step_size_and_trace():
         np.testing.assert_array_equal(info.log_likelihood, np.asarray(new.replicas.log_likelihood)[[still, moving]])
         assert new.rung.tolist() == [[moving] * 3, [still] * 3]
         state = new
-
-
-def test_warnings_of_all_data_are_said():
-    assert len(explain_warning(jnp.asarray([DrawWarning.R_HAT, DrawWarning.NO_ROUND_TRIPS, 0]))) == 2
