@@ -20,7 +20,8 @@ from kaem_jax.app.runs.run_folder import RunFolder
 from kaem_jax.app.runs.training_run import TrainingRun
 from kaem_jax.errors import ConfigError
 from kaem_jax.inference.samplers.chains import as_rows
-from kaem_jax.jax_utils.keys import run_keys, stage_key
+from kaem_jax.jax_utils.keys import refit_key, run_keys, stage_key
+from kaem_jax.priors import fit_prior
 from kaem_jax.settings import apply_overrides, flatten, read, to_dict
 from kaem_jax.training.optimizer import Group, Optimizer
 from kaem_jax.training.refit import refit_state
@@ -111,6 +112,31 @@ def test_each_stage_has_its_own_posterior_rates_and_fit(finished):
     counts = [int(leaf) for leaf in jax.tree.leaves(after.opt_state) if leaf.dtype == np.int32]
     assert set(counts) == {20}
     assert int(after.sampler.num_batches) == 20
+
+
+@pytest.mark.slow
+def test_the_prior_is_fitted_at_the_end_of_each_stage(tmp_path, capfd):
+    """To posterior draws, and then to the kept chains, if the held-out part is likelier under the fit."""
+    clustered = {"kind": "clustered", "num_latents": 2, "num_clusters": 2, "map": "full", "grid_size": 4}
+    values = staged_dict() | {"prior": clustered, "parallel": {"data": 1, "temp": 1}}
+    values["train"]["refit"] = values["stages"][0]["refit"] = True
+    config = read(Experiment, values)
+    with jax.numpy_dtype_promotion("standard"):
+        assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
+    assert capfd.readouterr().err.count("fitting the prior to posterior draws") == 2
+    first, last = (state_at(tmp_path / "run", step) for step in (20, 40))
+    model = config.model((8, 8))
+    assert np.abs(first.params["prior"]["rotation"] - np.eye(2)).max() > 0.01  # gradients do not train it
+    chains = np.asarray(config.stages[0].posterior.kept(last.sampler, model))
+    assert chains.shape == (2, NUM_DATA, 2)
+    assert np.isfinite(chains).all()  # twenty batches of 16 have seen all
+    assert np.abs(chains[0] - chains[1]).max() > 0.1
+    refitted = refit_state(last, model, config.stages[0].posterior, None, None, 40)
+    _, fitted = fit_prior(refit_key(last.root_key, 40), chains, model.prior)
+    is_fit = [np.allclose(state.params["prior"]["location"], fitted["location"]) for state in (last, refitted)]
+    assert is_fit in ([True, True], [False, False])
+    if is_fit[0]:
+        jax.tree.map(np.testing.assert_array_equal, last.params["prior"], last.average["prior"])
 
 
 def test_chains_of_a_stage_are_new_and_have_a_key_of_their_own():
