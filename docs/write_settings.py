@@ -24,7 +24,7 @@ _HEAD = """# All settings
 `--config.GROUP.NAME=VALUE` sets one, such as `--config.optimizer.prior.learning_rate=1e-3`. In Python the same names
 are arguments of the same classes, with the same defaults. A group with a `kind` is an object of one of several classes;
 `--config.GROUP.kind=KIND` takes another and keeps the fields that both have, `--config.GROUP=KIND` takes it with its
-defaults (a prior needs `num_latents`), and `--config.GROUP.kind=package.module:Class` takes one of your own.
+defaults (not a prior, whose `num_latents` has none), and `--config.GROUP.kind=package.module:Class` takes your own.
 
 This page is written from the classes by `python docs/write_settings.py`.
 """

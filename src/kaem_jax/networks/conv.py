@@ -185,7 +185,7 @@ class ConvDecoder(Network):
       hidden: channels of the projection's image and of the hidden layers.
       activation: the non-linearity after every hidden layer.
       output: output activation: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
-      dtype: dtype of the arithmetic; parameters keep the default float dtype. CPUs emulate bfloat16.
+      dtype: dtype of the arithmetic; parameters keep the default float dtype. Most CPUs emulate bfloat16.
 
     Example:
       >>> decoder = kaem.ConvDecoder(hidden=(64, 32), output="sigmoid")  # 8 x 8 to 32 x 32

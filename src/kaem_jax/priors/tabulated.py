@@ -31,8 +31,8 @@ class TabulatedPrior(Prior):
       grid_size: number of grid intervals.
       domain: (low, high), the ends of the grid and the support of a bounded base density. Beyond it the energy is
         constant. Must lie above 0 for `lognormal`.
-      base_density: pi0, which the energies tilt: `gaussian` (standard normal), `learnable_gaussian` (mean and deviation
-        of every latent learned), `lognormal` (on the positive half-line), `uniform` or `flat` (constant on the domain).
+      base_density: pi0, which the energies tilt: `gaussian` (standard normal), `learnable_gaussian` (means and
+        deviations learned), `lognormal` (on the positive half-line), `uniform` or `flat` (constant on the domain).
       base_activation: activation that is added to the basis expansion of each energy.
       coefficient_scale: standard deviation of the initial basis coefficients, in nats.
       base_scale: standard deviation of the initial weights of the base activation.

@@ -23,24 +23,24 @@ class DataSettings(Settings):
     """The data set, where it is, which part of it is used, and the size of a minibatch.
 
     Attributes:
-      name: a set that ships with the package or is prepared by tensorflow_datasets, or a kind of your own files.
+      name: a set that needs no download or is prepared by tensorflow_datasets, or a kind of your own files.
       path: path of your own files.
       dir: where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets.
-      image_size: side length of the squares to which images are cropped and scaled; 0: unchanged, but 64 for celeb_a.
-      fit: an image that is not square is cropped at its longer side, or padded with black at its shorter one.
+      image_size: side length of the squares to which images are scaled; 0: unchanged, but 64 for celeb_a.
+      fit: how `image_size` makes images square: cropped at the longer side, or padded with black at the shorter one.
       channels: channels of images in a folder; `auto` takes those of the first image.
-      storage: `device`: all examples in device memory; `host`: decoded in host memory; `disk`: decoded batch by batch.
-        `auto` is `device` up to 2 GiB, else `host`.
+      storage: of training data. `device`: all in device memory; `host`: decoded in host memory; `disk`: prepared images
+        are decoded batch by batch. `auto` is `device` up to 2 GiB, else `host`.
       held_out: the split that is held out.
-      validation_size: examples of the part `validation`, or else of the training split, held out instead of the
-        test split.
+      validation_size: number of examples held out instead of the test split, from the validation part of the data or
+        else from the training split.
       test_fraction: share of the data that becomes the test part, for data without one.
       split_seed: seed of that split.
       columns: columns of a table to model (empty: all but the label), or arrays of fields that become channels.
       label: a column of classes, which is not modelled.
       transform: `standard` standardises columns of numbers; `power` also makes them more symmetric by powers.
       level: whether a token of a text is a character or a word.
-      length: tokens of a text; longer ones are cut.
+      length: tokens of a text; longer texts are cut.
       num_train: number of examples to train on, 0: all; a random choice from tables and your own data, else the first.
       num_held_out: the same for held-out data.
       batch_size: number of examples in a minibatch.

@@ -61,7 +61,7 @@ class Evaluation(Settings):
       num_reconstructions: number of held-out data that are reconstructed by posterior means.
       posterior_steps: steps of the chains behind these means. Chains start at the proposal; if that is the prior, the
         sampler of training is used.
-      posterior_chains: chains per datum. With C chains the Monte Carlo variance is 1 / C of the posterior's.
+      posterior_chains: C, chains per datum. The Monte Carlo variance of a mean is about 1 / C of the posterior's.
       features: features by which images are compared.
     """
 
@@ -97,7 +97,7 @@ class Experiment(Settings):
 
     Attributes:
       name: name of the run's folder, if no folder is given.
-      seed: seed of all random numbers except those of data splits.
+      seed: seed of the random numbers of training and of evaluations during it.
       data: the data set.
       prior: p(z).
       decoder: the network from features to data.

@@ -57,7 +57,7 @@ class ChainSampler(Sampler):
       num_chains: C, chains for each datum.
       persistent: whether chains continue from their last positions for the same datum, or start afresh.
       adapt_steps: first updates of the stage, in which the step size moves towards the kernel's target acceptance.
-      encoder: each chain starts at a draw of this encoder or of the prior, by their weights; it learns from the ends.
+      encoder: chains start at draws of this encoder or of the prior, chosen by weight; it learns from their ends.
       precondition: whether chains move in coordinates in which the average posterior has unit precision. The precision
         is estimated at the ends of the chains, by one vector-Jacobian product for each, and at draws of the prior.
     """

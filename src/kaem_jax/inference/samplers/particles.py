@@ -54,7 +54,7 @@ class ParticleDraws(ChainDraws):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Particles(Sampler):
-    """C Langevin chains for each datum, kept over all updates and moved by one unadjusted step in each.
+    """C kept Langevin chains for each datum; an update moves those of its minibatch by one unadjusted step.
 
     An update evaluates log p(x, z) and its gradient once: in the parameters for the optimiser, in z for the move
     (particle gradient descent; Kuntz, Lim & Johansen, 2023). Chains start at draws of the encoder. The move is
