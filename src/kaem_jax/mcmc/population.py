@@ -173,7 +173,8 @@ def _chunk_of(num_chains: int, size: int) -> int:
     return max(1, min(_CHUNK, _CHUNK_FLOATS // (num_chains * size)))
 
 
-# Densities are arguments, whose functions are part of the programs' keys: a second call with them compiles nothing.
+# Densities are arguments, whose functions are part of the programs' keys: a second call of equal shapes compiles
+# nothing.
 
 
 @jax.jit

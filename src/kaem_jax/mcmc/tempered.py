@@ -61,7 +61,8 @@ def tempered(
 
     Under `jax.set_mesh` with axes `temp` and `data`, rungs lie along `temp` and populations along `data`; draws are the
     same on any number of devices. Programs are kept: a second call with the same functions and other data in `args`
-    compiles nothing. Inside jit use `tempered_posterior` or `tempered_kernel` instead.
+    compiles little, and nothing if it finds as many modes and rungs. Inside jit use `tempered_posterior` or
+    `tempered_kernel` instead.
 
     Args:
       log_prior: maps one position to a scalar in nats; or a density with `sample` and `log_prob`, which is also the

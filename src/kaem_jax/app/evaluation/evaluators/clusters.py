@@ -94,7 +94,6 @@ def samples_of_clusters(key: Array, run: Run) -> tuple[np.ndarray, list[str]]:
     """Samples of the heaviest clusters, [R, K, *data_shape], and the clusters' names."""
     prior = run.model.prior.bind(run.params["prior"])
     heaviest = heaviest_clusters(prior.prior, run.params["prior"], _NUM_SHOWN)
-    which = jnp.repeat(jnp.asarray([c for c, _ in heaviest], jnp.int32), _NUM_OF_EACH)
-    images = np.asarray(run.model.decode(run.params, prior.sample_of_cluster(key, which), prior))
-    names = [f"{c}\n{share:.1%}" for c, share in heaviest]
-    return images.reshape(len(heaviest), _NUM_OF_EACH, *images.shape[1:]), names
+    latents = [prior.sample_of_cluster(jax.random.fold_in(key, c), c, (_NUM_OF_EACH,)) for c, _ in heaviest]
+    images = np.stack([np.asarray(run.model.decode(run.params, z, prior)) for z in latents])
+    return images, [f"{c}\n{share:.1%}" for c, share in heaviest]

@@ -111,4 +111,4 @@ def _over_distances(
     from sklearn.metrics import pairwise_distances_chunked  # most of a second to import: only where it is used
 
     points, others = np.asarray(points, np.float64), np.asarray(others, np.float64)
-    return np.concatenate(list(pairwise_distances_chunked(points, others, reduce_func=reduce, working_memory=256)))
+    return np.concatenate(list(pairwise_distances_chunked(points, others, reduce_func=reduce, working_memory=16)))

@@ -42,8 +42,9 @@ def export_model(
     [n, *model.data_shape] on the scale on which the model was trained.
 
     - draws: (key_data, rows) to {"z": ..., "x": E[x | z]}; `key_data` is uint32 [2], `jax.random.key_data(key)`, and
-      only the length of `rows`, uint8 [n], matters. For the same key, `model.prior.sample` and `model.sample` give the
-      same draws, bit for bit on one CPU with one version of jax, unless XLA simplifies arithmetic with constants.
+      only the length of `rows`, uint8 [n], matters. For the same key, `model.prior.sample` and `model.sample_means`
+      give the same draws, bit for bit on one CPU with one version of jax, unless XLA simplifies arithmetic with
+      constants.
     - decode: z to E[x | z].
     - quantile: u in (0, 1) to z, coordinate by coordinate; `model.prior.quantile`.
     - log_density: z to log p(z) [n] in nats, normalised.
