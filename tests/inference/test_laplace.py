@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.inference.proposals import Laplace
 from kaem_jax.inference.proposals.laplace import _is_duplicate, curvature_along
 from kaem_jax.inference.proposals.t_mixture import StudentMixture, spreads_of
+from tests.builders import make_model, make_prior
 from tests.inference.stubs import BOUND, MODEL, PARAMS, Normal, linear
+from tests.truth import assert_within
 
 
 def jitted(method):
@@ -83,13 +85,26 @@ def test_a_fit_is_the_posterior_of_a_linear_gaussian_model(rng):
 
     guess, _ = jax.jit(model.bind_encoder(encoder).apply)(params["encoder"], x)
     alone = jitted(proposal._starts)(key, model, params, x, BOUND)
-    guided = dataclasses.replace(proposal, num_modes=3, encoder=encoder)
-    starts = jitted(guided._starts)(key, model, params, x, BOUND)
-    assert starts.shape == (3, 6, 2)
-    np.testing.assert_allclose(starts[0], guess, rtol=1e-5)
-    np.testing.assert_array_equal(starts[1:], alone)
+    for num_modes in (1, 3):
+        guided = dataclasses.replace(proposal, num_modes=num_modes, encoder=encoder)
+        starts = jitted(guided._starts)(key, model, params, x, BOUND)
+        assert starts.shape == (num_modes, 6, 2)
+        np.testing.assert_allclose(starts[0], guess, rtol=1e-5)
+        np.testing.assert_array_equal(starts[1:], np.asarray(alone)[: num_modes - 1])
     fitted = jitted(dataclasses.replace(guided, num_modes=1).fit)(key, model, params, x, BOUND)
     np.testing.assert_allclose(fitted.modes[0], mean(x), atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"num_samples": 16}, {"method": "ais", "num_chains": 16, "num_temperatures": 5}])
+def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(rng, options):
+    """The posterior is the proposal itself, so that all weights are equal, on every rung."""
+    model, params, law, *_ = linear(size=5, sigma=0.3)
+    x = np.float32(law.rvs(6, rng))
+    exact = Laplace(num_modes=2, num_draws=50, degrees=1e6, widening=1.0, prior_share=0.0)
+    found = kaem.log_evidence(jax.random.key(3), model, params, x, proposal=exact, **options)
+    np.testing.assert_allclose(found.value, law.logpdf(np.float64(x)), atol=1e-4)
+    np.testing.assert_allclose(found.ess, 16, rtol=1e-3)
 
 
 def test_modes_are_one_if_their_distance_is_below_half_a_deviation():
@@ -148,6 +163,37 @@ def test_starts_explain_a_datum_best_and_lie_apart():
             best = z[np.argmax(score)]
             np.testing.assert_allclose(found[k, b], best, rtol=1e-5)
             score[np.sum(((z - best) / z.std(axis=0)) ** 2, axis=-1) < 0.5**2 * 2 * 2] = -np.inf
+
+
+CASES = {
+    "product": {"num_each": 1},
+    "uniform": {"kind": "mixture", "base_density": "uniform"},
+    "lognormal": {"kind": "mixture", "base_density": "lognormal", "domain": (0.05, 6.0)},
+    "rbf": {"kind": "mixture", "basis": "rbf", "base_density": "learnable_gaussian"},
+    "comonotone": {},
+}
+
+
+@pytest.mark.release
+@pytest.mark.parametrize(
+    ("name", "likelihood"),
+    [(name, "gaussian") for name in CASES] + [(name, "bernoulli") for name in ("product", "comonotone")],
+)
+def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likelihood):
+    """Two latents, where 200,000 proposals from the prior are enough."""
+    prior = make_prior(**{"kind": name, "num_each": 2, "grid_size": 6} | CASES[name])
+    model = make_model(prior, likelihood=kaem.Gaussian(0.4) if likelihood == "gaussian" else kaem.Bernoulli())
+    params = model.init(jax.random.key(0))
+    params["prior"]["bank"]["coefficients"] *= 5
+    x = model.simulate(jax.random.key(2), params, prior.bind(params["prior"]).sample(jax.random.key(1), (3,)))
+    options = {"num_samples": 4000, "proposal": Laplace(num_modes=4, num_draws=500)}
+    found = kaem.log_evidence(jax.random.key(4), model, params, x, **options)
+    z = prior.bind(params["prior"]).sample(jax.random.key(3), (200_000,))
+    values = np.asarray(jax.device_get(model.pairwise_log_likelihood(params, z, x)), np.float64)
+    truth = special.logsumexp(values, axis=1) - np.log(200_000)
+    spread = np.exp(values - truth[:, None]).std(axis=1) / np.sqrt(200_000)
+    assert_within(found.value, truth, np.hypot(np.asarray(found.standard_error), spread), 5)
+    assert np.all(np.asarray(found.ess) > 200)
 
 
 def test_curvature_of_tails_that_are_not_log_concave_counts_as_zero():

@@ -7,9 +7,11 @@ import math
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sklearn.decomposition import PCA
 
 import kaem_jax as kaem
 from kaem_jax.inference.samplers import Langevin
@@ -28,6 +30,38 @@ def small(kind="mixture", likelihood=None, output="identity", **fields):
 
 def normal(num=40):
     return np.random.default_rng(0).normal(size=(num, 3))
+
+
+@pytest.mark.release
+def test_it_reaches_probabilistic_pca_on_linear_data(capfd):
+    """Data of two Gaussian factors: the log-likelihood of held-out data is that of probabilistic PCA, to 0.1 nats."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(2, 5))
+    train, test = (rng.normal(size=(n, 2)) @ weight + 0.3 * rng.normal(size=(n, 5)) for n in (3000, 1000))
+    prior = kaem.MixturePrior(num_latents=2, num_components=2)
+    model = kaem.Model(prior, kaem.MLP((32,)), kaem.Gaussian(0.5, learn_sigma=True), (5,))
+    fitted = kaem.fit(jax.random.key(0), model, train, num_steps=1500, learning_rate=5e-3, log_every=300)
+    x = jnp.asarray(test, jnp.float32)
+    estimate = kaem.log_evidence(jax.random.key(1), model, fitted.params, x, num_samples=20_000)
+    assert abs(float(estimate.value.mean()) - PCA(2).fit(train).score(test)) < 0.1
+    assert float(jnp.exp(fitted.params["likelihood"]["log_sigma"])) == pytest.approx(0.3, rel=0.05)
+    assert set(fitted.history) >= {"step", "loss", "ess", "grad_norm"}
+    assert fitted.history["loss"][-1] < fitted.history["loss"][0] - 5
+    assert "step 1500/1500  loss" in capfd.readouterr().err
+    draws = fitted.posterior.draw(jax.random.key(2), model, fitted.params, x[:4])
+    assert draws.one(jax.random.key(3)).shape == (4, 2)
+
+
+@pytest.mark.slow
+def test_a_prior_without_a_normaliser_and_the_default_chains():
+    """The prior gives draws to the loss; many latents take MALA chains."""
+    x = (255 * np.random.default_rng(0).random(size=(40, 3))).astype(np.uint8)
+    fitted = kaem.fit(jax.random.key(0), small("neural", output="sigmoid", hidden=(4,), num_steps=3), x, **TWO)
+    assert np.isfinite(fitted.history["loss"]).all()
+    chains = kaem.fit(jax.random.key(0), make_model(kaem.MixturePrior(num_latents=6), data_shape=(3,)), x, **TWO)
+    assert {"acceptance", "step_size"} <= set(chains.history)
+    assert chains.posterior.state.chains is None
+    assert len(set(chains.history["step_size"])) > 2
 
 
 @pytest.fixture
