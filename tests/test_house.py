@@ -17,7 +17,7 @@ from kaem_jax.app.runs.run_folder import environment
 
 ROOT = pathlib.Path(kaem_jax.__file__).parent
 PROJECT = pathlib.Path(__file__).parents[1]
-KINDS = {"importance", "langevin", "tempered", "variational", "mala", "pcnl", "ula"}
+KINDS = {"importance", "langevin", "tempered", "particles", "variational", "mala", "hmc", "ula"}
 # Functions of `kaem_jax.mcmc` and a method of estimating log p(x) have the same names as some samplers.
 MAY_NAME = {"settings/": KINDS, "mcmc/": {"langevin", "tempered"}, "inference/evidence/": {"importance"}}
 

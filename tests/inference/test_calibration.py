@@ -1,16 +1,21 @@
 """Simulation-based calibration (Talts et al., 2018): a datum's own latent has a uniform rank among its draws."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from tests.builders import make_model, step, wild
+from kaem_jax.inference.proposals import Laplace
+from kaem_jax.inference.samplers import ProposalChains
+from kaem_jax.settings.registry import SAMPLERS
+from tests.builders import make_model, wild
 
 pytestmark = pytest.mark.release
 
 NUM_DATA, NUM_DRAWS, NUM_BINS = 500, 19, 20
+FROM_LAPLACE = ProposalChains(proposal=Laplace(num_modes=4, num_draws=500), num_chains=NUM_DRAWS, num_steps=40)
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +44,36 @@ def p_values(model, params, z, x, draws):
     return [stats.chisquare(np.bincount(column, minlength=NUM_BINS)).pvalue for column in ranks.T]
 
 
-def p_values_of(simulated, kernel, num_steps, step_size):
-    """Those of Langevin chains that start at draws of the prior."""
-    model, params, z, x = simulated
-    sampler = kaem.Langevin(kernel=kernel, num_steps=num_steps, step_size=step_size, num_chains=NUM_DRAWS)
+def chains(model, params, x, kernel, num_steps, step_size, precondition=False, **tempered):
+    sampler = SAMPLERS.get("tempered" if tempered else "langevin")(
+        kernel=kernel, num_steps=num_steps, step_size=step_size, num_chains=NUM_DRAWS, precondition=precondition,
+        **tempered,
+    )  # fmt: skip
     state = sampler.init(jax.random.key(5), model, params, NUM_DATA)
-    draws, _ = step(sampler, jax.random.key(7), 0, state, model, params, x)
-    return p_values(model, params, z, x, draws.z)
+    draw = jax.jit(lambda key, state, x: sampler.step(key, 0, state, model, params, x))
+    if precondition:  # a first draw estimates the metric
+        _, state = draw(jax.random.key(6), state, x)
+        assert float(jnp.abs(state.metric.likelihood).max()) > 0
+    return draw(jax.random.key(7), state, x)[0].z
 
 
-def test_ranks_are_uniform(simulated):
-    assert min(p_values_of(simulated, "mala", 300, 0.05)) > 0.01
+@pytest.mark.parametrize(
+    "draws",
+    [
+        lambda *of: chains(*of, "mala", 300, 0.05),
+        lambda *of: chains(*of, "mala", 150, 0.4, precondition=True),
+        lambda *of: chains(*of, "mala", 100, 0.05, num_temperatures=4, steps_per_round=2),
+        lambda model, params, x: FROM_LAPLACE.draw(jax.random.key(11), model, params, x).z,
+    ],
+    ids=["mala", "preconditioned_mala", "tempered", "chains_from_laplace"],
+)
+def test_ranks_are_uniform(simulated, draws):
+    model, params, z, x = simulated
+    assert min(p_values(model, params, z, x, draws(model, params, x))) > 0.01
 
 
 @pytest.mark.parametrize("settings", [("ula", 100, 0.3), ("mala", 5, 0.01)])
 def test_a_large_step_of_ula_and_short_chains_from_the_prior_fail(simulated, settings):
-    assert min(p_values_of(simulated, *settings)) < 1e-4
+    """What the test can see."""
+    model, params, z, x = simulated
+    assert min(p_values(model, params, z, x, chains(model, params, x, *settings))) < 1e-4

@@ -73,6 +73,22 @@ def test_steps_of_the_pilot():
     assert abs(np.log(beside / alone)) < 1.5
 
 
+@pytest.mark.slow
+def test_bidirectional_bounds_enclose_the_truth():
+    """More temperatures tighten both, and so does a proposal."""
+    (model, params, law, *_), gaps = linear(size=6, sigma=0.3), []
+    for num, proposal in ((10, None), (100, None), (10, Laplace(num_modes=1, num_draws=100))):
+        options = {"num_chains": 4, "num_temperatures": num, "proposal": proposal}
+        bounds = bidirectional_bounds(jax.random.key(6), model, params, 80, **options)
+        truth = law.logpdf(np.asarray(bounds.x, np.float64))
+        below, above = truth - np.asarray(bounds.lower), np.asarray(bounds.upper) - truth
+        for gap in (below, above):
+            assert gap.mean() > -3 * gap.std() / np.sqrt(80)
+        gaps.append(below.mean() + above.mean())
+    assert gaps[1] < 0.5 * gaps[0]
+    assert gaps[2] < 0.2 * gaps[0]
+
+
 @pytest.mark.parametrize("proposal", [None, EncoderProposal(ENCODER)], ids=["none", "encoder"])
 def test_bounds_are_means_of_weights_in_both_directions(monkeypatch, proposal):
     """The lower one is log mean exp(w), the upper one -log mean exp(-w): means of w or of exp(w) would be looser.

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.app.data import Pixels, Text, are_pictures, to_pixels
+from kaem_jax.app.devices.host_memory import return_freed_memory
 from kaem_jax.app.evaluation.evaluators import SAMPLE_METRICS, Evaluator, HeldOut, Numbers, distances
 from kaem_jax.app.evaluation.features import Extractor
 from kaem_jax.app.evaluation.generate import sample_in_batches, sample_with_noise
@@ -27,6 +28,7 @@ class SampleComparison(Evaluator):
         run, dataset, num_images = on.run, on.dataset, on.num_images
         if not are_pictures(run.form, dataset.data_shape):
             return {}
+        return_freed_memory()  # of the posteriors, whose programs serve no comparison
         # Data may be sorted by class, so subsets are taken in random order.
         rng = np.random.default_rng(on.seed)
         held_out = to_pixels(dataset.held_out[rng.permutation(len(dataset.held_out))[:num_images]])

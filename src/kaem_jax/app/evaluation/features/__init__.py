@@ -55,7 +55,7 @@ def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) 
       ConfigError: the extractor is unknown, or does not suit the images.
     """
     extractor = _named(spec, own, source, dataset)
-    extractor(to_pixels(dataset.held_out[:1]))  # what fails is refused before training, not left out after it
+    extractor(to_pixels(dataset.held_out[:1]))  # what fails is refused before it is needed
     return extractor
 
 
