@@ -74,10 +74,10 @@ def test_the_wheel_would_hold_every_file_in_its_place():
     assert callable(getattr(importlib.import_module(module), function))
 
 
-# No backend, no array, not even jax until a name is used.
+# No backend, no array, not even jax until a name is used, or before the command handles signals.
 IMPORTS = """
 import sys
-import kaem_jax
+import kaem_jax, kaem_jax.main
 assert 'jax' not in sys.modules
 for name in kaem_jax.__all__:
     getattr(kaem_jax, name)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from kaem_jax.app.cli.exit_codes import in_one_sentence, uninterrupted
-from kaem_jax.app.devices.host_memory import keep_freed_memory
 from kaem_jax.errors import EXIT_REFUSED, ConfigError
 
 COMMANDS = {
@@ -38,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     with uninterrupted():
         module = importlib.import_module(f"kaem_jax.app.cli.{argv[0]}")
         from kaem_jax.app.devices.compilation_cache import use_compilation_cache
+        from kaem_jax.app.devices.host_memory import keep_freed_memory
     keep_freed_memory()
     use_compilation_cache()
     return module.main(list(argv[1:]))
