@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from kaem_jax.app.data import Dataset, are_pictures, evaluated_rows
-from kaem_jax.app.devices.host_memory import return_freed_memory
 from kaem_jax.app.devices.mesh import Parallel, make_mesh
 from kaem_jax.app.evaluation.evaluators import EVALUATORS, METRICS, SAMPLE_METRICS, Evaluator, HeldOut, Numbers
 from kaem_jax.app.evaluation.features import Extractor, make_extractor
@@ -105,7 +104,6 @@ def evaluate(
         results = dict.fromkeys(set(metrics or ()) & set(METRICS), missing) | results
         results = {name: numbers | {"seed": seed} for name, numbers in results.items()}
         say("drawing figures")
-        return_freed_memory()
         described = draw_all(folder, on.keys.figures, on)
     results = _kept(folder, run.step, results, is_chosen=checkpoint == "best")
     if is_writer():

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.app.data import Pixels, Table, Text, are_pictures
+from kaem_jax.app.devices.host_memory import return_freed_memory
 from kaem_jax.app.evaluation import figures
 from kaem_jax.app.evaluation.evaluators import HeldOut
 from kaem_jax.app.evaluation.evaluators.clusters import heaviest_clusters, samples_of_clusters
@@ -58,6 +59,13 @@ def draw_all(folder: RunFolder, key: Array, on: HeldOut) -> list[dict[str, Any]]
     """Draws all figures; returns a description of each latent, as `describe_latents` does."""
     key_samples, key_draws, key_clusters = jax.random.split(key, 3)
     run, model, params, again = on.run, on.run.model, on.run.params, None
+    return_freed_memory()
+    # By far the largest picture: it is drawn while little memory is in use, and not kept for the others.
+    if are_pictures(run.form, model.data_shape) and isinstance(model.prior, ClusteredPrior):
+        images, names = samples_of_clusters(key_clusters, run)
+        title = "samples of single clusters, with their numbers and shares, the heaviest first"
+        figures.plot_rows(folder.figures / "clusters.png", images, names, [""] * images.shape[1], title)
+        return_freed_memory()
     learned = draw_samples(folder, key_samples, run, on.x)
     if are_pictures(run.form, model.data_shape):
         again = means_of(model, params, on.draws[0], on.few)[0]
@@ -82,10 +90,6 @@ def draw_all(folder: RunFolder, key: Array, on: HeldOut) -> list[dict[str, Any]]
                 [f"{t:.2f}" for t in np.linspace(0, 1, rows.shape[1])],
                 "between posterior draws of two held-out data, straight in probability",
             )
-        if isinstance(model.prior, ClusteredPrior):
-            images, names = samples_of_clusters(key_clusters, run)
-            title = "samples of single clusters, with their numbers and shares, the heaviest first"
-            figures.plot_rows(folder.figures / "clusters.png", images, names, [""] * images.shape[1], title)
     return describe_latents(learned)
 
 
