@@ -1,6 +1,7 @@
 """scikit-learn's interface: its own checks, scores in the user's units, outliers, gaps and frames."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -312,6 +313,7 @@ def test_a_table_of_categories_alone(rng):
     probability = np.exp(model.score_samples(every))
     assert probability.sum() == pytest.approx(1, abs=1e-4)
     assert probability[3] == pytest.approx(0.49, abs=0.06)
+    assert model.p_values(every)[3] == pytest.approx(1, rel=1e-9)  # held-out rows that equal it count
 
 
 def test_the_same_state_gives_the_same_model_and_pickles(rng):
@@ -323,23 +325,25 @@ def test_the_same_state_gives_the_same_model_and_pickles(rng):
     np.testing.assert_array_equal(pickled.score_samples(x), first.score_samples(x))
 
 
-def test_small_tables_compare_transforms_on_five_splits(rng, monkeypatch):
+def test_splits_choose_transforms_and_held_out_rows_a_mixture_or_a_tree(rng, monkeypatch):
     for num, num_folds in ((500, 1), (499, 5), (5, 5), (4, 1)):
         few = [few for many, few in choice._folds(3, num) if sorted([*many, *few]) == list(range(num))]
         assert [len(part) for part in few] == [max(1, num // 5)] * num_folds
         assert len(np.unique(few)) == num_folds * len(few[0])
-    fitted, gains = (
-        fit_tree.fit_tree,
-        iter([1e6, 0, 0, 0, 0] + [0] * 5 + [0, 0, 0, 0, 2e6]),
-    )  # scores, powers, and plain
+    fitted, table = fit_tree.fit_tree, {"x": rng.lognormal(size=100)}
 
-    def found(*given, **options):
-        return fitted(*given[:4], (1,))._replace(value=next(gains))
+    def chosen(method, *gains):
+        left = itertools.chain.from_iterable(gains)
+        monkeypatch.setattr(choice, "fit_tree", lambda *a, **b: fitted(*a[:4], (1,))._replace(value=next(left)))
+        found = choice.fit_density(0, table, {}, method, None, "diagonal", 0.0)
+        assert next(left, None) is None
+        return found
 
-    monkeypatch.setattr(choice, "fit_tree", found)
-    best = choice.fit_density(0, {"x": rng.lognormal(size=100)}, {}, "mixture", 1, "diagonal", 9.0)
+    best = chosen("mixture", [1e6, 0, 0, 0, 0], [0] * 5, [0, 0, 0, 0, 2e6])  # scores, powers, and plain
     assert [(column.power, column.knots) for column in best.columns] == [(1, ())]
-    assert next(gains, None) is None
+    for value, is_mixture in ((1e6, False), (-1e6, True)):  # of the tree
+        found = chosen(None, [value] * 15)
+        assert (found.density is found.mixture) == is_mixture
 
 
 @pytest.mark.parametrize("name", ["contamination", "map", "seconds", "num_clusters", "random_state"])

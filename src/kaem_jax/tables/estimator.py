@@ -212,7 +212,7 @@ class TableDensity(TransformerMixin, DensityMixin, BaseEstimator):
         )
 
     def p_values(self, X: Any) -> np.ndarray:
-        """The share of held-out training rows that are less normal, with the same cells missing: [N], above 0."""
+        """The share of held-out training rows that are no more normal, with the same cells missing: [N], above 0."""
         _, rows = self._read(X)
         return self._against_held_out(
             rows, lambda value, other: (1 + (other <= value[:, None]).sum(1)) / (1 + other.size)

@@ -147,6 +147,10 @@ def test_a_classifier_reaches_the_area_that_the_laws_allow(rng):
     area, error = classifier_two_sample(a, b)
     assert area == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.05)
     assert error < 0.03
+    pairs = np.stack([a, b[:1000]])[:, :800].reshape(2, 16, 50, 1)
+    areas, errors = np.array([classifier_two_sample(*pairs[:, i], seed=i) for i in range(16)]).T
+    low, high = stats.chi2(15).ppf([0.025, 0.975]) / 15
+    assert low < np.var(areas, ddof=1) / np.mean(errors**2) < high
     assert classifier_two_sample(a, rng.normal(size=(1000, 1)))[0] == pytest.approx(0.5, abs=0.06)
     assert classifier_two_sample(a[:12], b[:12] + 100)[0] > 0.95  # trees with leaves of 20 rows would split none
 
