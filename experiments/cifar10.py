@@ -8,7 +8,7 @@ encoder finds the posteriors. In stage 2 kept Langevin chains correct them, and 
 
 Data: cifar10, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/log_likelihood (a lower bound) and train/log_likelihood. Expect at least 3,235 nats after 25 min of one core;
-docs/quality.md has what a run of twice the length of `tiny` reaches.
+docs/quality.md has what a run of 1.5 times the length of `tiny` reaches.
 """
 
 from kaem_jax.experiments._shared import check_variant, papers
