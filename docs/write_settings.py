@@ -56,7 +56,10 @@ def page() -> str:
                 for name, inner in _choices(hint)
                 for kind in inner
             ]
-    parts += ["## encoder, basis, kernel\n", "In formulas of bases, u runs from 0 to N over the N intervals of the grid.\n"]
+    parts += [
+        "## encoder, basis, kernel\n",
+        "In formulas of bases, u runs from 0 to N over the N intervals of the grid.\n",
+    ]
     others = (ENCODERS, BASES, KERNELS)
     parts += [_section(f"kind = {kind}", kinds.get(kind), kinds, seen) for kinds in others for kind in kinds]
     return "\n".join(part for part in parts if part)

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import time
 
+import hypothesis
 import jax
 import jaxlib.version
 import numpy as np
@@ -38,6 +39,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("steady")
 gc.set_threshold(200_000, 50, 100)  # tracing makes many objects: looking through all of them took an eighth of the time
 
 

@@ -10,7 +10,7 @@ from kaem_jax.inference.samplers import ProposalChains
 from kaem_jax.settings import Registry, registry
 from kaem_jax.settings.fields import hints_of
 
-STEADY = hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
+STEADY = hypothesis.settings(max_examples=150)
 
 REGISTRIES = [value for value in vars(registry).values() if isinstance(value, Registry)]
 KINDS = [(registry, name) for registry in REGISTRIES for name in registry]

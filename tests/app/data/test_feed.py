@@ -12,7 +12,7 @@ from kaem_jax.app.devices.mesh import Parallel, make_mesh
 from kaem_jax.training.batch import batch_indices, to_unit_interval
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(size=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 9))
 def test_every_epoch_visits_every_example_once(size, batch_size, seed):
     """Batches straddle epochs where they do not divide."""

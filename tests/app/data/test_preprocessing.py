@@ -22,7 +22,7 @@ def saved_and_read(form):
     return form_from_dict(json.loads(json.dumps(form.to_dict())))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(data=st.data(), transform=st.sampled_from(["standard", "power"]))
 def test_tables_come_back(data, transform):
     """Numbers, categories and gaps."""
@@ -47,7 +47,7 @@ def test_tables_come_back(data, transform):
     np.testing.assert_array_equal(np.isnan(unseen[:, 1]), ["" not in categories, *[False] * len(categories), True])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(words, max_size=6), st.sampled_from(["character", "word"]), st.integers(2, 6))
 def test_texts_come_back_and_end_where_they_do(texts, level, length):
     tokens = sorted({token for text in texts for token in Text(level, length, ()).tokens(text)})

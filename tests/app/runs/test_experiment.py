@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -197,8 +197,9 @@ NAMES = (
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(NAMES), st.integers(20, 200_000))
+@example("cifar10:tiny", 36)  # whose stages must not lose an update to rounding
 def test_every_experiment_can_have_any_length(name, num_steps):
     before = read_experiment(name)
     after = read_experiment(name, [f"--config.train.num_steps={num_steps}"])
