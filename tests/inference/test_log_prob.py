@@ -58,6 +58,7 @@ def test_draws_are_those_of_what_is_missing_given_what_is_there(case):
         np.testing.assert_array_equal(filled.mean[b, o], row[o])
         np.testing.assert_array_equal(filled.draws[:, b, o], np.broadcast_to(row[o], (400, o.size)))
         assert_within(filled.mean[b, m], wanted[m], spread[m] / 400**0.5, 5)
+        assert np.all(np.abs(filled.mean[b, m] - filled.draws[:, b, m].mean(axis=0)) > 1e-5)  # which have noise
         assert_within(filled.draws[:, b, m].mean(axis=0), wanted[m], spread[m] / 400**0.5, 5)
         np.testing.assert_allclose(filled.spread[b], np.where(np.isnan(row), spread, 0), rtol=0.2)
         gain = weight[:, o] @ np.linalg.inv(covariance[np.ix_(o, o)])

@@ -97,6 +97,15 @@ def test_without_shapes_it_is_a_gaussian_mixture(kind, rng):
     np.testing.assert_allclose(np.cov(draws.T), normals[1].cov, atol=5 * np.diag(normals[1].cov).max() / 20_000**0.5)
 
 
+@pytest.mark.parametrize("kind", MAPS)
+def test_every_parameter_of_a_map_is_trained(kind, rng):
+    prior, params = wild_clusters(kind, "gaussian")
+    z = np.float32(rng.normal(0, 2, (20, Q)))
+    gradient = jax.jit(jax.grad(lambda params: jnp.mean(prior.bind(params).log_prob(z))))(params)
+    for name, leaf in gradient.items():
+        assert 1e-3 < np.linalg.norm(leaf) < np.inf, name
+
+
 def test_a_rotation_of_the_data_and_of_the_maps_changes_nothing(rng):
     prior, params = wild_clusters("full")
     w, origin = matrices(prior, params)

@@ -1,4 +1,4 @@
-"""Tempering of any density to a requested precision."""
+"""Tempering of a density until a requested precision or a number of rounds is reached."""
 
 import dataclasses
 from collections.abc import Callable
