@@ -4,10 +4,15 @@ import errno
 import json
 import math
 
+import chex
+import jax
+import jax.numpy as jnp
 import pytest
 
+import kaem_jax as kaem
 from kaem_jax.errors import first_line, is_disk_full, is_out_of_memory, is_transient
 from kaem_jax.files.writing import write_json, write_lines
+from tests.builders import make_prior
 
 
 def test_files_are_replaced_as_a_whole(tmp_path):
@@ -20,6 +25,15 @@ def test_files_are_replaced_as_a_whole(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert [entry.name for entry in path.parent.iterdir()] == ["a.json"]
+
+
+def test_a_saved_model_comes_back_with_parameters_of_its_sampler(tmp_path):
+    model = kaem.Model(make_prior("product", basis="rbf"), kaem.MLP(hidden=(4,)), kaem.Gaussian(), data_shape=(3,))
+    params = model.init(jax.random.key(0)) | {"encoder": {"readout": jnp.arange(3.0)}}  # between decoder and prior
+    kaem.save(tmp_path / "m.npz", model, params)
+    found = kaem.load(tmp_path / "m.npz")
+    assert found.model == model
+    chex.assert_trees_all_equal(found.params, params)
 
 
 def raised_from(error, cause):
