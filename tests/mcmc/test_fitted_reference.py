@@ -151,6 +151,13 @@ def test_modes_have_their_curvature_and_mass(rng):
     assert find_modes(target_of(jnp.sum, 2), draws[:, :2], draws[:, :2], rng).position.shape == (0, 2)
     light = lambda z: jnp.logaddexp(-0.5 * jnp.sum(z**2), -20 - 0.5 * jnp.sum((z - 9) ** 2))  # noqa: E731
     assert len(find_modes(target_of(light, 2), draws[:, :2] + 9, draws[:, :2], rng).position) == 1
+    # A maximum whose curvature overflows is none, and hides no other one.
+    narrow = lambda z: -20 - jnp.sum(jnp.cosh(1e20 * jnp.clip(z, -1e-20, 1e-20)))  # noqa: E731
+    spike = lambda z: jnp.logaddexp(narrow(z), -0.5 * jnp.sum((z - 9) ** 2))  # noqa: E731
+    starts = np.zeros((64, 2))
+    starts[1] = 8
+    (beside,) = find_modes(target_of(spike, 2), starts, starts, rng).position
+    assert beside == pytest.approx([9, 9], abs=1e-3)
 
 
 def test_ends_of_ascents_are_one_mode_within_half_a_deviation(rng):

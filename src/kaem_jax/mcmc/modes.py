@@ -79,7 +79,7 @@ class _Mode(NamedTuple):
 
 
 def _new_mode(target: Target, start: np.ndarray, found: list[_Mode]) -> _Mode | None:
-    """The mode that an ascent from `start` [D] reaches; None if it is among `found`, or no maximum."""
+    """The mode that an ascent from `start` [D] reaches; None if it is among `found`, no maximum, or without a width."""
     value, position = _ascended(target, start)
     if not math.isfinite(value) or any(_squared_distance(position, mode) < _SAME**2 for mode in found):
         return None
@@ -89,7 +89,8 @@ def _new_mode(target: Target, start: np.ndarray, found: list[_Mode]) -> _Mode | 
     except np.linalg.LinAlgError:
         return None
     log_mass = value + 0.5 * len(position) * math.log(2 * math.pi) - np.sum(np.log(np.diag(factor)))
-    return _Mode(position, factor, float(log_mass))
+    # A curvature that overflows, as in the neck of a funnel, has an infinite factor and no distance from anything.
+    return _Mode(position, factor, float(log_mass)) if math.isfinite(log_mass) else None
 
 
 def _ascended(target: Target, start: np.ndarray) -> tuple[float, np.ndarray]:
